@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pipeline as the coordinator's scheduler sees it: steps go in, results come out, in order, and it may die.
+ *
+ * Two kinds behind one struct: in-process (a tern_stage with all layers, engine threads of this process) and remote (a link thread
+ * that owns all sockets, heartbeats and the cluster's state).  Both take the same struct tern_step through the same bounded
+ * queues; the scheduler cannot tell them apart.
+ *
+ * Thread: all calls from the one thread that schedules.
+ */
+#ifndef TERN_COORDINATOR_PIPE_H
+#define TERN_COORDINATOR_PIPE_H
+
+#include "engine/base/status.h"
+#include "proto/step.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What is known of one stage, for figures. */
+struct pipe_stage_info {
+    char name[TERN_MAX_NAME_BYTES + 1]; /* "local", or the worker's */
+    char cpu[16];
+    uint32_t first, last;   /* layers */
+    uint32_t threads;
+    uint64_t weight_bytes, kv_bytes;
+};
+
+struct pipe {
+    uint32_t n_stages;
+    struct pipe_stage_info stages[TERN_MAX_WORKERS];
+    uint32_t max_in_flight; /* steps; at least 1 */
+    uint32_t max_rows;      /* of one step */
+    uint32_t row_bytes;     /* of one encoded row */
+    bool remote;
+
+    /* Free steps to fill: never blocks, NULL when all are in flight. */
+    struct tern_step *(*take)(struct pipe *p);
+    /* Gives a step back unsent, or a result when done with it. */
+    void (*give)(struct pipe *p, struct tern_step *s);
+    /* Sends s (given away); its number is set here. */
+    enum tern_status (*send)(struct pipe *p, struct tern_step *s, struct tern_err *err);
+    /* The next result, waiting up to timeout_ms.  TERN_AGAIN on time-out; TERN_ERR_PEER and others once the pipe is broken: final. */
+    enum tern_status (*recv)(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err);
+    void (*close)(struct pipe *p); /* frees p too; says bye, ends child processes */
+    void *impl;
+};
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static enum tern_log_level max_level = TERN_LOG_INFO;
+
+static const char *const level_names[] = { "error", "warn", "info", "debug" };
+
+void tern_log_set_level(enum tern_log_level level)
+{
+    max_level = level;
+}
+
+void tern_log(enum tern_log_level level, const char *event, const char *fmt, ...)
+{
+    char line[1024];
+    va_list ap;
+    int n, m;
+    size_t len;
+
+    if (level > max_level)
+        return;
+    n = snprintf(line, sizeof line - 1, "%s %s ", level_names[level], event);
+    if (n < 0)
+        return;
+    va_start(ap, fmt);
+    m = vsnprintf(line + n, sizeof line - 1 - (size_t)n, fmt, ap);
+    va_end(ap);
+    if (m < 0)
+        return;
+    for (unsigned char *p = (unsigned char *)line; *p; p++)
+        if (*p < 0x20 || *p == 0x7f)
+            *p = '?';
+    len = strlen(line);
+    line[len++] = '\n';
+    /* A lost log line is not worth an error path; a full pipe must not stop a daemon. */
+    if (write(STDERR_FILENO, line, len) < 0)
+        return;
+}
+
+void tern_log_err(const char *event, const struct tern_err *err)
+{
+    tern_log(TERN_LOG_ERROR, event, "status=%s %s", tern_status_name(err->status), err->text);
+}
+
+bool tern_log_limit(struct tern_log_limit *l, uint64_t now_ms, uint64_t every_ms, uint64_t *n_held)
+{
+    if (l->seen && now_ms - l->last_ms < every_ms) {
+        l->held++;
+        return false;
+    }
+    *n_held = l->held;
+    l->held = 0;
+    l->seen = true;
+    l->last_ms = now_ms;
+    return true;
+}
+
+uint64_t tern_now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t tern_now_ms(void)
+{
+    return tern_now_ns() / 1000000u;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mathematics in reading order: embed, layers, head.
+ *
+ * A batch is any mix of rows of several sequences.  A row's result never depends on its neighbours, on the number of threads,
+ * or on how a prompt was cut into batches.
+ */
+#ifndef TERN_ENGINE_FORWARD_H
+#define TERN_ENGINE_FORWARD_H
+
+#include "engine/boundary.h"
+#include "engine/kv.h"
+#include "engine/model.h"
+#include "engine/pool.h"
+
+/* One row of a batch: position `pos` of the sequence whose pages these are; pages cover positions 0..pos. */
+struct tern_row {
+    const uint32_t *pages; /* [pos / TERN_PAGE + 1] */
+    uint32_t pos;
+    uint32_t dead; /* not 0: skip this row: its sequence has failed (its x is left as it is) */
+};
+
+/* Everything a forward pass writes besides x and the KV; one per compute thread of a stage. */
+struct tern_scratch;
+enum tern_status tern_scratch_new(const struct tern_arch *arch, size_t max_rows, unsigned n_threads,
+                                  struct tern_scratch **out, struct tern_err *err) TERN_MUST_CHECK;
+void tern_scratch_free(struct tern_scratch **s);
+/* What tern_scratch_new will take, for tern_model_need. */
+size_t tern_scratch_bytes(const struct tern_arch *arch, size_t max_rows, unsigned n_threads);
+
+/* x[i] = embedding of ids[i], f32 [n][n_embd], before any rounding.  ids are below n_vocab (the caller has checked). */
+void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n, float *x);
+
+/*
+ * Runs the slice's layers over n rows of x [n][n_embd], in place, appending K and V of each row to the store at its position.
+ * x comes in rounded to the boundary format and leaves rounded: after each layer every row is encoded and decoded.  Rows of one sequence
+ * are in ascending order of position, all with the pages of the whole batch already appended.
+ *
+ * A row that turns non-finite is marked dead (dead = layer + 1, counted over the whole model) and so are the later rows
+ * of the batch with the same pages; the others go on.
+ */
+void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, struct tern_scratch *s,
+                         struct tern_kv_store *kv, enum tern_boundary boundary, struct tern_row *rows,
+                         size_t n, float *x);
+
+/* logits [n][n_vocab] = head * rmsnorm(x, output_norm); x [n][n_embd] is overwritten by the normed rows. */
+void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float *x, size_t n, float *logits);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Byte-level BPE (formats.md 5): text to ids and back.
+ *
+ * Owns copies of the vocabulary: the file may be closed.  Immutable after loading; encode and decode may run on any thread at once (matching
+ * data are made per call).  Text is bytes: invalid UTF-8 in the input is documented behaviour, never an error: each byte
+ * that is not part of a valid sequence becomes a piece of its own and is encoded by its byte token.
+ */
+#ifndef TERN_ENGINE_TOKENIZER_H
+#define TERN_ENGINE_TOKENIZER_H
+
+#include "engine/base/cursor.h"
+#include "engine/base/status.h"
+#include "engine/gguf.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct tern_tokenizer;
+
+enum tern_token_type {
+    TERN_TOKEN_NORMAL = 1, TERN_TOKEN_UNKNOWN, TERN_TOKEN_CONTROL, TERN_TOKEN_USER, TERN_TOKEN_UNUSED, TERN_TOKEN_BYTE
+};
+
+/* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary, formats.md 5.4, is
+ * taken as "llama-bpe"; on any other as "default"). */
+enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, struct tern_tokenizer **out,
+                                    struct tern_err *err) TERN_MUST_CHECK;
+void tern_tokenizer_free(struct tern_tokenizer **t);
+
+/* The pre-tokenizer in use ("llama-bpe") and whether it was named by the file, guessed, or overridden: for `tern inspect`. */
+const char *tern_tokenizer_pre(const struct tern_tokenizer *t);
+const char *tern_tokenizer_pre_source(const struct tern_tokenizer *t);
+
+uint32_t tern_tokenizer_n_vocab(const struct tern_tokenizer *t);
+int32_t tern_tokenizer_bos(const struct tern_tokenizer *t); /* -1 when there is none */
+int32_t tern_tokenizer_eos(const struct tern_tokenizer *t);
+bool tern_tokenizer_add_bos(const struct tern_tokenizer *t);
+bool tern_tokenizer_is_eog(const struct tern_tokenizer *t, int32_t id); /* formats.md 5.1 */
+enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t id);
+
+struct tern_ids {
+    int32_t *ids; /* grown by the callee with realloc; the caller frees */
+    size_t n, cap;
+};
+
+/* Appends the ids of text.  add_special: BOS first if the model wants it.  parse_special: control tokens in the text
+ * are recognised (user-defined ones always are). */
+enum tern_status tern_tokenizer_encode(const struct tern_tokenizer *t, const char *text, size_t len,
+                                       bool add_special, bool parse_special, struct tern_ids *out,
+                                       struct tern_err *err) TERN_MUST_CHECK;
+
+/* The bytes a token prints: borrowed from the tokenizer.  Control tokens print nothing unless `special`.  An id outside
+ * the vocabulary prints nothing. */
+struct tern_str tern_tokenizer_piece(const struct tern_tokenizer *t, int32_t id, bool special);
+
+/* Streaming UTF-8: hold back an incomplete tail, replace what can never become valid by U+FFFD. */
+struct tern_utf8 {
+    uint8_t held[4];
+    unsigned n;
+};
+/* Feeds n bytes; writes at most 3 * (n + 4) bytes of valid UTF-8 to out and returns how many.  A zero tern_utf8 is a fresh stream. */
+size_t tern_utf8_feed(struct tern_utf8 *u, const char *bytes, size_t n, char *out);
+/* The end of the stream: what is still held becomes U+FFFD (at most 3 bytes each held byte). */
+size_t tern_utf8_flush(struct tern_utf8 *u, char *out);
+
+#endif
