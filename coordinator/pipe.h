@@ -11,7 +11,12 @@
 #ifndef TERN_COORDINATOR_PIPE_H
 #define TERN_COORDINATOR_PIPE_H
 
+#include "coordinator/cluster_spec.h"
 #include "engine/base/status.h"
+#include "engine/boundary.h"
+#include "engine/model.h"
+#include "engine/pool.h"
+#include "proto/keys.h"
 #include "proto/step.h"
 
 #include <stdbool.h>
@@ -45,5 +50,26 @@ struct pipe {
     void (*close)(struct pipe *p); /* frees p too; says bye, ends child processes */
     void *impl;
 };
+
+/* What any pipeline is made of.  Everything is borrowed and must outlive the pipe. */
+struct pipe_options {
+    const struct tern_gguf *gguf;
+    const struct tern_arch *arch;
+    const struct tern_kernels *kern;
+    struct tern_pool *pool;           /* the coordinator's; an in-process stage shares it */
+    enum tern_i2s_layout i2s_layout;
+    enum tern_boundary boundary;
+    uint32_t n_pages, n_slots, max_positions, max_rows;
+    uint32_t dead_after_ms;           /* silence of a worker that counts as death; 3000 */
+    uint32_t join_timeout_ms;         /* how long a worker may take to answer the first time; 5000 */
+    bool quiet;                       /* no progress on stderr */
+};
+
+/* All layers in this process. */
+enum tern_status pipe_local_open(const struct pipe_options *o, struct pipe **out, struct tern_err *err) TERN_MUST_CHECK;
+
+/* Layers on the members of a cluster, in its order.  Returns when every worker is ready; names the one that is not. */
+enum tern_status pipe_remote_open(const struct pipe_options *o, const struct cluster_spec *cluster,
+                                  const struct tern_key *key, struct pipe **out, struct tern_err *err) TERN_MUST_CHECK;
 
 #endif
