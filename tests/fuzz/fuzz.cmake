@@ -1,0 +1,24 @@
+# tern_fuzz(NAME LIBS...): the fuzz target tests/fuzz/fuzz_NAME.c, which defines LLVMFuzzerTestOneInput (fuzz/fuzz.h).
+#   fuzz_NAME_replay  runs a corpus without a fuzzer; always built; the test fuzz.NAME replays tests/fuzz/corpus/NAME/.
+#   fuzz_NAME         libFuzzer; only with -DTERN_FUZZ=ON (preset fuzz, clang).
+# NAME may be given with or without the prefix fuzz_.  Run a fuzzer like this, then merge what it found:
+#   build/fuzz/bin/fuzz_NAME -max_total_time=600 new/ tests/fuzz/corpus/NAME/
+#   build/fuzz/bin/fuzz_NAME -merge=1 tests/fuzz/corpus/NAME/ new/
+function(tern_fuzz name)
+    string(REGEX REPLACE "^fuzz_" "" short ${name})
+    set(targets fuzz_${short}_replay)
+    add_executable(fuzz_${short}_replay fuzz/fuzz_${short}.c fuzz/replay.c)
+    if(TERN_FUZZ)
+        add_executable(fuzz_${short} fuzz/fuzz_${short}.c)
+        target_link_options(fuzz_${short} PRIVATE -fsanitize=fuzzer)
+        list(APPEND targets fuzz_${short})
+    endif()
+    foreach(target ${targets})
+        target_link_libraries(${target} PRIVATE ${ARGN} tern_flags)
+        target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+    endforeach()
+    add_test(NAME fuzz.${short} COMMAND fuzz_${short}_replay ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${short})
+    set_tests_properties(fuzz.${short} PROPERTIES LABELS fuzz TIMEOUT 300)
+endfunction()
+
+# One line for each target, sorted.
