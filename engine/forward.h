@@ -32,16 +32,19 @@ size_t tern_scratch_bytes(const struct tern_arch *arch, size_t max_rows, unsigne
 void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n, float *x);
 
 /*
- * Runs the slice's layers over n rows of x [n][n_embd], in place, appending K and V of each row to the store at its position.
- * x comes in rounded to the boundary format and leaves rounded: after each layer every row is encoded and decoded.  Rows of one sequence
- * are in ascending order of position, all with the pages of the whole batch already appended.
+ * Runs the slice's layers over n rows of x [n][n_embd], in place, writing K and V of each row to the store at its position.
+ * x comes in rounded to the boundary format (decoded from a payload); after each layer every row is encoded and decoded again.  Rows of one
+ * sequence are in ascending order of position, all with the pages of the whole batch already appended.
+ *
+ * out [n][row_bytes] gets the rows as encoded behind the last layer: they are the payload for the next stage.  Encoding x once
+ * more would not do: the scale of an int8 block may move by one unit in the last place.  Rows that are dead keep what out held.
  *
  * A row that turns non-finite is marked dead (dead = layer + 1, counted over the whole model) and so are the later rows
  * of the batch with the same pages; the others go on.
  */
 void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, struct tern_scratch *s,
                          struct tern_kv_store *kv, enum tern_boundary boundary, struct tern_row *rows,
-                         size_t n, float *x);
+                         size_t n, float *x, uint8_t *out);
 
 /* logits [n][n_vocab] = head * rmsnorm(x, output_norm); x [n][n_embd] is overwritten by the normed rows. */
 void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float *x, size_t n, float *logits);

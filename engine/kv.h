@@ -57,7 +57,8 @@ void tern_kv_reset(struct tern_kv_table *t);
 /* False when there is no such live sequence. */
 bool tern_kv_length(const struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t *len);
 uint32_t tern_kv_pages_free(const struct tern_kv_table *t);
-/* Pages of a live slot in order of position: [ceil(length / TERN_PAGE)]. Borrowed until the next operation. */
+/* Pages of a live slot in order of position: [ceil(length / TERN_PAGE)].  The array is the slot's own and stays where it is for the
+ * table's life; its contents change with the slot's operations only. */
 const uint32_t *tern_kv_pages(const struct tern_kv_table *t, uint32_t slot);
 
 /* -- store ---------------------------------------------------------------------------------------------------------- */
