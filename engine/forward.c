@@ -1,2 +1,482 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One layer after the other, each a handful of passes over rows or over tiles of a matrix.
+ *
+ * A pass over rows does for one row at a time what needs the whole row (norm, quantise, RoPE, residual); a pass over tiles is a
+ * ternary matrix times all rows.  The pool runs both; nothing here depends on how it shares them.  Rows whose sequence is dead take no part:
+ * the live ones are gathered at the start of each layer.
+ */
 #include "engine/forward.h"
+
+#include "engine/base/mem.h"
+#include "kernels/exact_math.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tern_scratch {
+    struct tern_arch arch;
+    size_t max_rows;
+    unsigned n_threads;
+    void *block;
+    size_t bytes;
+
+    /* All [max_rows] rows of ... */
+    size_t *live;      /* indexes into the batch: [n_live] */
+    float *cos_sin;    /* [head_dim] */
+    float *q, *k, *v;  /* [n_heads * head_dim], [n_kv_heads * head_dim] twice */
+    float *att;        /* [n_heads * head_dim] */
+    float *gate, *up;  /* [n_ffn] */
+    float *o;          /* [n_embd]: what a residual branch adds */
+    int8_t *codes;     /* [code_stride]: quantised input of the next matrix */
+    float *act_scale;  /* one a row */
+    int32_t *act_sum;  /* one a row */
+    size_t code_stride;
+
+    /* One a thread. */
+    float *normed;     /* [wide]: the row between norm and quantisation */
+    float *head_acc;   /* [group * head_dim], then max [group], sum [group] */
+    uint8_t *encoded;  /* [widest row at a boundary] */
+    size_t wide, head_acc_stride, encoded_stride;
+};
+
+static size_t max3(size_t a, size_t b, size_t c)
+{
+    size_t m = a > b ? a : b;
+    return m > c ? m : c;
+}
+
+/* Places one array behind the others at a multiple of 64 bytes. */
+static void *place(uint8_t *base, size_t *used, size_t bytes)
+{
+    size_t at = tern_round_up(*used, 64);
+
+    *used = at + bytes;
+    return base ? base + at : NULL;
+}
+
+/* Sizes are bounded by limits.h: 512 rows of 131072 elements fit a size_t on 64-bit machines with room. */
+static size_t layout(struct tern_scratch *s, uint8_t *base)
+{
+    const struct tern_arch *a = &s->arch;
+    size_t rows = s->max_rows, q_dim = (size_t)a->n_heads * a->head_dim, kv_dim = (size_t)a->n_kv_heads * a->head_dim;
+    size_t group = a->n_heads / a->n_kv_heads, used = 0;
+
+    s->wide = max3(a->n_embd, q_dim, a->n_ffn);
+    s->code_stride = tern_round_up(s->wide, 64);
+    s->head_acc_stride = tern_round_up(group * a->head_dim + 2 * group, 16);
+    s->encoded_stride = tern_round_up(4 * (size_t)a->n_embd, 64);
+    s->live = place(base, &used, rows * sizeof *s->live);
+    s->cos_sin = place(base, &used, rows * a->head_dim * sizeof(float));
+    s->q = place(base, &used, rows * q_dim * sizeof(float));
+    s->k = place(base, &used, rows * kv_dim * sizeof(float));
+    s->v = place(base, &used, rows * kv_dim * sizeof(float));
+    s->att = place(base, &used, rows * q_dim * sizeof(float));
+    s->gate = place(base, &used, rows * a->n_ffn * sizeof(float));
+    s->up = place(base, &used, rows * a->n_ffn * sizeof(float));
+    s->o = place(base, &used, rows * a->n_embd * sizeof(float));
+    s->codes = place(base, &used, rows * s->code_stride);
+    s->act_scale = place(base, &used, rows * sizeof(float));
+    s->act_sum = place(base, &used, rows * sizeof(int32_t));
+    s->normed = place(base, &used, s->n_threads * tern_round_up(s->wide, 16) * sizeof(float));
+    s->head_acc = place(base, &used, s->n_threads * s->head_acc_stride * sizeof(float));
+    s->encoded = place(base, &used, s->n_threads * s->encoded_stride);
+    return used;
+}
+
+size_t tern_scratch_bytes(const struct tern_arch *arch, size_t max_rows, unsigned n_threads)
+{
+    struct tern_scratch s = { .arch = *arch, .max_rows = max_rows, .n_threads = n_threads };
+
+    return layout(&s, NULL);
+}
+
+enum tern_status tern_scratch_new(const struct tern_arch *arch, size_t max_rows, unsigned n_threads,
+                                  struct tern_scratch **out, struct tern_err *err)
+{
+    struct tern_scratch *s;
+    enum tern_status st;
+
+    if (max_rows < 1 || max_rows > TERN_MAX_STEP_ROWS)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%zu rows a step were asked for; 1 to %d are possible", max_rows,
+                         TERN_MAX_STEP_ROWS);
+    s = calloc(1, sizeof *s);
+    if (!s)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the scratch of a forward pass");
+    s->arch = *arch;
+    s->max_rows = max_rows;
+    s->n_threads = n_threads;
+    s->bytes = layout(s, NULL);
+    st = tern_block_new(s->bytes, "the scratch of a forward pass", &s->block, err);
+    if (st) {
+        free(s);
+        return st;
+    }
+    layout(s, s->block);
+    *out = s;
+    return TERN_OK;
+}
+
+void tern_scratch_free(struct tern_scratch **sp)
+{
+    if (!*sp)
+        return;
+    tern_block_free(&(*sp)->block, (*sp)->bytes);
+    free(*sp);
+    *sp = NULL;
+}
+
+/* What every pass of one layer sees. */
+struct pass {
+    const struct tern_model *m;
+    const struct tern_kernels *kern;
+    const struct tern_layer *layer;
+    struct tern_scratch *s;
+    struct tern_kv_store *kv;
+    struct tern_pool *pool;
+    enum tern_boundary boundary;
+    uint32_t i_layer; /* within the slice */
+    struct tern_row *rows;
+    size_t n_live;
+    float *x;        /* [n][n_embd], by batch index */
+    uint8_t *out;    /* [n][row_bytes], by batch index; only behind the last layer */
+    size_t row_bytes;
+};
+
+static void mark_dead(const struct pass *p, size_t i)
+{
+    struct tern_row *r = &p->rows[p->s->live[i]];
+
+    if (!r->dead)
+        r->dead = p->m->first + p->i_layer + 1;
+}
+
+/* Row i of x, normed and quantised into the codes of row i. */
+static void norm_quantize(const struct pass *p, size_t i, const float *x, const float *w, size_t n, unsigned thread)
+{
+    struct tern_scratch *s = p->s;
+    float *normed = s->normed + thread * tern_round_up(s->wide, 16);
+
+    p->kern->rmsnorm(x, w, n, p->m->arch.rms_eps, normed);
+    s->act_scale[i] =
+        p->kern->quantize(normed, n, tern_pack_k_pad(n), s->codes + i * s->code_stride, &s->act_sum[i]);
+    if (s->act_scale[i] == 0.0f) { /* not finite: compute on zeros, for nobody */
+        s->act_scale[i] = 1.0f;
+        mark_dead(p, i);
+    }
+}
+
+/* -- passes over rows --------------------------------------------------------------------------------------------- */
+
+static void pass_attn_in(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct pass *p = arg;
+    size_t n = p->m->arch.n_embd;
+
+    for (size_t i = first; i < last; i++)
+        norm_quantize(p, i, p->x + p->s->live[i] * n, p->layer->attn_norm, n, thread);
+}
+
+/* RoPE on q and k of a row; k and v go to the cache as f16. */
+static void pass_rope_store(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct pass *p = arg;
+    const struct tern_arch *a = &p->m->arch;
+    struct tern_scratch *s = p->s;
+    size_t hd = a->head_dim, q_dim = a->n_heads * hd, kv_dim = a->n_kv_heads * hd;
+
+    (void)thread;
+    for (size_t i = first; i < last; i++) {
+        const struct tern_row *r = &p->rows[s->live[i]];
+        uint32_t page = r->pages[r->pos / TERN_PAGE];
+        size_t at = (size_t)(r->pos % TERN_PAGE) * hd;
+
+        for (uint32_t h = 0; h < a->n_heads; h++)
+            p->kern->rope_neox(s->q + i * q_dim + h * hd, s->cos_sin + i * hd, hd);
+        for (uint32_t h = 0; h < a->n_kv_heads; h++) {
+            float *k = s->k + i * kv_dim + h * hd;
+
+            p->kern->rope_neox(k, s->cos_sin + i * hd, hd);
+            p->kern->f32_to_f16(k, hd, tern_kv_k(p->kv, page, p->i_layer, h) + at);
+            p->kern->f32_to_f16(s->v + i * kv_dim + h * hd, hd, tern_kv_v(p->kv, page, p->i_layer, h) + at);
+        }
+    }
+}
+
+/* One unit is one row's query heads of one KV head: blocks of positions folded in order. */
+static void pass_attend(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct pass *p = arg;
+    const struct tern_arch *a = &p->m->arch;
+    struct tern_scratch *s = p->s;
+    size_t hd = a->head_dim, group = a->n_heads / a->n_kv_heads;
+    float *acc = s->head_acc + thread * s->head_acc_stride;
+    struct tern_attend t = { .n_heads = group, .head_dim = hd, .score_scale = 1.0f / sqrtf((float)hd), .acc = acc,
+                             .max = acc + group * hd, .sum = acc + group * hd + group };
+
+    for (size_t unit = first; unit < last; unit++) {
+        size_t i = unit / a->n_kv_heads;
+        uint32_t h = (uint32_t)(unit % a->n_kv_heads);
+        const struct tern_row *r = &p->rows[s->live[i]];
+        uint32_t n_pos = r->pos + 1;
+
+        t.q = s->q + (i * a->n_heads + h * group) * hd;
+        memset(acc, 0, group * hd * sizeof *acc);
+        for (size_t g = 0; g < group; g++) {
+            t.max[g] = -INFINITY;
+            t.sum[g] = 0.0f;
+        }
+        for (uint32_t at = 0; at < n_pos; at += TERN_PAGE) {
+            uint32_t page = r->pages[at / TERN_PAGE];
+
+            t.k = tern_kv_k(p->kv, page, p->i_layer, h);
+            t.v = tern_kv_v(p->kv, page, p->i_layer, h);
+            t.n_pos = n_pos - at < TERN_PAGE ? n_pos - at : TERN_PAGE;
+            p->kern->attend(&t);
+        }
+        for (size_t g = 0; g < group; g++)
+            p->kern->attend_finish(acc + g * hd, t.sum[g], hd, s->att + (i * a->n_heads + h * group + g) * hd);
+    }
+}
+
+static void pass_attn_out(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct pass *p = arg;
+    size_t n = (size_t)p->m->arch.n_heads * p->m->arch.head_dim;
+
+    for (size_t i = first; i < last; i++)
+        norm_quantize(p, i, p->s->att + i * n, p->layer->attn_sub_norm, n, thread);
+}
+
+static void pass_ffn_in(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct pass *p = arg;
+    size_t n = p->m->arch.n_embd;
+
+    for (size_t i = first; i < last; i++) {
+        float *x = p->x + p->s->live[i] * n;
+
+        p->kern->add(x, p->s->o + i * n, n);
+        norm_quantize(p, i, x, p->layer->ffn_norm, n, thread);
+    }
+}
+
+static void pass_ffn_out(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct pass *p = arg;
+    size_t n = p->m->arch.n_ffn;
+
+    for (size_t i = first; i < last; i++) {
+        float *gate = p->s->gate + i * n;
+
+        p->kern->relu2_gate(gate, p->s->up + i * n, n, gate);
+        norm_quantize(p, i, gate, p->layer->ffn_sub_norm, n, thread);
+    }
+}
+
+/* The end of a layer: residual, and the rounding at its boundary. */
+static void pass_boundary(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct pass *p = arg;
+    size_t n = p->m->arch.n_embd;
+
+    for (size_t i = first; i < last; i++) {
+        size_t row = p->s->live[i];
+        float *x = p->x + row * n;
+        uint8_t *enc = p->s->encoded + thread * p->s->encoded_stride;
+
+        p->kern->add(x, p->s->o + i * n, n);
+        tern_boundary_encode(p->boundary, p->kern, x, n, enc);
+        if (!tern_boundary_decode(p->boundary, p->kern, enc, n, x))
+            mark_dead(p, i);
+        else if (p->out && !p->rows[row].dead)
+            memcpy(p->out + row * p->row_bytes, enc, p->row_bytes);
+    }
+}
+
+/* -- passes over tiles -------------------------------------------------------------------------------------------- */
+
+/* Up to three matrices with the same input, their tiles counted through. */
+struct matrices {
+    const struct tern_kernels *kern;
+    unsigned n;
+    struct tern_ternary t[3];
+    size_t tiles[3];
+};
+
+static void add_matrix(struct matrices *ms, const struct pass *p, const struct tern_matrix *w, float *y)
+{
+    const struct tern_scratch *s = p->s;
+
+    ms->kern = p->kern;
+    ms->tiles[ms->n] = tern_pack_tiles(w->m);
+    ms->t[ms->n++] = (struct tern_ternary){ .tiles = w->tiles, .k_pad = w->k_pad, .m = w->m, .scale = w->scale,
+                                            .q = s->codes, .q_stride = s->code_stride, .act_scale = s->act_scale,
+                                            .act_sum = s->act_sum, .n_rows = p->n_live, .y = y, .y_stride = w->m };
+}
+
+static void pass_tiles(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct matrices *ms = arg;
+
+    (void)thread;
+    for (unsigned i = 0; i < ms->n && first < last; i++) {
+        size_t n = ms->tiles[i], end = last < n ? last : n;
+
+        if (first < end)
+            ms->kern->ternary(&ms->t[i], first, end);
+        first = first > n ? first - n : 0;
+        last = last > n ? last - n : 0;
+    }
+}
+
+static void run_matrices(const struct pass *p, struct matrices *ms)
+{
+    size_t total = 0;
+    unsigned threads = tern_pool_threads(p->pool);
+    size_t grain;
+
+    for (unsigned i = 0; i < ms->n; i++)
+        total += ms->tiles[i];
+    /* A few pieces a thread, so that a thread that was held up does not hold up the rest. */
+    grain = total / (threads * 8) + 1;
+    tern_pool_run(p->pool, pass_tiles, ms, total, grain);
+}
+
+static void run_rows(struct pass *p, tern_pool_fn *fn, size_t per_row)
+{
+    tern_pool_run(p->pool, fn, p, p->n_live * per_row, 1);
+}
+
+/* -- the walk ----------------------------------------------------------------------------------------------------- */
+
+static void layer_forward(struct pass *p)
+{
+    const struct tern_layer *l = p->layer;
+    struct tern_scratch *s = p->s;
+    struct matrices ms;
+
+    run_rows(p, pass_attn_in, 1);
+    ms.n = 0;
+    add_matrix(&ms, p, &l->q, s->q);
+    add_matrix(&ms, p, &l->k, s->k);
+    add_matrix(&ms, p, &l->v, s->v);
+    run_matrices(p, &ms);
+    run_rows(p, pass_rope_store, 1);
+    run_rows(p, pass_attend, p->m->arch.n_kv_heads);
+    run_rows(p, pass_attn_out, 1);
+    ms.n = 0;
+    add_matrix(&ms, p, &l->o, s->o);
+    run_matrices(p, &ms);
+
+    run_rows(p, pass_ffn_in, 1);
+    ms.n = 0;
+    add_matrix(&ms, p, &l->gate, s->gate);
+    add_matrix(&ms, p, &l->up, s->up);
+    run_matrices(p, &ms);
+    run_rows(p, pass_ffn_out, 1);
+    ms.n = 0;
+    add_matrix(&ms, p, &l->down, s->o);
+    run_matrices(p, &ms);
+    run_rows(p, pass_boundary, 1);
+}
+
+/* A dead row takes the later rows of its sequence with it: they have read its K and V. */
+static void spread_death(struct tern_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].dead)
+            for (size_t j = i + 1; j < n; j++)
+                if (rows[j].pages == rows[i].pages && !rows[j].dead)
+                    rows[j].dead = rows[i].dead;
+}
+
+static size_t gather_live(struct tern_scratch *s, const struct tern_row *rows, size_t n)
+{
+    size_t n_live = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (!rows[i].dead)
+            s->live[n_live++] = i;
+    return n_live;
+}
+
+/* Angle of pair j at position p: p * theta^(-2j/head_dim), in double; the table is f32 (formats.md 4.2). */
+static void fill_cos_sin(struct tern_scratch *s, const struct tern_row *rows, size_t n_live)
+{
+    size_t half = s->arch.head_dim / 2;
+
+    for (size_t j = 0; j < half; j++) {
+        double freq = tern_pow(s->arch.rope_theta, -2.0 * (double)j / (double)s->arch.head_dim);
+
+        for (size_t i = 0; i < n_live; i++) {
+            float *cs = s->cos_sin + i * 2 * half;
+            double sn, cn;
+
+            tern_sincos((double)rows[s->live[i]].pos * freq, &sn, &cn);
+            cs[j] = (float)cn;
+            cs[half + j] = (float)sn;
+        }
+    }
+}
+
+void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, struct tern_scratch *s,
+                         struct tern_kv_store *kv, enum tern_boundary boundary, struct tern_row *rows, size_t n,
+                         float *x, uint8_t *out)
+{
+    struct pass p = { .m = m, .kern = m->kern, .s = s, .kv = kv, .pool = pool, .boundary = boundary, .rows = rows,
+                      .x = x, .row_bytes = tern_boundary_row_bytes(boundary, m->arch.n_embd) };
+    uint32_t n_layers = m->last - m->first;
+
+    TERN_BUG_IF(n > s->max_rows || tern_pool_threads(pool) > s->n_threads);
+    spread_death(rows, n);
+    for (uint32_t l = 0; l < n_layers; l++) {
+        size_t n_live = gather_live(s, rows, n);
+
+        if (n_live == 0)
+            return;
+        if (n_live != p.n_live) /* the first layer, or after a death */
+            fill_cos_sin(s, rows, n_live);
+        p.n_live = n_live;
+        p.layer = &m->layers[l];
+        p.i_layer = l;
+        p.out = l + 1 == n_layers ? out : NULL;
+        layer_forward(&p);
+        spread_death(rows, n);
+    }
+}
+
+void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n, float *x)
+{
+    size_t d = m->arch.n_embd, row_bytes = m->embd->bytes / m->arch.n_vocab;
+
+    for (size_t i = 0; i < n; i++)
+        tern_dequant_row((enum tern_dtype)m->embd->type, m->embd->data + (size_t)ids[i] * row_bytes, d, x + i * d);
+}
+
+struct head_pass {
+    const struct tern_kernels *kern;
+    struct tern_matvec mv;
+};
+
+static void pass_head(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct head_pass *p = arg;
+
+    (void)thread;
+    p->kern->matvec(&p->mv, first, last);
+}
+
+void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float *x, size_t n, float *logits)
+{
+    size_t d = m->arch.n_embd, v = m->arch.n_vocab;
+    struct head_pass p = { .kern = m->kern,
+                           .mv = { .w = m->head->data, .row_bytes = m->head->bytes / v,
+                                   .type = (enum tern_dtype)m->head->type, .k = d, .x = x, .x_stride = d, .n_x = n,
+                                   .y = logits, .y_stride = v } };
+
+    for (size_t i = 0; i < n; i++)
+        m->kern->rmsnorm(x + i * d, m->output_norm, d, m->arch.rms_eps, x + i * d);
+    tern_pool_run(pool, pass_head, &p, v, v / (tern_pool_threads(pool) * 16) + 1);
+}
