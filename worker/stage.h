@@ -2,9 +2,10 @@
 /*
  * A stage: layers [first, last) of a model, the KV of all sequences for them, and the thread that computes.
  *
- * This is the worker's heart and all there is of it without a network: `ternd` feeds it from sockets, and a coordinator
- * that runs a whole model in its own process feeds it from its own queue.  Steps go in and come out in order, through bounded
- * queues; everything a step says is checked against the KV table before memory is touched.
+ * This is the worker's heart and all there is of it without a network: `ternd` feeds it from sockets, and a
+ * coordinator that runs a whole model in its own process feeds it from its own queue.  Steps go in and come
+ * out in order, through bounded queues; everything a step says is checked against the KV table before memory
+ * is touched.
  */
 #ifndef TERN_WORKER_STAGE_H
 #define TERN_WORKER_STAGE_H
@@ -30,14 +31,22 @@ enum tern_status tern_stage_new(const struct tern_model *model, struct tern_pool
                                 struct tern_err *err) TERN_MUST_CHECK;
 void tern_stage_free(struct tern_stage **s); /* stops the thread first */
 
-/* Runs one step in place, on the calling thread: ops, checks, layers; failed sequences are noted in the step, their rows
- * left as they came (zeroed).  Fails only when the step contradicts the stage as a whole (a step number that is not
- * the next one: steps were lost), which ends the epoch. */
-enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step, struct tern_err *err) TERN_MUST_CHECK;
+/* Runs one step in place, on the calling thread: ops, checks, layers; failed sequences are noted in the
+ * step, their rows left as they came (zeroed).  Fails only when the step contradicts the stage as a whole (a
+ * step number that is not the next one: steps were lost), which ends the epoch. */
+enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step,
+                                struct tern_err *err) TERN_MUST_CHECK;
 
-/* Starts the compute thread: steps pushed to `in` come out of `out`, in order, run.  A step on which tern_stage_run failed comes out
- * with step->user set to NULL and n_rows 0, tern_stage_error() tells why, and no later one is run. */
+/* Starts the compute thread: steps pushed to `in` come out of `out`, in order, run; at most TERN_STAGE_STEPS
+ * may be between the two.  A step on which tern_stage_run failed comes out with step->user set to NULL and
+ * n_rows 0, tern_stage_error() tells why, and no later one is run: they come out the same way. */
+#define TERN_STAGE_STEPS (2 * TERN_MAX_STEPS_IN_FLIGHT)
 enum tern_status tern_stage_start(struct tern_stage *s, struct tern_err *err) TERN_MUST_CHECK;
+/* Asks the thread to end after the step at hand, without waiting; steps still queued are not run.  `out`
+ * becomes readable at the latest when the thread is done, and then tern_stage_stopped() is true and
+ * tern_stage_free() does not block. */
+void tern_stage_stop(struct tern_stage *s);
+bool tern_stage_stopped(const struct tern_stage *s);
 struct tern_queue *tern_stage_in(struct tern_stage *s);
 struct tern_queue *tern_stage_out(struct tern_stage *s);
 /* True and *err filled after the thread gave up. */
