@@ -21,7 +21,8 @@ lint_files "$root" | grep -E '\.h$' | while IFS= read -r header; do
     case "$header" in tests/*) before=$cmocka ;; *) before= ;; esac
     if ! printf '%s\n#include "%s"\n#include "%s"\n' "$before" "$header" "$header" |
         "$cc" -std=c11 -D_GNU_SOURCE -DTERN_VERSION='"0"' -DTERN_SOURCE_DIR='"."' \
-            -fsyntax-only -Wall -Wextra -Werror -Wno-unused -I"$root" -I"$root/tests" -I"$build/proto" $packages -x c - 2>"$out.err"; then
+            -fsyntax-only -Wall -Wextra -Werror -Wno-unused \
+            -I"$root" -I"$root/tests" -I"$build/proto" $packages -x c - 2>"$out.err"; then
         why=$(grep -m1 error "$out.err" || head -n1 "$out.err")
         echo "$header: does not compile alone: $why"
     fi

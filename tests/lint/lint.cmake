@@ -1,4 +1,5 @@
-# The house rules as tests, and for each a second test which proves that it can fail (self_test.sh).  Label: lint.
+# The house rules as tests, and for each a second one which proves that it can fail (self_test.sh).
+# Label: lint.
 function(tern_lint name)
     add_test(NAME lint.${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/lint/${name}.sh ${ARGN})
     add_test(NAME lint.${name}.finds
