@@ -1,0 +1,3 @@
+tern_unit(test_base tern_base)
+tern_unit(test_kv tern_engine)
+tern_unit(test_threads tern_engine)
