@@ -8,7 +8,7 @@
 #ifndef TERN_KERNELS_EXACT_MATH_H
 #define TERN_KERNELS_EXACT_MATH_H
 
-/* e^x in f32 for x <= 88: relative error below 2e-7; 0 for x < -87.3; NaN for NaN.  The vector levels repeat this sequence of operations
+/* e^x in f32 for x <= 88: relative error below 2e-7; 0 for x < -87.3; infinity for x > 88; NaN for NaN.  The vector levels repeat this sequence of operations
  * bit for bit (its constants are in exact_math_poly.h). */
 float tern_expf(float x);
 

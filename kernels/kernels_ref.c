@@ -1,2 +1,269 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/kernels.h"
+/*
+ * The definition of every op in kernels.h, in plain loops: what a vector level returns must equal this bit for bit.
+ * Nothing here is clever; the order of each float operation is the point.
+ */
+#include "kernels/exact_math.h"
+#include "kernels/kernels_impl.h"
+#include "kernels/kernels_scalar.h"
+
+/* Elements of a matrix row decoded at a time; a multiple of every type's block. */
+#define CHUNK 256
+/* Vectors that share one decoding of a row. */
+#define X_BLOCK 8
+
+static float quantize(const float *x, size_t k, size_t k_pad, int8_t *q, int32_t *sum)
+{
+    uint32_t mx = absmax_bits(x, k, f32_bits(1e-5f));
+    *sum = 0;
+    if (mx >= 0x7f800000u) {
+        memset(q, 0, k_pad);
+        return 0.0f;
+    }
+    float s = 127.0f / f32_from_bits(mx);
+    for (size_t i = 0; i < k; i++) {
+        q[i] = round_i8(x[i] * s);
+        *sum += q[i];
+    }
+    memset(q + k, 0, k_pad - k);
+    return s;
+}
+
+/* Sixteen rows of one tile times one activation row: the sums of code * q. */
+static void tile_dots(const uint8_t *tile, const int8_t *q, size_t k_pad, int32_t dot[TERN_TILE_ROWS])
+{
+    memset(dot, 0, TERN_TILE_ROWS * sizeof dot[0]);
+    for (size_t c = 0; c < k_pad; c += TERN_TILE_COLS, tile += 4 * TERN_TILE_COLS, q += TERN_TILE_COLS) {
+        for (size_t r = 0; r < TERN_TILE_ROWS; r++) {
+            for (size_t j = 0; j < 4; j++) {
+                int32_t b = tile[4 * r + j];
+                dot[r] += (b & 3) * q[j] + (b >> 2 & 3) * q[j + 4] + (b >> 4 & 3) * q[j + 8] + (b >> 6) * q[j + 12];
+            }
+        }
+    }
+}
+
+static void ternary(const struct tern_ternary *t, size_t tile_first, size_t tile_last)
+{
+    for (size_t tile = tile_first; tile < tile_last; tile++) {
+        size_t out = tile * TERN_TILE_ROWS;
+        size_t n = t->m - out < TERN_TILE_ROWS ? t->m - out : TERN_TILE_ROWS;
+        for (size_t row = 0; row < t->n_rows; row++) {
+            int32_t dot[TERN_TILE_ROWS];
+            tile_dots(t->tiles + tile * 4 * t->k_pad, t->q + row * t->q_stride, t->k_pad, dot);
+            float *y = t->y + row * t->y_stride + out;
+            for (size_t r = 0; r < n; r++)
+                y[r] = (float)(dot[r] - t->act_sum[row]) / t->act_scale[row] * t->scale;
+        }
+    }
+}
+
+static void fma_lanes(float lane[TERN_LANES], const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        lane[i % TERN_LANES] = fmaf(a[i], b[i], lane[i % TERN_LANES]);
+}
+
+static void rmsnorm(const float *x, const float *w, size_t n, float eps, float *y)
+{
+    float lane[TERN_LANES] = { 0 };
+    fma_lanes(lane, x, x, n);
+    float r = 1.0f / sqrtf(fold16(lane) / (float)n + eps);
+    for (size_t i = 0; i < n; i++)
+        y[i] = x[i] * r * w[i];
+}
+
+static void rope_neox(float *h, const float *cos_sin, size_t head_dim)
+{
+    size_t half = head_dim / 2;
+    for (size_t j = 0; j < half; j++) {
+        float a = h[j], b = h[j + half], c = cos_sin[j], s = cos_sin[half + j];
+        h[j] = a * c - b * s;
+        h[j + half] = a * s + b * c;
+    }
+}
+
+static void add(float *x, const float *y, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] += y[i];
+}
+
+static void relu2_gate(const float *gate, const float *up, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        float r = gate[i] > 0.0f ? gate[i] : 0.0f;
+        y[i] = r * r * up[i];
+    }
+}
+
+static void f32_to_f16(const float *x, size_t n, uint16_t *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = f16_from_f32(x[i]);
+}
+
+static void f16_to_f32(const uint16_t *x, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = f32_from_f16(x[i]);
+}
+
+static bool all_finite(const float *x, size_t n)
+{
+    return absmax_bits(x, n, 0) < 0x7f800000u;
+}
+
+static void attend_head(const struct tern_attend *a, size_t h)
+{
+    const float *q = a->q + h * a->head_dim;
+    float p[32], bm = -INFINITY, bl = 0.0f;
+    for (size_t i = 0; i < a->n_pos; i++) {
+        const uint16_t *k = a->k + i * a->head_dim;
+        float lane[TERN_LANES] = { 0 };
+        for (size_t d = 0; d < a->head_dim; d++)
+            lane[d % TERN_LANES] = fmaf(q[d], f32_from_f16(k[d]), lane[d % TERN_LANES]);
+        p[i] = fold16(lane) * a->score_scale;
+        bm = p[i] > bm ? p[i] : bm;
+    }
+    for (size_t i = 0; i < a->n_pos; i++) {
+        p[i] = tern_expf(p[i] - bm);
+        bl += p[i];
+    }
+    float max = bm > a->max[h] ? bm : a->max[h];
+    float old = a->max[h] == -INFINITY ? 0.0f : tern_expf(a->max[h] - max);
+    float new = tern_expf(bm - max);
+    a->max[h] = max;
+    a->sum[h] = fmaf(bl, new, a->sum[h] * old);
+    float *acc = a->acc + h * a->head_dim;
+    for (size_t d = 0; d < a->head_dim; d++) {
+        float b = 0.0f;
+        for (size_t i = 0; i < a->n_pos; i++)
+            b = fmaf(p[i], f32_from_f16(a->v[i * a->head_dim + d]), b);
+        acc[d] = fmaf(b, new, acc[d] * old);
+    }
+}
+
+static void attend(const struct tern_attend *a)
+{
+    for (size_t h = 0; h < a->n_heads; h++)
+        attend_head(a, h);
+}
+
+static void attend_finish(const float *acc, float sum, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = acc[i] / sum;
+}
+
+/* One row times at most X_BLOCK vectors from x on. */
+static void matvec_row(const struct tern_matvec *m, const uint8_t *row, const float *x, size_t n_x, float *y)
+{
+    size_t elems, bytes;
+    if (!tern_dtype_block(m->type, &elems, &bytes))
+        return;
+    float lane[X_BLOCK][TERN_LANES] = { { 0 } };
+    for (size_t i = 0; i < m->k; i += CHUNK) {
+        float w[CHUNK];
+        size_t n = m->k - i < CHUNK ? m->k - i : CHUNK;
+        tern_dequant_row(m->type, row + i / elems * bytes, n, w);
+        for (size_t j = 0; j < n_x; j++)
+            fma_lanes(lane[j], w, x + j * m->x_stride + i, n);
+    }
+    for (size_t j = 0; j < n_x; j++)
+        y[j * m->y_stride] = fold16(lane[j]);
+}
+
+static void matvec(const struct tern_matvec *m, size_t row_first, size_t row_last)
+{
+    for (size_t r = row_first; r < row_last; r++) {
+        for (size_t j = 0; j < m->n_x; j += X_BLOCK) {
+            size_t n = m->n_x - j < X_BLOCK ? m->n_x - j : X_BLOCK;
+            matvec_row(m, (const uint8_t *)m->w + r * m->row_bytes, m->x + j * m->x_stride, n,
+                       m->y + j * m->y_stride + r);
+        }
+    }
+}
+
+static double sum_exp(const float *x, size_t n, float max)
+{
+    double lane[TERN_LANES] = { 0 };
+    for (size_t i = 0; i < n; i++)
+        lane[i % TERN_LANES] += (double)tern_expf(x[i] - max);
+    return fold16_f64(lane);
+}
+
+/* The scale of one block, 0 when it counts as all zero. */
+static float block_scale(const float *x, size_t n)
+{
+    float mx = f32_from_bits(absmax_bits(x, n, 0));
+    return mx < 1e-30f ? 0.0f : mx / 127.0f;
+}
+
+static void encode_i8(const float *x, size_t n, size_t block, float *scales, int8_t *q)
+{
+    for (size_t b = 0; b < n; b += block) {
+        size_t len = n - b < block ? n - b : block;
+        float d = block_scale(x + b, len), inv = d == 0.0f ? 0.0f : 1.0f / d;
+        *scales++ = d;
+        for (size_t i = b; i < b + len; i++)
+            q[i] = d == 0.0f ? 0 : round_i8(x[i] * inv);
+    }
+}
+
+static void decode_i8(const float *scales, const int8_t *q, size_t n, size_t block, float *x)
+{
+    for (size_t b = 0; b < n; b += block) {
+        float d = *scales++;
+        for (size_t i = b; i < n && i < b + block; i++)
+            x[i] = (float)q[i] * d;
+    }
+}
+
+static void encode_i8x2(const float *x, size_t n, size_t block, float *scales, int8_t *hi, int8_t *lo)
+{
+    for (size_t b = 0; b < n; b += block) {
+        size_t len = n - b < block ? n - b : block;
+        float d = block_scale(x + b, len);
+        float inv = d == 0.0f ? 0.0f : 1.0f / d, inv_lo = d == 0.0f ? 0.0f : 254.0f / d;
+        *scales++ = d;
+        for (size_t i = b; i < b + len; i++) {
+            hi[i] = d == 0.0f ? 0 : round_i8(x[i] * inv);
+            lo[i] = d == 0.0f ? 0 : round_i8((x[i] - (float)hi[i] * d) * inv_lo);
+        }
+    }
+}
+
+static void decode_i8x2(const float *scales, const int8_t *hi, const int8_t *lo, size_t n, size_t block,
+                        float *x)
+{
+    for (size_t b = 0; b < n; b += block) {
+        float step = *scales++ / 254.0f;
+        for (size_t i = b; i < n && i < b + block; i++)
+            x[i] = (float)(254 * hi[i] + lo[i]) * step;
+    }
+}
+
+void tern_kernels_init_ref(struct tern_kernels *k)
+{
+    *k = (struct tern_kernels){
+        .level = TERN_CPU_REF,
+        .quantize = quantize,
+        .ternary = ternary,
+        .rmsnorm = rmsnorm,
+        .rope_neox = rope_neox,
+        .add = add,
+        .relu2_gate = relu2_gate,
+        .f32_to_f16 = f32_to_f16,
+        .f16_to_f32 = f16_to_f32,
+        .all_finite = all_finite,
+        .attend = attend,
+        .attend_finish = attend_finish,
+        .matvec = matvec,
+        .sum_exp = sum_exp,
+        .encode_i8 = encode_i8,
+        .decode_i8 = decode_i8,
+        .encode_i8x2 = encode_i8x2,
+        .decode_i8x2 = decode_i8x2,
+    };
+}
