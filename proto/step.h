@@ -74,11 +74,13 @@ void tern_step_free(struct tern_step **s);
 /* Empty again; buffers, row_bytes and capacity stay. */
 void tern_step_clear(struct tern_step *s);
 
-/* Notes a failed sequence once (by slot and generation). */
+/* Notes a failed sequence once (by slot and generation).  It must be one of the step's own ops or runs. */
 void tern_step_add_failed(struct tern_step *s, uint32_t slot, uint32_t gen, uint32_t code, uint32_t where);
 
 /* Internal consistency that needs no context: op kinds, slot numbers below TERN_MAX_SLOTS, runs of 1.. rows that add up to n_rows,
- * n_want <= n, no slot in two runs, counts within limits. */
+ * n_want <= n, no slot in two runs, counts within limits, failed sequences once each and of this step. */
 enum tern_status tern_step_check(const struct tern_step *s, struct tern_err *err) TERN_MUST_CHECK;
+/* The part of it that holds on the way home too, where ops and runs no longer travel along: failed and times. */
+enum tern_status tern_step_check_result(const struct tern_step *s, struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

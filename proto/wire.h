@@ -4,8 +4,9 @@
  *
  * tern_wire_get() turns an untrusted header frame into a generated struct and refuses: other versions, unknown fields anywhere, an
  * empty body, strings or byte fields longer than limits.h allows or of the wrong length (keys and hashes are 32 bytes), counts
- * beyond limits, endpoints that are not tcp://HOST:PORT, and strings with control characters or invalid UTF-8.  What depends on context
- * (epoch, step number, shapes) is checked by those who know it.
+ * beyond limits, endpoints that are not tcp://HOST:PORT, strings with control characters or invalid UTF-8, and every encoding but the
+ * canonical one (ascending fields, shortest varints, nothing set twice): so put(get(bytes)) gives the same bytes.  What depends on context
+ * (epoch, step number, shapes) is checked by those who know it.  Put refuses what get would refuse.
  *
  * No heap: unpacking allocates from the caller's arena, reset after each message; TERN_WIRE_ARENA_BYTES is enough for any legal header.
  */
@@ -46,7 +47,7 @@ enum tern_status tern_wire_put_step(const struct tern_step *s, bool result, uint
 /*
  * Adds one received Step or Result message to s, which is clear when part 0 comes.  TERN_AGAIN while parts are missing, TERN_OK when the
  * step is whole (and tern_step_check() holds for Step), TERN_ERR_FORMAT when the part is not the expected next one, the payload's length is not
- * n_part_rows * row_bytes, or rows exceed max_rows.  s->row_bytes and s->payload_cap are the holder's.
+ * n_part_rows * row_bytes, or rows exceed max_rows.  s->row_bytes and s->payload_cap are the holder's, as are t_in_ns, bytes_in and user.
  */
 enum tern_status tern_wire_get_step(const Tern__Header *h, const void *payload, size_t payload_len,
                                     uint32_t max_rows, struct tern_step *s,
