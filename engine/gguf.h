@@ -61,7 +61,7 @@ struct tern_gguf {
 enum tern_status tern_gguf_open(const char *path, struct tern_gguf **out,
                                 struct tern_err *err) TERN_MUST_CHECK;
 
-/* Parses borrowed bytes (tests, fuzzing). */
+/* Parses borrowed bytes (tests, fuzzing), which begin at a multiple of 8. */
 enum tern_status tern_gguf_parse(const char *name, const void *bytes, size_t size,
                                  struct tern_gguf **out, struct tern_err *err) TERN_MUST_CHECK;
 

@@ -1,2 +1,379 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Loading: bind every tensor first, take memory for all of them at once, then fill it matrix by matrix with all threads.
+ */
 #include "engine/model.h"
+
+#include "engine/base/mem.h"
+#include "engine/forward.h"
+#include "engine/model_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NORM_ALIGN 64 /* bytes; each vector begins on a cache line */
+#define MAX_THREADS 256
+
+/* What ternd holds besides weights, KV and scratch: code, libraries, heap and the queues of its links, and for each thread the
+ * touched part of its stack.  Measured on a release build. */
+#define FIXED_BYTES ((size_t)10 << 20)
+#define THREAD_BYTES ((size_t)64 << 10)
+
+/* -- sizes ---------------------------------------------------------------------------------------------------------- */
+
+static size_t norm_bytes(const struct tern_tensor *t)
+{
+    return tern_round_up((size_t)t->ne[0] * sizeof(float), NORM_ALIGN); /* ne0 <= TERN_MAX_FFN */
+}
+
+/* Adds what one layer takes; false when that does not fit a size_t. */
+static bool add_layer(const struct tern_bound_layer *b, size_t *tiles, size_t *norms)
+{
+    size_t bytes;
+
+    for (int i = 0; i < TERN_BIND_N_MATRICES; i++)
+        if (!tern_pack_bytes((size_t)b->matrix[i]->ne[1], (size_t)b->matrix[i]->ne[0], &bytes) ||
+            !tern_add_size(*tiles, bytes, tiles))
+            return false;
+    for (int i = 0; i < TERN_BIND_N_NORMS; i++)
+        *norms += norm_bytes(b->norm[i]);
+    return true;
+}
+
+/* Binds all of a slice.  layers: room for last - first. */
+static enum tern_status bind_all(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first, uint32_t last,
+                                 bool with_embd, struct tern_bound_layer *layers, struct tern_bound_ends *ends,
+                                 struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    for (uint32_t l = first; !st && l < last; l++)
+        st = tern_bind_layer(g, arch, l, &layers[l - first], err);
+    if (!st && with_embd)
+        st = tern_bind_ends(g, arch, ends, err);
+    return st ? st : tern_bind_refuse_extras(g, arch, first, last, with_embd, err);
+}
+
+static enum tern_status check_slice(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first, uint32_t last,
+                                    struct tern_err *err)
+{
+    if (first > last || last > arch->n_layers)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: there are no layers %u to %u; the model has layers 0 to %u", g->name, first,
+                         last, arch->n_layers - 1);
+    return TERN_OK;
+}
+
+enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first, uint32_t last,
+                                 bool with_embd, size_t max_rows, unsigned n_threads, struct tern_model_need *out,
+                                 struct tern_err *err)
+{
+    struct tern_model_need need = { .fixed_bytes = FIXED_BYTES + n_threads * THREAD_BYTES };
+    struct tern_bound_ends ends = { NULL, NULL, NULL };
+    struct tern_bound_layer layer;
+    enum tern_status st = check_slice(g, arch, first, last, err);
+
+    for (uint32_t l = first; !st && l < last; l++) {
+        st = tern_bind_layer(g, arch, l, &layer, err);
+        if (!st && !add_layer(&layer, &need.tiles_bytes, &need.norms_bytes))
+            st = TERN_FAIL(err, TERN_ERR_LIMIT, "%s: layers %u to %u do not fit this machine's address space", g->name, first,
+                           last - 1);
+    }
+    if (!st && with_embd)
+        st = tern_bind_ends(g, arch, &ends, err);
+    if (!st)
+        st = tern_bind_refuse_extras(g, arch, first, last, with_embd, err);
+    if (st)
+        return st;
+    if (with_embd) {
+        need.norms_bytes += norm_bytes(ends.norm);
+        need.embd_bytes = ends.embd->bytes + (ends.head != ends.embd ? ends.head->bytes : 0);
+    }
+    need.kv_page_bytes = (size_t)(last - first) * TERN_PAGE * arch->n_kv_heads * arch->head_dim * 2 * sizeof(uint16_t);
+    if (last > first)
+        need.scratch_bytes = tern_scratch_bytes(arch, max_rows, n_threads);
+    *out = need;
+    return TERN_OK;
+}
+
+/* -- norms ---------------------------------------------------------------------------------------------------------- */
+
+/* Decodes a norm to *at, moves *at on, and points *out to it. */
+static enum tern_status load_norm(const struct tern_gguf *g, const struct tern_kernels *kern, const struct tern_tensor *t,
+                                  uint8_t **at, const float **out, struct tern_err *err)
+{
+    float *w = (float *)(void *)*at;
+    size_t n = (size_t)t->ne[0];
+
+    tern_dequant_row((enum tern_dtype)t->type, t->data, n, w);
+    if (!kern->all_finite(w, n))
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%.*s' holds infinite or undefined numbers; the file is damaged",
+                         g->name, TERN_STR_ARGS(t->name));
+    *at += norm_bytes(t);
+    *out = w;
+    return TERN_OK;
+}
+
+static enum tern_status load_norms(struct tern_model *m, const struct tern_gguf *g, const struct tern_bound_layer *layers,
+                                   const struct tern_bound_ends *ends, struct tern_err *err)
+{
+    uint8_t *at = (uint8_t *)m->norms;
+    enum tern_status st = TERN_OK;
+
+    for (uint32_t l = 0; !st && l < m->last - m->first; l++) {
+        struct tern_layer *to = &m->layers[l];
+        const float **const place[TERN_BIND_N_NORMS] = {
+            [TERN_BIND_ATTN_NORM] = &to->attn_norm,
+            [TERN_BIND_ATTN_SUB_NORM] = &to->attn_sub_norm,
+            [TERN_BIND_FFN_NORM] = &to->ffn_norm,
+            [TERN_BIND_FFN_SUB_NORM] = &to->ffn_sub_norm,
+        };
+
+        for (int i = 0; !st && i < TERN_BIND_N_NORMS; i++)
+            st = load_norm(g, m->kern, layers[l].norm[i], &at, place[i], err);
+    }
+    if (!st && ends->norm)
+        st = load_norm(g, m->kern, ends->norm, &at, &m->output_norm, err);
+    return st;
+}
+
+/* -- ternary matrices ----------------------------------------------------------------------------------------------- */
+
+/* One matrix being repacked by all threads.  Each thread writes its own entry only. */
+struct packing {
+    const struct tern_tensor *t;
+    enum tern_i2s_layout layout;
+    uint8_t *tiles;
+    struct {
+        enum tern_pack_result result;
+        float scale; /* 0: no block with weights seen */
+    } seen[MAX_THREADS];
+};
+
+static void pack_range(void *arg, size_t first, size_t last, unsigned thread)
+{
+    struct packing *p = arg;
+    float scale = 0;
+    enum tern_pack_result r;
+
+    if (p->seen[thread].result != TERN_PACK_OK)
+        return;
+    r = tern_pack(p->t->type, p->layout, p->t->data, (size_t)p->t->ne[1], (size_t)p->t->ne[0], first, last, p->tiles, &scale);
+    if (r == TERN_PACK_OK && scale != 0 && p->seen[thread].scale != 0 && scale != p->seen[thread].scale)
+        r = TERN_PACK_SCALES;
+    if (r == TERN_PACK_OK && scale != 0)
+        p->seen[thread].scale = scale;
+    p->seen[thread].result = r;
+}
+
+static enum tern_status refuse_packing(const struct tern_gguf *g, const struct tern_tensor *t, enum tern_pack_result r,
+                                       struct tern_err *err)
+{
+    const char *why = r == TERN_PACK_BAD_CODE ? "holds codes that are no ternary weights; the file is damaged or of another layout"
+                      : r == TERN_PACK_SCALES ? "has blocks of different scales; Tern needs one scale a matrix"
+                                              : "has a scale that is not a positive number; the file is damaged";
+
+    return TERN_FAIL(err, r == TERN_PACK_SCALES ? TERN_ERR_UNSUPPORTED : TERN_ERR_FORMAT, "%s: tensor '%.*s' (%s) %s", g->name,
+                     TERN_STR_ARGS(t->name), tern_gguf_type_name(t->type), why);
+}
+
+/* Each layout of I2_S packs units of its own, which the size check of the directory does not know. */
+static enum tern_status check_i2s_shape(const struct tern_gguf *g, const struct tern_tensor *t, enum tern_i2s_layout layout,
+                                        struct tern_err *err)
+{
+    uint64_t n = t->ne[0] * t->ne[1]; /* the parser has seen that this fits */
+    bool ok = layout == TERN_I2S_A ? n % 128 == 0 : layout == TERN_I2S_B ? n % 64 == 0 : t->ne[1] % 4 == 0;
+
+    if (ok)
+        return TERN_OK;
+    return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%.*s' of %llu x %llu weights cannot be I2_S in layout %c, which needs %s",
+                     g->name, TERN_STR_ARGS(t->name), (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
+                     'A' + (int)layout,
+                     layout == TERN_I2S_A   ? "a multiple of 128 weights"
+                     : layout == TERN_I2S_B ? "a multiple of 64 weights"
+                                            : "a multiple of 4 rows");
+}
+
+/* Gathers what the threads have seen: one result, one scale. */
+static enum tern_pack_result join(const struct packing *p, unsigned n_threads, float *scale)
+{
+    *scale = 0;
+    for (unsigned i = 0; i < n_threads; i++) {
+        if (p->seen[i].result != TERN_PACK_OK)
+            return p->seen[i].result;
+        if (p->seen[i].scale == 0)
+            continue;
+        if (*scale != 0 && *scale != p->seen[i].scale)
+            return TERN_PACK_SCALES;
+        *scale = p->seen[i].scale;
+    }
+    /* A TQ matrix without any weight is legal and zero; I2_S always states its scale. */
+    if (!isfinite(*scale) || *scale < 0 || (*scale == 0 && p->t->type == TERN_TYPE_I2_S))
+        return TERN_PACK_BAD_SCALE;
+    return TERN_PACK_OK;
+}
+
+static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern_tensor *t, enum tern_i2s_layout layout,
+                                    struct tern_pool *pool, uint8_t **at, struct tern_matrix *out, struct tern_err *err)
+{
+    struct packing p = { .t = t, .layout = layout, .tiles = *at };
+    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
+    enum tern_pack_result r;
+    enum tern_status st;
+
+    if (t->type == TERN_TYPE_I2_S) {
+        st = check_i2s_shape(g, t, layout, err);
+        if (st)
+            return st;
+    }
+    TERN_BUG_IF(!tern_pack_bytes(m, k, &bytes)); /* add_layer has asked */
+    tern_pool_run(pool, pack_range, &p, tern_pack_tiles(m), 8);
+    r = join(&p, tern_pool_threads(pool), &out->scale);
+    if (r != TERN_PACK_OK)
+        return refuse_packing(g, t, r, err);
+    out->tiles = *at;
+    out->m = m;
+    out->k = k;
+    out->k_pad = tern_pack_k_pad(k);
+    *at += bytes;
+    tern_mapping_release(&g->map, (size_t)(t->data - g->bytes), t->bytes);
+    return TERN_OK;
+}
+
+static enum tern_status load_matrices(struct tern_model *m, const struct tern_gguf *g, const struct tern_bound_layer *layers,
+                                      const struct tern_model_options *o, struct tern_pool *pool, struct tern_err *err)
+{
+    uint64_t done = 0, total = 0;
+    uint8_t *at = m->tiles;
+    enum tern_status st = TERN_OK;
+
+    for (uint32_t l = 0; l < m->last - m->first; l++)
+        for (int i = 0; i < TERN_BIND_N_MATRICES; i++)
+            total += layers[l].matrix[i]->bytes;
+    for (uint32_t l = 0; l < m->last - m->first; l++) {
+        struct tern_layer *to = &m->layers[l];
+        struct tern_matrix *const place[TERN_BIND_N_MATRICES] = {
+            [TERN_BIND_Q] = &to->q,       [TERN_BIND_K] = &to->k,   [TERN_BIND_V] = &to->v,       [TERN_BIND_O] = &to->o,
+            [TERN_BIND_GATE] = &to->gate, [TERN_BIND_UP] = &to->up, [TERN_BIND_DOWN] = &to->down,
+        };
+
+        for (int i = 0; i < TERN_BIND_N_MATRICES; i++) {
+            st = load_matrix(g, layers[l].matrix[i], o->i2s_layout, pool, &at, place[i], err);
+            if (st)
+                return st;
+            done += layers[l].matrix[i]->bytes;
+            if (o->progress)
+                o->progress(o->progress_arg, done, total);
+        }
+    }
+    return TERN_OK;
+}
+
+/* -- the model ------------------------------------------------------------------------------------------------------ */
+
+/* Memory for everything that is ours. */
+static enum tern_status take_memory(struct tern_model *m, const struct tern_gguf *g, const struct tern_bound_layer *layers,
+                                    const struct tern_bound_ends *ends, struct tern_err *err)
+{
+    size_t n = m->last - m->first, tiles = 0, norms = ends->norm ? norm_bytes(ends->norm) : 0;
+    void *block;
+    enum tern_status st;
+
+    for (size_t l = 0; l < n; l++)
+        if (!add_layer(&layers[l], &tiles, &norms))
+            return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: its layers do not fit this machine's address space", g->name);
+    m->layers = calloc(n + 1, sizeof *m->layers);
+    if (!m->layers)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the layers of %s", g->name);
+    st = tern_block_new(tiles, "the model's weights", &m->tiles, err);
+    if (st)
+        return st;
+    m->tiles_bytes = tiles;
+    st = tern_block_new(norms, "the model's norms", &block, err);
+    if (st)
+        return st;
+    m->norms = block;
+    m->norms_bytes = norms;
+    return TERN_OK;
+}
+
+static enum tern_status fill(struct tern_model *m, const struct tern_gguf *g, const struct tern_model_options *o,
+                             struct tern_pool *pool, struct tern_bound_layer *layers, struct tern_err *err)
+{
+    struct tern_bound_ends ends = { NULL, NULL, NULL };
+    enum tern_status st = bind_all(g, &m->arch, o->first, o->last, o->with_embd, layers, &ends, err);
+
+    if (!st)
+        st = take_memory(m, g, layers, &ends, err);
+    if (!st)
+        st = load_norms(m, g, layers, &ends, err);
+    if (!st)
+        st = load_matrices(m, g, layers, o, pool, err);
+    if (o->with_embd) {
+        m->embd = ends.embd;
+        m->head = ends.head;
+        m->file = g;
+    }
+    return st;
+}
+
+enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_arch *arch, const struct tern_kernels *kern,
+                                 struct tern_pool *pool, const struct tern_model_options *o, struct tern_model **out,
+                                 struct tern_err *err)
+{
+    struct tern_bound_layer *layers;
+    struct tern_model *m;
+    struct tern_err lost;
+    enum tern_status st = check_slice(g, arch, o->first, o->last, err);
+
+    if (st)
+        return st;
+    m = calloc(1, sizeof *m);
+    layers = calloc(o->last - o->first + 1, sizeof *layers);
+    if (!m || !layers) {
+        free(m);
+        free(layers);
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to load %s", g->name);
+    }
+    m->arch = *arch;
+    m->kern = kern;
+    m->first = o->first;
+    m->last = o->last;
+    st = fill(m, g, o, pool, layers, err);
+    free(layers);
+    /* A file that shrinks while it is read looks damaged; say what really happened. */
+    if (g->map.bytes && tern_mapping_check(&g->map, &lost)) {
+        st = lost.status;
+        if (err)
+            *err = lost;
+    }
+    if (st) {
+        tern_model_free(&m);
+        return st;
+    }
+    *out = m;
+    return TERN_OK;
+}
+
+void tern_model_free(struct tern_model **mp)
+{
+    struct tern_model *m = *mp;
+    void *norms;
+
+    if (!m)
+        return;
+    norms = m->norms;
+    tern_block_free(&norms, m->norms_bytes);
+    tern_block_free(&m->tiles, m->tiles_bytes);
+    free(m->layers);
+    free(m);
+    *mp = NULL;
+}
+
+enum tern_status tern_model_check(const struct tern_model *model, struct tern_err *err)
+{
+    if (!model->file || !model->file->map.bytes)
+        return TERN_OK;
+    return tern_mapping_check(&model->file->map, err);
+}

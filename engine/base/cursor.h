@@ -49,6 +49,9 @@ bool tern_cursor_f64(struct tern_cursor *c, double *out);
 bool tern_cursor_bytes(struct tern_cursor *c, uint64_t n, const uint8_t **out);
 bool tern_cursor_skip(struct tern_cursor *c, uint64_t n);
 
+/* The two arguments of "%.*s": at most 80 bytes of a string from outside, which is enough for a sentence. */
+#define TERN_STR_ARGS(s) (int)((s).len < 80 ? (s).len : 80), (s).ptr
+
 static inline bool tern_str_eq(struct tern_str a, struct tern_str b)
 {
     return a.len == b.len && (a.len == 0 || __builtin_memcmp(a.ptr, b.ptr, a.len) == 0);
