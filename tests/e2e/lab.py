@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the end-to-end tests share: programs of a build, keys, workers, clusters, and a tally of what held and what did not.
+
+Standard library only.  Every test is called with the build directory as its first argument.  All files are made in a
+temporary directory that is removed; every process started is ended, however the test ends.
+"""
+import atexit
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+SKIPPED = 77
+SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
+
+
+class Run:
+    """A finished program."""
+
+    def __init__(self, code, out, err, seconds):
+        self.code, self.out, self.err, self.seconds = code, out, err, seconds
+
+    @property
+    def text(self):
+        return self.out.decode("utf-8", "replace")
+
+    @property
+    def errors(self):
+        return self.err.decode("utf-8", "replace")
+
+
+class Daemon:
+    """A ternd that runs; its stderr is read all the time, line by line, with the time of each line."""
+
+    def __init__(self, name, process):
+        self.name, self.process = name, process
+        self.lines, self.changed = [], threading.Condition()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+        self.endpoint = None
+
+    def read(self):
+        for raw in self.process.stderr:
+            with self.changed:
+                self.lines.append((time.monotonic(), raw.decode("utf-8", "replace").rstrip("\n")))
+                self.changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
+
+    def log(self):
+        with self.changed:
+            return "\n".join(line for _, line in self.lines)
+
+    def count(self, pattern):
+        with self.changed:
+            return sum(1 for _, line in self.lines if re.search(pattern, line))
+
+    def wait_line(self, pattern, seconds):
+        """The match of the first line that has the pattern, or None after some seconds or the end of the process."""
+        end = time.monotonic() + seconds
+        i = 0
+        with self.changed:
+            while True:
+                while i < len(self.lines):
+                    match = re.search(pattern, self.lines[i][1])
+                    if match:
+                        return match
+                    i += 1
+                left = end - time.monotonic()
+                if left <= 0 or not self.reader.is_alive():
+                    return None
+                self.changed.wait(min(left, 0.2))
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def stop(self, seconds=10):
+        """SIGTERM, then SIGKILL.  The exit code, or None when it had to be killed."""
+        code = None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join(5)
+        return code
+
+
+class Lab:
+    def __init__(self):
+        if len(sys.argv) < 2 or not os.path.isdir(sys.argv[1]):
+            sys.exit("usage: %s BUILD [options]: the first argument is the build directory" % sys.argv[0])
+        self.build = os.path.abspath(sys.argv[1])
+        self.source = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+        self.tern = os.path.join(self.build, "bin", "tern")
+        self.ternd = os.path.join(self.build, "bin", "ternd")
+        self.model = os.path.join(self.source, "deploy", "models", "fable.gguf")
+        self.dir = tempfile.mkdtemp(prefix="tern-e2e-")
+        os.makedirs(os.path.join(self.dir, "cache"))
+        self.env = dict(os.environ, XDG_CACHE_HOME=os.path.join(self.dir, "cache"))
+        self.daemons, self.children = [], []
+        self.held = self.failed = self.skipped = 0
+        self.started = time.monotonic()
+        atexit.register(self.close)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda n, frame: sys.exit(128 + n))
+
+    def close(self):
+        for d in self.daemons:
+            if d.process.poll() is None:
+                d.process.kill()
+        for p in self.children:
+            if p.poll() is None:
+                p.kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    # -- the tally ----------------------------------------------------------------------------------------------
+
+    def check(self, holds, what, detail=""):
+        if holds:
+            self.held += 1
+            print("ok: " + what, flush=True)
+        else:
+            self.failed += 1
+            print("FAILED: " + what + ("\n  " + str(detail)[-3000:].replace("\n", "\n  ") if detail else ""), flush=True)
+        return holds
+
+    def skip(self, what):
+        self.skipped += 1
+        print("skipped: " + what, flush=True)
+
+    def end(self):
+        for d in self.daemons:
+            if SANITIZER.search(d.log()):
+                self.check(False, "no sanitizer report of " + d.name, d.log())
+        print("%d held, %d failed, %d skipped, %.1f s" %
+              (self.held, self.failed, self.skipped, time.monotonic() - self.started), flush=True)
+        if self.failed:
+            sys.exit(1)
+        sys.exit(0 if self.held else SKIPPED)
+
+    # -- programs -----------------------------------------------------------------------------------------------
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text, mode=0o600):
+        path = self.path(name)
+        with open(path, "wb") as f:
+            f.write(text if isinstance(text, bytes) else text.encode())
+        os.chmod(path, mode)
+        return path
+
+    def run(self, *args, stdin=b"", timeout=120, env=None, program=None):
+        """Runs tern with arguments; a hang or a sanitizer report is a failure of the test by itself."""
+        command = [program or self.tern] + [str(a) for a in args]
+        start = time.monotonic()
+        try:
+            p = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+                               env=dict(self.env, **(env or {})))
+        except subprocess.TimeoutExpired as e:
+            self.check(False, "hangs: %s" % " ".join(command), (e.stderr or b"").decode("utf-8", "replace"))
+            return Run(None, e.stdout or b"", e.stderr or b"", timeout)
+        r = Run(p.returncode, p.stdout, p.stderr, time.monotonic() - start)
+        if SANITIZER.search(r.errors):
+            self.check(False, "sanitizer report: %s" % " ".join(command), r.errors)
+        return r
+
+    def start(self, *args, program=None, **kwargs):
+        """Starts tern in the background; killed at the end of the test."""
+        command = [program or self.tern] + [str(a) for a in args]
+        p = subprocess.Popen(command, stdin=kwargs.pop("stdin", subprocess.DEVNULL), stdout=kwargs.pop("stdout", subprocess.PIPE),
+                             stderr=kwargs.pop("stderr", subprocess.PIPE), env=dict(self.env, **kwargs.pop("env", {})),
+                             **kwargs)
+        self.children.append(p)
+        return p
+
+    def key(self, name):
+        """Path and public half of a new key pair."""
+        path = self.path(name + ".key")
+        r = self.run("keygen", path)
+        if r.code != 0:
+            sys.exit("tern keygen failed: " + r.errors)
+        with open(path, encoding="ascii") as f:
+            return path, re.search(r"^public (\S{40})$", f.read(), re.M).group(1)
+
+    def daemon(self, name, key, allow, model=None, listen="127.0.0.1:0", args=(), wait=15, env=None):
+        """Starts a ternd and waits until it says where it listens."""
+        command = [self.ternd, "--listen", listen, "--key", key, "--allow", allow]
+        command += ["--model", model or self.model] if model != "" else []
+        p = subprocess.Popen(command + [str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, env=dict(self.env, **(env or {})))
+        d = Daemon(name, p)
+        self.daemons.append(d)
+        if wait:
+            found = d.wait_line(r"(tcp://[0-9.]+:[1-9][0-9]*)", wait)
+            if not found:
+                sys.exit("%s does not say where it listens:\n%s" % (name, d.log()))
+            d.endpoint = found.group(1)
+        return d
+
+
+class Cluster:
+    """A coordinator's key, and workers w1, w2, ... that run, each with the allow-list it needs."""
+
+    def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None):
+        self.lab, self.tag = lab, tag
+        self.key, self.public = lab.key(tag + "coordinator")
+        self.names = ["%sw%d" % (tag, i + 1) for i in range(n)]
+        self.keys = [lab.key(name) for name in self.names]
+        self.allow, self.workers = [], []
+        for i, name in enumerate(self.names):
+            text = "# who may talk to %s\nhead coordinator %s\n" % (name, self.public)
+            if i:
+                text += "%s worker %s\n" % (self.names[i - 1], self.keys[i - 1][1])
+            self.allow.append(lab.write(name + ".allow", text))
+            self.workers.append(lab.daemon(name, self.keys[i][0], self.allow[i], model=model, args=args))
+        self.endpoints = [via(i, w.endpoint) if via else w.endpoint for i, w in enumerate(self.workers)]
+        self.file = self.describe(layers)
+
+    def describe(self, layers=None, name=None):
+        lines = []
+        for i, n in enumerate(self.names):
+            span = " layers=%s" % layers[i] if layers else ""
+            lines.append("%s %s %s%s\n" % (n, self.endpoints[i], self.keys[i][1], span))
+        return self.lab.write(name or self.tag + "cluster", "# workers in pipeline order\n" + "".join(lines))
+
+    def args(self):
+        return ["--cluster", self.file, "--key", self.key]
+
+    def stop(self):
+        return [w.stop() for w in self.workers]
+
+
+def alive(pid):
+    """A process that exists and is not a zombie."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children_of(pid):
+    """Pids of the direct children of a process."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open("/proc/%s/stat" % entry) as f:
+                    fields = f.read().rsplit(")", 1)[1].split()
+                if int(fields[1]) == pid and fields[0] != "Z":
+                    found.append(int(entry))
+            except OSError:
+                pass
+    return found
+
+
+def wait_until(condition, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())
