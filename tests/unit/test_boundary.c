@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Boundary formats: sizes, error bounds, odd lengths, hostile rows, and the same bytes at every level.
+ */
+#include "unit/unit.h"
+
+#include "engine/boundary.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const enum tern_boundary all[] = { TERN_BOUNDARY_F32,    TERN_BOUNDARY_F16,     TERN_BOUNDARY_INT8,
+                                          TERN_BOUNDARY_INT8X2, TERN_BOUNDARY_INT8_64, TERN_BOUNDARY_INT8_ROW };
+/* Largest error relative to the largest magnitude of the row, from the formats' resolution. */
+static const double bound[] = { 0, 1.0 / 2048, 0.5 / 127 * 1.0001, 0.5 / 127 / 254 * 1.02, 0.5 / 127 * 1.0001,
+                                0.5 / 127 * 1.0001 };
+
+static void fill(float *x, size_t n, uint64_t seed)
+{
+    for (size_t i = 0; i < n; i++) {
+        double u = (double)(unit_random(&seed) >> 11) / 9007199254740992.0 - 0.5;
+
+        x[i] = (float)(u * (i % 37 == 5 ? 300.0 : 3.0)); /* some outlier channels */
+    }
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        enum tern_boundary b;
+
+        assert_true(tern_boundary_by_name(tern_boundary_name(all[i]), &b));
+        assert_int_equal(b, all[i]);
+        assert_true(tern_boundary_valid((uint32_t)all[i]));
+    }
+    assert_false(tern_boundary_valid(0));
+    assert_false(tern_boundary_valid(7));
+}
+
+static void test_sizes(void **state)
+{
+    (void)state;
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_F32, 2560), 10240);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_F16, 2560), 5120);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8, 2560), 2560 + 80 * 4);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8X2, 2560), 5120 + 80 * 4);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8_64, 2560), 2560 + 40 * 4);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8_ROW, 2560), 2560 + 4);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8, 33), 33 + 8);
+}
+
+static void test_round_trip(void **state)
+{
+    static const size_t lengths[] = { 1, 31, 32, 33, 64, 100, 256, 2560, 8640, 20000 };
+
+    (void)state;
+    for (enum tern_cpu_level level = TERN_CPU_REF; level <= tern_cpu_detect(); level++) {
+        struct tern_kernels k, ref;
+
+        tern_kernels_init(&k, level);
+        tern_kernels_init(&ref, TERN_CPU_REF);
+        for (size_t f = 0; f < sizeof all / sizeof all[0]; f++)
+            for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
+                size_t n = lengths[l], bytes = tern_boundary_row_bytes(all[f], n);
+                float *x = malloc(n * 4), *y = malloc(n * 4), *z = malloc(n * 4), top = 0;
+                uint8_t *row = malloc(bytes + 1), *row_ref = malloc(bytes);
+
+                fill(x, n, 77 + n);
+                row[bytes] = 0xa5;
+                tern_boundary_encode(all[f], &k, x, n, row);
+                tern_boundary_encode(all[f], &ref, x, n, row_ref);
+                assert_int_equal(row[bytes], 0xa5);
+                assert_memory_equal(row, row_ref, bytes);
+                assert_true(tern_boundary_decode(all[f], &k, row, n, y));
+                assert_true(tern_boundary_decode(all[f], &ref, row, n, z));
+                assert_memory_equal(y, z, n * 4);
+                for (size_t i = 0; i < n; i++)
+                    top = fmaxf(top, fabsf(x[i]));
+                for (size_t i = 0; i < n; i++)
+                    assert_true(fabs((double)x[i] - (double)y[i]) <= bound[f] * (double)top);
+                free(x);
+                free(y);
+                free(z);
+                free(row);
+                free(row_ref);
+            }
+    }
+}
+
+static void test_not_finite_is_refused(void **state)
+{
+    static const float bad[] = { NAN, INFINITY, -INFINITY };
+    struct tern_kernels k;
+    float x[96], y[96];
+    uint8_t row[96 * 4];
+
+    (void)state;
+    tern_kernels_init(&k, tern_cpu_detect());
+    for (size_t f = 0; f < sizeof all / sizeof all[0]; f++)
+        for (size_t b = 0; b < 3; b++) {
+            fill(x, 96, 5);
+            x[70] = bad[b];
+            tern_boundary_encode(all[f], &k, x, 96, row);
+            assert_false(tern_boundary_decode(all[f], &k, row, 96, y));
+        }
+    /* Bytes no encoder writes: every pattern must decode or be refused, never trap. */
+    for (size_t f = 0; f < sizeof all / sizeof all[0]; f++) {
+        uint64_t rng = 99;
+
+        for (int turn = 0; turn < 2000; turn++) {
+            for (size_t i = 0; i < sizeof row; i++)
+                row[i] = (uint8_t)unit_random(&rng);
+            if (tern_boundary_decode(all[f], &k, row, 96, y))
+                for (size_t i = 0; i < 96; i++)
+                    assert_true(isfinite(y[i]));
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_not_finite_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
