@@ -19,7 +19,8 @@ allowed() {
         proto/*)       case "$2" in proto/* | engine/base/* | tern.pb-c.h) return 0 ;; esac ;;
         worker/*)
             case "$2" in
-                worker/* | engine/* | proto/* | tern.pb-c.h | kernels/cpu.h | kernels/kernels.h) return 0 ;;
+                worker/* | engine/* | proto/* | tern.pb-c.h) return 0 ;;
+                kernels/cpu.h | kernels/kernels.h | kernels/pack.h) return 0 ;;
             esac ;;
         coordinator/*)
             case "$2" in

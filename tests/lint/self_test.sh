@@ -17,7 +17,7 @@ fresh() {
     rm -rf "$tree"
     mkdir -p "$tree/kernels" "$tree/engine/base" "$tree/proto" "$tree/worker" "$tree/coordinator" \
         "$tree/tests/lint" "$tree/build/proto"
-    for h in kernels/cpu kernels/pack engine/base/status engine/model proto/wire worker/stage worker/state \
+    for h in kernels/cpu kernels/math engine/base/status engine/model proto/wire worker/stage worker/state \
         coordinator/pipe; do
         printf '%s\n#include <stddef.h>\nsize_t tern_f(size_t n);\n' "$spdx" >"$tree/$h.h"
     done
@@ -110,7 +110,7 @@ case "$lint" in
         plant engine/model.h '#include "proto/wire.h"' 'may not include "proto/wire.h"'
         plant proto/wire.h '#include "engine/model.h"' 'may not include "engine/model.h"'
         plant proto/wire.h '#include "kernels/cpu.h"' 'may not include "kernels/cpu.h"'
-        plant worker/stage.h '#include "kernels/pack.h"' 'may not include "kernels/pack.h"'
+        plant worker/stage.h '#include "kernels/math.h"' 'may not include "kernels/math.h"'
         plant worker/stage.h '#include "coordinator/pipe.h"' 'may not include "coordinator/pipe.h"'
         plant coordinator/pipe.h '  #  include "worker/state.h"' 'may not include "worker/state.h"'
         plant engine/model.h '#include "cpu.h"' 'is not written from the root'
