@@ -7,6 +7,7 @@ temporary directory that is removed; every process started is ended, however the
 import atexit
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -194,17 +195,21 @@ class Lab:
 
     def daemon(self, name, key, allow, model=None, listen="127.0.0.1:0", args=(), wait=15, env=None):
         """Starts a ternd and waits until it says where it listens."""
-        command = [self.ternd, "--listen", listen, "--key", key, "--allow", allow]
-        command += ["--model", model or self.model] if model != "" else []
-        p = subprocess.Popen(command + [str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, env=dict(self.env, **(env or {})))
+        ready, theirs = os.pipe()
+        command = [self.ternd, "--listen", listen, "--key", key, "--allow", allow, "--name", name, "--ready-fd", theirs]
+        command += ["--model", model or self.model]
+        p = subprocess.Popen([str(a) for a in command + list(args)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, env=dict(self.env, **(env or {})), pass_fds=[theirs])
+        os.close(theirs)
         d = Daemon(name, p)
         self.daemons.append(d)
         if wait:
-            found = d.wait_line(r"(tcp://[0-9.]+:[1-9][0-9]*)", wait)
-            if not found:
+            if select.select([ready], [], [], wait)[0]:
+                d.endpoint = os.read(ready, 4096).decode().strip()
+            if not d.endpoint:
+                d.stop()
                 sys.exit("%s does not say where it listens:\n%s" % (name, d.log()))
-            d.endpoint = found.group(1)
+        os.close(ready)
         return d
 
 
