@@ -2,9 +2,12 @@
 /*
  * Byte-level BPE (formats.md 5): text to ids and back.
  *
- * Owns copies of the vocabulary: the file may be closed.  Immutable after loading; encode and decode may run on any thread at once (matching
- * data are made per call).  Text is bytes: invalid UTF-8 in the input is documented behaviour, never an error: each byte
- * that is not part of a valid sequence becomes a piece of its own and is encoded by its byte token.
+ * Owns copies of the vocabulary: the file may be closed.  Immutable after loading; encode and decode may run
+ * on any thread at once (matching data are made per call).  Text is bytes: invalid UTF-8 in the input is
+ * documented behaviour, never an error: each byte that is not part of a valid sequence becomes a piece of its
+ * own and is encoded by its byte token.  So what encode made of any bytes decodes to the same bytes; where
+ * the vocabulary lacks the token of a byte, the unknown token stands for it, and without one encode fails
+ * with a sentence.
  */
 #ifndef TERN_ENGINE_TOKENIZER_H
 #define TERN_ENGINE_TOKENIZER_H
@@ -19,16 +22,23 @@
 struct tern_tokenizer;
 
 enum tern_token_type {
-    TERN_TOKEN_NORMAL = 1, TERN_TOKEN_UNKNOWN, TERN_TOKEN_CONTROL, TERN_TOKEN_USER, TERN_TOKEN_UNUSED, TERN_TOKEN_BYTE
+    TERN_TOKEN_NORMAL = 1,
+    TERN_TOKEN_UNKNOWN,
+    TERN_TOKEN_CONTROL,
+    TERN_TOKEN_USER,
+    TERN_TOKEN_UNUSED,
+    TERN_TOKEN_BYTE
 };
 
-/* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary, formats.md 5.4, is
- * taken as "llama-bpe"; on any other as "default"). */
+/* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary,
+ * formats.md 5.4, is taken as "llama-bpe"; on any other as "default").  Special tokens damaged by known
+ * converters are repaired (5.9); whatever else contradicts itself is refused. */
 enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, struct tern_tokenizer **out,
                                     struct tern_err *err) TERN_MUST_CHECK;
 void tern_tokenizer_free(struct tern_tokenizer **t);
 
-/* The pre-tokenizer in use ("llama-bpe") and whether it was named by the file, guessed, or overridden: for `tern inspect`. */
+/* The pre-tokenizer in use ("llama-bpe") and whether it was named by the file, guessed, or overridden
+ * ("file", "guessed", "override"): for `tern inspect`. */
 const char *tern_tokenizer_pre(const struct tern_tokenizer *t);
 const char *tern_tokenizer_pre_source(const struct tern_tokenizer *t);
 
@@ -44,14 +54,15 @@ struct tern_ids {
     size_t n, cap;
 };
 
-/* Appends the ids of text.  add_special: BOS first if the model wants it.  parse_special: control tokens in the text
- * are recognised (user-defined ones always are). */
+/* Appends the ids of text.  add_special: BOS first and EOS last if the model wants them.  parse_special:
+ * control tokens in the text are recognised (user-defined ones always are); without it no text can make a
+ * control token.  After a failure out->n is what it was. */
 enum tern_status tern_tokenizer_encode(const struct tern_tokenizer *t, const char *text, size_t len,
                                        bool add_special, bool parse_special, struct tern_ids *out,
                                        struct tern_err *err) TERN_MUST_CHECK;
 
-/* The bytes a token prints: borrowed from the tokenizer.  Control tokens print nothing unless `special`.  An id outside
- * the vocabulary prints nothing. */
+/* The bytes a token prints: borrowed from the tokenizer.  Control, unknown and unused tokens print nothing
+ * unless `special`.  An id outside the vocabulary prints nothing. */
 struct tern_str tern_tokenizer_piece(const struct tern_tokenizer *t, int32_t id, bool special);
 
 /* Streaming UTF-8: hold back an incomplete tail, replace what can never become valid by U+FFFD. */
@@ -59,7 +70,8 @@ struct tern_utf8 {
     uint8_t held[4];
     unsigned n;
 };
-/* Feeds n bytes; writes at most 3 * (n + 4) bytes of valid UTF-8 to out and returns how many.  A zero tern_utf8 is a fresh stream. */
+/* Feeds n bytes; writes at most 3 * (n + 4) bytes of valid UTF-8 to out and returns how many.  A zero
+ * tern_utf8 is a fresh stream. */
 size_t tern_utf8_feed(struct tern_utf8 *u, const char *bytes, size_t n, char *out);
 /* The end of the stream: what is still held becomes U+FFFD (at most 3 bytes each held byte). */
 size_t tern_utf8_flush(struct tern_utf8 *u, char *out);
