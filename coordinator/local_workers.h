@@ -12,7 +12,9 @@
 #include "engine/base/status.h"
 #include "proto/keys.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct local_workers;
 
@@ -30,6 +32,8 @@ struct local_workers_options {
 enum tern_status local_workers_start(const struct local_workers_options *o, struct local_workers **out,
                                      struct cluster_spec *spec, struct tern_key *key,
                                      struct tern_err *err) TERN_MUST_CHECK;
+/* Process number of worker i (0-based), or 0 when it is not running. */
+pid_t local_workers_pid(const struct local_workers *w, uint32_t i);
 /* Asks them to end, waits briefly, then kills; reaps. */
 void local_workers_stop(struct local_workers **w);
 

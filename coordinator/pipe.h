@@ -43,11 +43,13 @@ struct pipe {
     struct tern_step *(*take)(struct pipe *p);
     /* Gives a step back unsent, or a result when done with it. */
     void (*give)(struct pipe *p, struct tern_step *s);
-    /* Sends s (given away); its number is set here. */
+    /* Sends s (given away, also when it fails); its number is set here. */
     enum tern_status (*send)(struct pipe *p, struct tern_step *s, struct tern_err *err);
-    /* The next result, waiting up to timeout_ms.  TERN_AGAIN on time-out; TERN_ERR_PEER and others once the pipe is broken: final. */
+    /* The next result, waiting up to timeout_ms (-1 for ever): the step as it was sent, with the wanted rows as its payload, failed
+     * and times filled (one per stage), bytes_in what came over the last hop.  TERN_AGAIN on time-out; TERN_ERR_PEER and others once
+     * the pipe is broken: final, and the sentence names the worker. */
     enum tern_status (*recv)(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err);
-    void (*close)(struct pipe *p); /* frees p too; says bye, ends child processes */
+    void (*close)(struct pipe *p); /* frees p too; releases the workers */
     void *impl;
 };
 
