@@ -158,7 +158,7 @@ static struct dd log_dd(double x)
     return two_sum(a.hi, a.lo + (tail + (double)e * LN2_LO));
 }
 
-double tern_log(double x)
+double tern_ln(double x)
 {
     if (!(x == x) || x < 0.0)
         return from_bits(0x7ff8000000000000u);

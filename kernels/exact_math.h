@@ -15,7 +15,7 @@ float tern_expf(float x);
 /* Double precision, relative error below 1e-15 over the ranges Tern uses (|x| < 700 for exp, normal positive x for log,
  * |x| < 2^30 for sin and cos). No FMA. */
 double tern_exp(double x);
-double tern_log(double x);
+double tern_ln(double x);
 double tern_pow(double base, double exponent); /* base > 0 */
 void tern_sincos(double x, double *sin, double *cos);
 

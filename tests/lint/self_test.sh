@@ -144,6 +144,9 @@ case "$lint" in
         library engine/libtern_engine.a stray model_open
         finds 'symbol without the prefix tern_: model_open'
         libraries
+        library kernels/libtern_kernels.a math tern_wire_put
+        finds 'tern_wire_put: defined twice'
+        libraries
         library kernels/libtern_kernels.a kernels_avx2 tern_kernels_init_avx2 tern_dot_avx2
         finds 'kernels/kernels_avx2.c.o: exports'
         ;;
