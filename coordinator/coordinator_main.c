@@ -1,5 +1,69 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-int main(void)
+/*
+ * `tern`: picks the subcommand.
+ */
+#include "coordinator/commands.h"
+#include "engine/mapping.h"
+#include "kernels/cpu.h"
+#include "proto/keys.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+} commands[] = {
+    { "run", cmd_run, "continue a text, on this machine or a cluster" },
+    { "perplexity", cmd_perplexity, "measure how well a model predicts a text" },
+    { "tokenize", cmd_tokenize, "show the tokens of a text" },
+    { "inspect", cmd_inspect, "show a model file: metadata, tensors, memory" },
+    { "keygen", cmd_keygen, "make a key for a coordinator or a worker" },
+};
+
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
+
+static void print_help(FILE *to)
 {
-    return 0;
+    fputs("tern runs ternary (BitNet b1.58) language models, on one machine or over several.\n"
+          "\n"
+          "usage: tern COMMAND [options]\n"
+          "\n",
+          to);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].what);
+    fputs("\n"
+          "`tern COMMAND --help` describes a command, `tern --version` prints the version.\n"
+          "Workers are started with `ternd`.\n",
+          to);
+}
+
+int main(int argc, char **argv)
+{
+    struct tern_err err;
+
+    if (argc < 2) {
+        print_help(stderr);
+        return EX_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help(stdout);
+        return EX_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        puts("tern " TERN_VERSION);
+        return EX_OK;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) != 0)
+            continue;
+        if (tern_mapping_guard_install(&err) || tern_keys_init(&err))
+            return cmd_fail(argv[1], &err);
+        tern_cpu_set_float_mode();
+        return commands[i].run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "tern: unknown command '%.40s'; `tern --help` lists those there are\n", argv[1]);
+    return EX_USAGE;
 }

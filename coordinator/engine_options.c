@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Options shared by the subcommands that run a model: see engine_options.h. */
+#include "coordinator/engine_options.h"
+
+#include "coordinator/commands.h"
+#include "engine/base/log.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_THREADS 256
+
+const char engine_options_help[] =
+    "Model and machine\n"
+    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model of this installation)\n"
+    "  -c, --ctx-size N          positions of one sequence; 0: what the model was trained with\n"
+    "                            (default: that, but at most 2048)\n"
+    "  -t, --threads N           compute threads (default: all CPUs this process may use)\n"
+    "      --cpu LEVEL           ref, avx2 or avx512 (default: the best this machine has)\n"
+    "      --pre NAME            pre-tokenizer instead of the file's: llama-bpe, default, gpt-2\n"
+    "      --i2s-layout A|B|C    bit layout of I2_S tensors (default: A, that of all published files)\n"
+    "      --chunk ROWS|all      prompt tokens in one step (default: 64)\n"
+    "\n"
+    "Where the layers are (default: in this process)\n"
+    "      --local N             N worker processes on this machine, over encrypted loopback links\n"
+    "      --split A,B,...       layers of each of them (default: even)\n"
+    "      --cluster FILE        workers on other machines, one `name tcp://host:port PUBLICKEY [layers=a-b]` a line\n"
+    "      --key FILE            this coordinator's key, made by `tern keygen`; with --cluster\n"
+    "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-64, int8-row, int8x2,\n"
+    "                            f16 or f32; the same text for every way of cutting the model (default: int8)\n"
+    "      --dead-after MS       silence of a worker that counts as its death (default: 3000)\n"
+    "\n"
+    "Output\n"
+    "  -q, --quiet               no progress, no figures\n"
+    "      --verbose             log every step\n";
+
+void engine_options_default(struct engine_options *o)
+{
+    memset(o, 0, sizeof *o);
+    o->layout = TERN_I2S_A;
+    o->wire = TERN_BOUNDARY_DEFAULT;
+    o->chunk = 64;
+    o->dead_after_ms = 3000;
+}
+
+static enum tern_status parse_u32(const char *option, const char *text, uint32_t min, uint32_t max, uint32_t *out,
+                                  struct tern_err *err)
+{
+    unsigned long long v;
+    enum tern_status st = cmd_parse_u64(option, text, min, max, &v, err);
+
+    if (!st)
+        *out = (uint32_t)v;
+    return st;
+}
+
+static enum tern_status parse_split(struct engine_options *o, const char *text, struct tern_err *err)
+{
+    char word[16];
+    uint32_t n = 0, split[TERN_MAX_WORKERS];
+    enum tern_status st;
+
+    for (const char *p = text;;) {
+        size_t len = strcspn(p, ",");
+
+        if (len == 0 || len >= sizeof word || n == TERN_MAX_WORKERS)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--split: '%s' is not a list of layer counts such as 4,2", text);
+        memcpy(word, p, len);
+        word[len] = '\0';
+        if ((st = parse_u32("--split", word, 1, TERN_MAX_LAYERS, &split[n++], err)))
+            return st;
+        if (p[len] == '\0')
+            break;
+        p += len + 1;
+    }
+    memcpy(o->split, split, n * sizeof *split);
+    o->n_split = n;
+    return TERN_OK;
+}
+
+static enum tern_status parse_layout(struct engine_options *o, const char *arg, struct tern_err *err)
+{
+    static const char *const names[] = { "A", "B", "C" };
+
+    for (unsigned i = 0; i < 3; i++)
+        if ((arg[0] & ~0x20) == names[i][0] && arg[1] == '\0') {
+            o->layout = (enum tern_i2s_layout)((unsigned)TERN_I2S_A + i);
+            o->layout_name = names[i];
+            return TERN_OK;
+        }
+    return TERN_FAIL(err, TERN_ERR_USAGE, "--i2s-layout: '%s' is not A, B or C", arg);
+}
+
+static enum tern_status parse_cpu(struct engine_options *o, const char *arg, struct tern_err *err)
+{
+    enum tern_cpu_level best = tern_cpu_detect();
+
+    if (!tern_cpu_by_name(arg, &o->cpu))
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%s' is not ref, avx2 or avx512", arg);
+    if (o->cpu > best)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: this machine cannot run %s; its best level is %s", arg,
+                         tern_cpu_name(best));
+    o->cpu_given = true;
+    return TERN_OK;
+}
+
+static enum tern_status short_option(struct engine_options *o, int c, const char *arg, struct tern_err *err)
+{
+    enum tern_status st;
+
+    switch (c) {
+    case 'm':
+        if ((size_t)snprintf(o->model, sizeof o->model, "%s", arg) >= sizeof o->model || !*arg)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "-m: the path is %s", *arg ? "too long" : "empty");
+        return TERN_OK;
+    case 'c':
+        st = parse_u32("-c", arg, 0, TERN_MAX_CONTEXT, &o->ctx, err);
+        o->ctx_trained = !st && o->ctx == 0;
+        return st;
+    case 't':
+        o->threads_given = true;
+        return parse_u32("-t", arg, 1, MAX_THREADS, &o->threads, err);
+    case 'q':
+        o->quiet = true;
+        return TERN_OK;
+    default:
+        return TERN_END;
+    }
+}
+
+enum tern_status engine_option(struct engine_options *o, int c, const char *arg, struct tern_err *err)
+{
+    switch (c) {
+    case ENGINE_OPT_WIRE:
+        if (!tern_boundary_by_name(arg, &o->wire))
+            return TERN_FAIL(err, TERN_ERR_USAGE,
+                             "--wire: '%s' is not int8, int8-64, int8-row, int8x2, f16 or f32", arg);
+        return TERN_OK;
+    case ENGINE_OPT_CPU:
+        return parse_cpu(o, arg, err);
+    case ENGINE_OPT_PRE:
+        o->pre = arg;
+        return TERN_OK;
+    case ENGINE_OPT_LAYOUT:
+        return parse_layout(o, arg, err);
+    case ENGINE_OPT_CHUNK:
+        if (strcmp(arg, "all") == 0) {
+            o->chunk = TERN_MAX_STEP_ROWS;
+            return TERN_OK;
+        }
+        return parse_u32("--chunk", arg, 1, TERN_MAX_STEP_ROWS, &o->chunk, err);
+    case ENGINE_OPT_LOCAL:
+        return parse_u32("--local", arg, 1, TERN_MAX_WORKERS, &o->local, err);
+    case ENGINE_OPT_SPLIT:
+        return parse_split(o, arg, err);
+    case ENGINE_OPT_CLUSTER:
+        o->cluster = arg;
+        return TERN_OK;
+    case ENGINE_OPT_KEY:
+        o->key = arg;
+        return TERN_OK;
+    case ENGINE_OPT_DEAD_AFTER:
+        return parse_u32("--dead-after", arg, 500, 3600000, &o->dead_after_ms, err);
+    case ENGINE_OPT_JSON:
+        o->json = true;
+        return TERN_OK;
+    case ENGINE_OPT_VERBOSE:
+        o->verbose = true;
+        return TERN_OK;
+    default:
+        return short_option(o, c, arg, err);
+    }
+}
+
+static unsigned usable_cpus(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (unsigned)n;
+}
+
+enum tern_status engine_options_finish(struct engine_options *o, struct tern_err *err)
+{
+    if (o->local && o->cluster)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--local and --cluster exclude each other; give one of them");
+    if (o->n_split && !o->local)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--split goes with --local N; a cluster file says layers=a-b itself");
+    if (o->n_split && o->n_split != o->local)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--split names %u workers and --local %u", (unsigned)o->n_split,
+                         (unsigned)o->local);
+    if (o->cluster && !o->key)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--cluster needs --key FILE, this coordinator's own key; make one with `tern keygen`");
+    if (o->key && !o->cluster)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--key goes with --cluster FILE");
+    if (o->quiet && o->verbose)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--quiet and --verbose exclude each other");
+    if (!o->threads_given)
+        o->threads = usable_cpus();
+    if (!o->cpu_given)
+        o->cpu = tern_cpu_detect();
+    tern_log_set_level(o->verbose ? TERN_LOG_DEBUG : o->quiet ? TERN_LOG_ERROR : TERN_LOG_WARN);
+    return *o->model ? TERN_OK : cmd_default_model(o->model, sizeof o->model, err);
+}
+
+enum tern_status engine_option_unknown(int c, char **argv, struct tern_err *err)
+{
+    /* A short option is named by optopt; a long one is the word just passed. */
+    if (c == ':' && optopt > 0 && optopt < 256)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "-%c needs an argument; see --help", optopt);
+    if (c == ':')
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s needs an argument; see --help", argv[optind - 1]);
+    if (optopt > 0 && optopt < 256)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "unknown option -%c; see --help", optopt);
+    return TERN_FAIL(err, TERN_ERR_USAGE, "%s: unknown option, or one that takes no argument; see --help",
+                     argv[optind - 1]);
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One answer being made: see generate.h. */
+#include "coordinator/generate.h"
+
+#include "engine/base/limits.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What one token and the end of the text after it may add: tern_utf8_feed's bound and tern_utf8_flush's. */
+#define TOKEN_TEXT (3 * (TERN_MAX_TOKEN_BYTES + 4) + 16)
+
+const char *generate_end_name(enum generate_end e)
+{
+    static const char *const names[] = { "running", "stop", "length", "context", "error", "interrupted" };
+
+    return names[e];
+}
+
+enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern_tokenizer *tok, uint32_t n_vocab,
+                                     struct tern_err *err)
+{
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        if (!tern_tokenizer_is_eog(tok, (int32_t)i))
+            continue;
+        if (o->n_bias == SAMPLE_MAX_BIAS)
+            return TERN_FAIL(err, TERN_ERR_LIMIT, "--ignore-eos and --logit-bias together name more than %d tokens",
+                             SAMPLE_MAX_BIAS);
+        o->bias[o->n_bias++] = (struct sample_bias){ (int32_t)i, -INFINITY };
+    }
+    return TERN_OK;
+}
+
+/* -- text ----------------------------------------------------------------------------------------------------------- */
+
+/* Where the earliest stop string begins at or after `from`; n_text when there is none. */
+static size_t find_stop(const struct generate *g, size_t from)
+{
+    size_t best = g->n_text;
+
+    for (uint32_t i = 0; i < g->o->n_stops; i++) {
+        size_t len = strlen(g->o->stops[i]);
+        const char *hit = memmem(g->text + from, g->n_text - from, g->o->stops[i], len);
+
+        if (hit && (size_t)(hit - g->text) < best)
+            best = (size_t)(hit - g->text);
+    }
+    return best;
+}
+
+/* How many bytes at the end of the text are the beginning of a stop string. */
+static size_t held_back(const struct generate *g)
+{
+    size_t most = 0;
+
+    for (uint32_t i = 0; i < g->o->n_stops; i++) {
+        size_t len = strlen(g->o->stops[i]) - 1;
+
+        for (len = len < g->n_text ? len : g->n_text; len > most; len--)
+            if (memcmp(g->text + g->n_text - len, g->o->stops[i], len) == 0) {
+                most = len;
+                break;
+            }
+    }
+    return most;
+}
+
+/* Appends a token's bytes; true when a stop string came up, which then is cut off with what follows it. */
+static bool add_text(struct generate *g, struct tern_str piece)
+{
+    size_t stop;
+
+    g->n_text += tern_utf8_feed(&g->utf8, piece.ptr, piece.len, g->text + g->n_text);
+    /* Nothing before n_ready can begin a stop string: it would have been held back. */
+    stop = find_stop(g, g->n_ready);
+    if (stop < g->n_text) {
+        g->n_text = stop;
+        g->n_ready = stop;
+        g->utf8.n = 0;
+        return true;
+    }
+    g->n_ready = g->n_text - held_back(g);
+    return false;
+}
+
+static void end(struct generate *g, enum generate_end why)
+{
+    if (g->end != GENERATE_RUNNING)
+        return;
+    g->end = why;
+    g->n_text += tern_utf8_flush(&g->utf8, g->text + g->n_text);
+    g->n_ready = g->n_text;
+    seq_finish(&g->seq);
+}
+
+/* -- tokens --------------------------------------------------------------------------------------------------------- */
+
+static void note_token(struct generate *g, int32_t id, double norm, const float *logits)
+{
+    struct generate_token *t = &g->tokens[g->n_tokens];
+
+    memset(t, 0, sizeof *t);
+    t->id = id;
+    if (g->o->n_logprobs >= 0) {
+        t->logprob = (double)logits[id] - norm;
+        t->n_top = logprobs_top(logits, g->n_vocab, norm, (uint32_t)g->o->n_logprobs,
+                                g->tops + (size_t)g->n_tokens * (size_t)g->o->n_logprobs);
+    }
+    g->n_tokens++;
+}
+
+static void on_logits(struct seq *q, uint32_t pos, const float *logits)
+{
+    struct generate *g = q->user;
+    struct tern_err err;
+    double norm = 0;
+    int32_t id;
+
+    (void)pos;
+    if (g->o->n_predict == 0) {
+        end(g, GENERATE_LENGTH);
+        return;
+    }
+    if (g->logits_out)
+        fwrite(logits, sizeof *logits, g->n_vocab, g->logits_out);
+    if (sampler_pick(g->sampler, logits, q->ids, q->n_ids, &id, &err)) {
+        seq_fail(q, &err);
+        return;
+    }
+    if (g->o->n_logprobs >= 0 && !logprobs_norm(g->kern, logits, g->n_vocab, &norm)) {
+        (void)TERN_FAIL(&err, TERN_ERR_NUMERIC, "the logits have no probabilities; the model file is damaged");
+        seq_fail(q, &err);
+        return;
+    }
+    note_token(g, id, norm, logits);
+    if (!g->o->ignore_eos && tern_tokenizer_is_eog(g->tok, id))
+        end(g, GENERATE_STOP);
+    else if (add_text(g, tern_tokenizer_piece(g->tok, id, false)))
+        end(g, GENERATE_STOP);
+    else if (g->n_tokens >= g->o->n_predict)
+        end(g, GENERATE_LENGTH);
+    else if (q->n_ids >= g->o->ctx)
+        end(g, GENERATE_CONTEXT);
+    else
+        seq_push(q, id);
+}
+
+/* -- life ----------------------------------------------------------------------------------------------------------- */
+
+enum tern_status generate_init(struct generate *g, const struct generate_options *o, const struct tern_tokenizer *tok,
+                               const struct tern_kernels *kern, uint32_t n_vocab, const int32_t *ids, uint32_t n,
+                               struct tern_err *err)
+{
+    uint64_t cap = (uint64_t)n + o->n_predict;
+    enum tern_status st;
+
+    memset(g, 0, sizeof *g);
+    g->o = o;
+    g->tok = tok;
+    g->kern = kern;
+    g->n_vocab = n_vocab;
+    g->n_prompt = n;
+    if ((st = seq_init(&g->seq, ids, n, cap < o->ctx ? (uint32_t)cap : o->ctx, err)))
+        return st;
+    g->seq.on_logits = on_logits;
+    g->seq.user = g;
+    if ((st = sampler_new(&o->sample, kern, n_vocab, &g->sampler, err)) || (st = generate_reserve(g, err)))
+        generate_fini(g);
+    return st;
+}
+
+void generate_fini(struct generate *g)
+{
+    seq_fini(&g->seq);
+    sampler_free(&g->sampler);
+    free(g->text);
+    free(g->tokens);
+    free(g->tops);
+    memset(g, 0, sizeof *g);
+}
+
+enum tern_status generate_reserve(struct generate *g, struct tern_err *err)
+{
+    if (g->end != GENERATE_RUNNING)
+        return TERN_OK;
+    if (g->text_cap - g->n_text < TOKEN_TEXT) {
+        size_t cap = g->text_cap * 2 > 4 * TOKEN_TEXT ? g->text_cap * 2 : 4 * TOKEN_TEXT;
+        char *p = realloc(g->text, cap);
+
+        if (!p)
+            return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the text (%zu bytes)", cap);
+        g->text = p;
+        g->text_cap = cap;
+    }
+    if (g->n_tokens == g->tokens_cap) {
+        uint32_t cap = g->tokens_cap ? g->tokens_cap * 2 : 256;
+        struct generate_token *p = realloc(g->tokens, cap * sizeof *p);
+        struct logprob *t;
+
+        if (!p)
+            return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %u tokens", (unsigned)cap);
+        g->tokens = p;
+        if (g->o->n_logprobs > 0) {
+            t = realloc(g->tops, (size_t)cap * (size_t)g->o->n_logprobs * sizeof *t);
+            if (!t)
+                return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the log-probabilities of %u tokens",
+                                 (unsigned)cap);
+            g->tops = t;
+        }
+        g->tokens_cap = cap;
+    }
+    return TERN_OK;
+}
+
+void generate_stop(struct generate *g, enum generate_end why)
+{
+    end(g, why);
+}
+
+bool generate_ended(struct generate *g)
+{
+    if (g->end == GENERATE_RUNNING && g->seq.state == SEQ_ENDED)
+        end(g, GENERATE_ERROR);
+    return g->end != GENERATE_RUNNING;
+}
+
+struct tern_str generate_ready(struct generate *g, size_t *shown)
+{
+    struct tern_str s = { g->text + *shown, g->n_ready - *shown };
+
+    *shown = g->n_ready;
+    return s;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One sequence: see seq.h. */
+#include "coordinator/seq.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum tern_status seq_init(struct seq *q, const int32_t *ids, uint32_t n, uint32_t cap, struct tern_err *err)
+{
+    int32_t *copy;
+
+    TERN_BUG_IF(n == 0 || cap < n);
+    copy = calloc(cap, sizeof *copy);
+    if (!copy)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a sequence of %u tokens", (unsigned)cap);
+    memcpy(copy, ids, n * sizeof *ids);
+    memset(q, 0, sizeof *q);
+    q->ids = copy;
+    q->n_ids = n;
+    q->cap = cap;
+    q->max_len = cap;
+    q->want_from = n - 1;
+    return TERN_OK;
+}
+
+void seq_fini(struct seq *q)
+{
+    free(q->ids);
+    memset(q, 0, sizeof *q);
+}
+
+void seq_push(struct seq *q, int32_t id)
+{
+    TERN_BUG_IF(q->n_ids >= q->cap);
+    q->ids[q->n_ids++] = id;
+}
+
+void seq_finish(struct seq *q)
+{
+    q->state = SEQ_ENDED;
+}
+
+void seq_fail(struct seq *q, const struct tern_err *err)
+{
+    if (q->state == SEQ_ENDED)
+        return;
+    q->failed = true;
+    q->err = *err;
+    q->state = SEQ_ENDED;
+}

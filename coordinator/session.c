@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Setting up a run: see session.h. */
+#include "coordinator/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_CTX 2048
+#define JOIN_TIMEOUT_MS 5000
+
+/* -c against what the model was trained with. */
+static void choose_ctx(struct session *s)
+{
+    const uint32_t trained = s->arch.n_ctx_train ? s->arch.n_ctx_train : DEFAULT_CTX;
+
+    if (s->o->ctx_trained)
+        s->ctx = trained;
+    else if (s->o->ctx)
+        s->ctx = s->o->ctx;
+    else
+        s->ctx = trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
+    if (s->ctx > trained && !s->o->quiet)
+        fprintf(stderr, "tern: note: a context of %u is more than the %u positions the model was trained with\n",
+                (unsigned)s->ctx, (unsigned)trained);
+}
+
+enum tern_status session_open(const struct engine_options *o, struct session **out, struct tern_err *err)
+{
+    struct tern_model_options mo = { 0 };
+    struct session *s = calloc(1, sizeof *s);
+    enum tern_status st;
+
+    if (!s)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to start");
+    s->o = o;
+    mo.with_embd = true;
+    mo.i2s_layout = o->layout;
+    tern_kernels_init(&s->kern, o->cpu);
+    if ((st = tern_gguf_open(o->model, &s->gguf, err)) || (st = tern_arch_read(s->gguf, &s->arch, err)) ||
+        (st = tern_tokenizer_new(s->gguf, o->pre, &s->tok, err)) ||
+        (st = tern_pool_new(o->threads, &s->pool, err)) ||
+        (st = tern_model_load(s->gguf, &s->arch, &s->kern, s->pool, &mo, &s->model, err))) {
+        session_close(&s);
+        return st;
+    }
+    choose_ctx(s);
+    *out = s;
+    return TERN_OK;
+}
+
+static enum tern_status check_split(const struct session *s, struct tern_err *err)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t i = 0; i < s->o->n_split; i++)
+        sum += s->o->split[i];
+    if (s->o->n_split && sum != s->arch.n_layers)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--split adds up to %u layers and the model has %u", (unsigned)sum,
+                         (unsigned)s->arch.n_layers);
+    if (s->o->local > s->arch.n_layers)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--local %u is more workers than the model has layers (%u)",
+                         (unsigned)s->o->local, (unsigned)s->arch.n_layers);
+    return TERN_OK;
+}
+
+/* Threads of each child: what was asked for, else an even share, so that stages working at once do not crowd each other. */
+static enum tern_status start_workers(struct session *s, struct tern_err *err)
+{
+    const struct engine_options *o = s->o;
+    struct local_workers_options lo = { 0 };
+    enum tern_status st = check_split(s, err);
+
+    if (st)
+        return st;
+    lo.n = o->local;
+    lo.split = o->n_split ? o->split : NULL;
+    lo.model_path = o->model;
+    lo.threads = o->threads_given ? o->threads : (o->threads + o->local - 1) / o->local;
+    lo.cpu = o->cpu_given ? tern_cpu_name(o->cpu) : NULL;
+    lo.i2s_layout = o->layout_name;
+    lo.verbose = o->verbose;
+    return local_workers_start(&lo, &s->workers, &s->cluster, &s->key, err);
+}
+
+static enum tern_status open_pipe(struct session *s, const struct pipe_options *po, struct tern_err *err)
+{
+    enum tern_status st;
+
+    if (!s->o->local && !s->o->cluster)
+        return pipe_local_open(po, &s->pipe, err);
+    if (s->o->local) {
+        if ((st = start_workers(s, err)))
+            return st;
+    } else if ((st = cluster_spec_read(s->o->cluster, &s->cluster, err)) ||
+               (st = tern_key_load(s->o->key, &s->key, err))) {
+        return st;
+    }
+    return pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err);
+}
+
+enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len, struct tern_err *err)
+{
+    struct pipe_options po = { 0 };
+    struct sched_options so = { 0 };
+    const uint32_t pages = (max_len + TERN_PAGE - 1) / TERN_PAGE;
+    enum tern_status st;
+
+    if (n_slots == 0 || max_len == 0 || n_slots > TERN_MAX_SLOTS || max_len > TERN_MAX_CONTEXT ||
+        (uint64_t)pages * n_slots > UINT32_MAX)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%u sequences of %u positions are more than a KV cache can hold",
+                         (unsigned)n_slots, (unsigned)max_len);
+    po.gguf = s->gguf;
+    po.arch = &s->arch;
+    po.kern = &s->kern;
+    po.pool = s->pool;
+    po.i2s_layout = s->o->layout;
+    po.boundary = s->o->wire;
+    po.n_pages = pages * n_slots;
+    po.n_slots = n_slots;
+    po.max_positions = max_len;
+    po.max_rows = s->o->chunk + n_slots < TERN_MAX_STEP_ROWS ? s->o->chunk + n_slots : TERN_MAX_STEP_ROWS;
+    po.dead_after_ms = s->o->dead_after_ms;
+    po.join_timeout_ms = JOIN_TIMEOUT_MS;
+    po.quiet = s->o->quiet;
+    if ((st = open_pipe(s, &po, err)))
+        return st;
+    so.pipe = s->pipe;
+    so.model = s->model;
+    so.pool = s->pool;
+    so.boundary = s->o->wire;
+    so.n_slots = n_slots;
+    so.n_pages = po.n_pages;
+    so.max_positions = max_len;
+    so.chunk = s->o->chunk;
+    return sched_new(&so, &s->sched, err);
+}
+
+void session_close(struct session **sp)
+{
+    struct session *s = *sp;
+
+    if (!s)
+        return;
+    sched_free(&s->sched);
+    if (s->pipe)
+        s->pipe->close(s->pipe);
+    if (s->workers)
+        local_workers_stop(&s->workers);
+    if (s->key.secret_key)
+        tern_key_wipe(&s->key);
+    tern_model_free(&s->model);
+    tern_pool_free(&s->pool);
+    tern_tokenizer_free(&s->tok);
+    tern_gguf_close(&s->gguf);
+    free(s);
+    *sp = NULL;
+}
+
+enum tern_status session_encode(const struct session *s, const char *text, size_t len, bool parse_special,
+                                struct tern_ids *out, struct tern_err *err)
+{
+    enum tern_status st = tern_tokenizer_encode(s->tok, text, len, true, parse_special, out, err);
+
+    if (st)
+        return st;
+    if (out->n == 0)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "the prompt is empty and this model has no token to begin a text with");
+    for (size_t i = 0; i < out->n; i++)
+        if (out->ids[i] < 0 || (uint32_t)out->ids[i] >= s->arch.n_vocab)
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "%s: the tokenizer gives token %d but the embedding has only %u rows", s->gguf->name,
+                             (int)out->ids[i], (unsigned)s->arch.n_vocab);
+    return TERN_OK;
+}
