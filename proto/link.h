@@ -81,6 +81,7 @@ enum tern_status tern_client_open(struct tern_link_context *ctx, const char *end
                                   const uint8_t server_key[static TERN_KEY_BYTES], struct tern_client **out,
                                   struct tern_err *err) TERN_MUST_CHECK;
 void tern_client_close(struct tern_client **c);
+/* items[0] is the link itself: whoever waits for room to send adds ZMQ_POLLOUT to its events. */
 #define TERN_CLIENT_POLL_ITEMS 2
 void tern_client_poll_items(struct tern_client *c, zmq_pollitem_t items[static TERN_CLIENT_POLL_ITEMS]);
 /* Reads monitor events and returns the state; after REFUSED and LOST `why` (of tern_client_why) has a sentence. */

@@ -20,8 +20,8 @@
 struct tern_stage_options {
     enum tern_boundary boundary;
     uint32_t n_pages, n_slots, max_positions, max_rows;
-    uint32_t index;   /* place in the pipeline, for failures */
-    bool is_last;     /* compacts the payload to the wanted rows */
+    uint32_t index; /* place in the pipeline, for failures */
+    bool is_last;   /* compacts the payload to the wanted rows */
 };
 
 struct tern_stage; /* owns its KV and scratch, borrows model and pool */

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker as a state machine: messages in, messages out, no sockets.
+ *
+ * Whoever owns the sockets (worker_loop.c; a fuzz target) calls worker_clock(), then worker_take() for each
+ * message that has arrived, worker_turn() and worker_tick(), whenever a descriptor was readable and at least
+ * every worker_wait_ms().  Messages go out through struct worker_net.
+ *
+ * A worker belongs to one coordinator process, its owner, from hello until bye, silence, or the loss of its
+ * key from the allow-list.  Control is taken from the owner's key only, steps from the assigned upstream key
+ * only, both looked up in the current list at every message.
+ *
+ * Thread: all calls from one, which never computes and never waits.
+ */
+#ifndef TERN_WORKER_WORKER_H
+#define TERN_WORKER_WORKER_H
+
+#include "engine/base/log.h"
+#include "proto/allow.h"
+#include "proto/link.h"
+#include "worker/stage.h"
+#include "worker/worker_load.h"
+#include "worker/worker_plan.h"
+
+enum worker_state {
+    W_IDLE,     /* nobody's; a slice may still be loaded */
+    W_HELD,     /* somebody's, without an assignment */
+    W_LOADING,  /* assigned; tensors are being compared and loaded, the next worker is being connected */
+    W_READY,    /* steps pass through */
+    W_DRAINING, /* told to end: steps at hand are finished */
+    W_N_STATES
+};
+
+/* How messages leave.  Statuses are those of link.h. */
+struct worker_net {
+    void *impl;
+    enum tern_status (*reply)(void *impl, const uint8_t *route, size_t route_len, const void *header,
+                              size_t header_len, const void *payload, size_t payload_len,
+                              struct tern_err *err);
+    enum tern_status (*next_open)(void *impl, const char *endpoint, const uint8_t *key, struct tern_err *err);
+    void (*next_close)(void *impl); /* also when none is open */
+    enum tern_client_state (*next_state)(void *impl);
+    const char *(*next_why)(void *impl);
+    enum tern_status (*next_send)(void *impl, const void *header, size_t header_len, const void *payload,
+                                  size_t payload_len, struct tern_err *err);
+    uint64_t (*n_refused)(void *impl); /* connections refused since the start */
+};
+
+/* A message that came in; everything is borrowed. */
+struct worker_mail {
+    const void *header, *payload;
+    size_t header_len, payload_len;
+    bool has_payload;
+    const uint8_t *from_key; /* [TERN_KEY_BYTES], authenticated */
+    const uint8_t *route;
+    size_t route_len;
+};
+
+struct worker_options { /* all borrowed */
+    const char *name;
+    const struct worker_file *file;
+    const struct tern_kernels *kern;
+    struct tern_pool *pool;
+    enum tern_i2s_layout i2s_layout;
+    uint64_t memory_limit;
+    struct tern_allow *allow;
+    const struct worker_net *net;
+};
+
+/* Why a message is dropped; each reason is logged once a minute and counted. */
+enum worker_reject { REJECT_UNLISTED, REJECT_ROLE, REJECT_MALFORMED, REJECT_EPOCH, REJECT_STATE, REJECT_N };
+
+/* What exists only between assignment and release: the stage and the step buffers it works on. */
+struct worker_run {
+    struct tern_stage *stage;
+    struct tern_step *steps[WORKER_N_STEPS]; /* all of them */
+    struct tern_step *free[WORKER_N_STEPS];
+    uint32_t n_free;
+    struct tern_step *filling;             /* parts are coming in, or NULL */
+    struct tern_step *out[WORKER_N_STEPS]; /* computed, in order, not yet sent */
+    uint32_t out_head, n_out, out_part;
+};
+
+struct worker {
+    struct worker_options o;
+    enum worker_state state;
+    uint64_t now_ms, tick_ms;
+
+    /* The owner, unless idle. */
+    uint8_t owner_key[TERN_KEY_BYTES];
+    char owner_name[TERN_MAX_NAME_BYTES + 1];
+    uint8_t route[16]; /* where its messages come from, and replies go */
+    size_t route_len;
+    bool owner_gone; /* a reply found no route */
+    uint64_t epoch;
+    uint32_t layout;
+    uint64_t heard_ms, progress_ms;
+
+    /* The assignment, from LOADING on. */
+    struct worker_plan plan;
+    bool tensors_known, load_started, loaded;
+    uint64_t next_since_ms;
+    struct worker_run *run;     /* in READY and DRAINING, or while the next worker is awaited */
+    struct worker_run *retired; /* its compute thread has not ended yet */
+    struct worker_loader *loader;
+    bool blocked_next, blocked_home; /* outgoing steps wait for room */
+
+    uint64_t drain_until_ms, bye_ms;
+    bool done; /* the program may end */
+
+    uint64_t n_rejected;
+    uint64_t n_faults;
+    struct tern_log_limit reject_log[REJECT_N];
+    struct tern_arena arena; /* of the message at hand */
+    uint8_t header[TERN_MAX_HEADER_BYTES];
+};
+
+enum tern_status worker_new(const struct worker_options *o, struct worker **out,
+                            struct tern_err *err) TERN_MUST_CHECK;
+void worker_free(struct worker **w);
+
+/* Says what time it is, before any of the calls below. */
+void worker_clock(struct worker *w, uint64_t now_ms);
+void worker_take(struct worker *w, const struct worker_mail *m);
+/* Computed steps, ended loads, the link to the next worker, outgoing steps that had no room. */
+void worker_turn(struct worker *w);
+/* Silence, time-outs and the allow-list; after worker_take() for all that had arrived. */
+void worker_tick(struct worker *w);
+/* Finish the steps at hand, say bye, and be done. */
+void worker_drain(struct worker *w);
+
+/* Descriptors whose being readable calls for worker_turn(). */
+#define WORKER_MAX_FDS 3
+int worker_fds(const struct worker *w, int fds[static WORKER_MAX_FDS]);
+/* How long the loop may sleep at most. */
+int worker_wait_ms(const struct worker *w);
+
+#endif

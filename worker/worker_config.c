@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line of ternd.
+ */
+#include "worker/worker_config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_THREADS 256
+
+const char worker_config_help[] =
+    "Usage: ternd --listen ADDR:PORT --key FILE --allow FILE [options]\n"
+    "\n"
+    "Holds a slice of a model's layers for a coordinator (`tern run --cluster`).\n"
+    "\n"
+    "  --listen ADDR:PORT   address to bind, for example 0.0.0.0:7420; port 0 takes a free one\n"
+    "  --key FILE           this worker's key pair, made by `tern keygen`\n"
+    "  --allow FILE         who may connect: one `name coordinator|worker PUBLICKEY` a line\n"
+    "  --model FILE         model, or a slice of it (default: $TERN_MODEL, else the model beside the "
+    "program)\n"
+    "  --threads N          compute threads (default: the CPUs this process may use)\n"
+    "  --memory LIMIT       refuse assignments that need more, for example 2G (default: no limit)\n"
+    "  --name NAME          what logs and coordinators call this worker (default: the host's name)\n"
+    "  --cpu LEVEL          ref, avx2 or avx512 (default: the best this machine has)\n"
+    "  --i2s-layout A|B|C   bit layout of I2_S tensors in the file (default: A)\n"
+    "  --verbose            log every change of state\n"
+    "  --help, --version\n"
+    "\n"
+    "For programs that start ternd themselves:\n"
+    "  --ready-fd N         write the bound endpoint and a newline to this descriptor, then close it\n"
+    "  --lifeline N         exit when this descriptor reaches its end\n";
+
+enum option_id {
+    OPT_LISTEN = 256,
+    OPT_KEY,
+    OPT_ALLOW,
+    OPT_MODEL,
+    OPT_THREADS,
+    OPT_MEMORY,
+    OPT_NAME,
+    OPT_CPU,
+    OPT_I2S,
+    OPT_VERBOSE,
+    OPT_READY_FD,
+    OPT_LIFELINE,
+    OPT_HELP,
+    OPT_VERSION
+};
+
+static const struct option options[] = {
+    { "listen", required_argument, NULL, OPT_LISTEN },
+    { "key", required_argument, NULL, OPT_KEY },
+    { "allow", required_argument, NULL, OPT_ALLOW },
+    { "model", required_argument, NULL, OPT_MODEL },
+    { "threads", required_argument, NULL, OPT_THREADS },
+    { "memory", required_argument, NULL, OPT_MEMORY },
+    { "name", required_argument, NULL, OPT_NAME },
+    { "cpu", required_argument, NULL, OPT_CPU },
+    { "i2s-layout", required_argument, NULL, OPT_I2S },
+    { "verbose", no_argument, NULL, OPT_VERBOSE },
+    { "ready-fd", required_argument, NULL, OPT_READY_FD },
+    { "lifeline", required_argument, NULL, OPT_LIFELINE },
+    { "help", no_argument, NULL, OPT_HELP },
+    { "version", no_argument, NULL, OPT_VERSION },
+    { NULL, 0, NULL, 0 },
+};
+
+/* -- values ---------------------------------------------------------------------------------------------- */
+
+static enum tern_status parse_number(const char *option, const char *text, unsigned min, unsigned max,
+                                     unsigned *out, struct tern_err *err)
+{
+    char *end = NULL;
+    unsigned long v;
+
+    errno = 0;
+    v = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || v < min || v > max)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a whole number from %u to %u", option, text,
+                         min, max);
+    *out = (unsigned)v;
+    return TERN_OK;
+}
+
+/* A descriptor we were given: it must be open, and our own children must not inherit it. */
+static enum tern_status parse_fd(const char *option, const char *text, int *out, struct tern_err *err)
+{
+    unsigned fd;
+    enum tern_status st = parse_number(option, text, 0, 1u << 20, &fd, err);
+
+    if (st)
+        return st;
+    if (fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0)
+        return TERN_FAIL_SYS(err, TERN_ERR_USAGE, errno, "%s: descriptor %u is not open", option, fd);
+    *out = (int)fd;
+    return TERN_OK;
+}
+
+/* "500M", "2G", "1073741824". */
+static enum tern_status parse_bytes(const char *option, const char *text, uint64_t *out, struct tern_err *err)
+{
+    static const char units[] = "KMGT";
+    char *end = NULL;
+    unsigned long long v;
+    unsigned shift = 0;
+
+    errno = 0;
+    v = strtoull(text, &end, 10);
+    if (text[0] >= '0' && text[0] <= '9' && errno == 0 && *end != '\0') {
+        const char *u = strchr(units, *end & ~0x20);
+
+        if (u && *u) {
+            shift = 10 * (unsigned)(u - units + 1);
+            end++;
+            end += *end == 'i';
+            end += *end == 'B';
+        }
+    }
+    if (text[0] < '0' || text[0] > '9' || errno != 0 || *end != '\0' || v == 0 ||
+        v > (UINT64_MAX >> 1) >> shift)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a size such as 500M, 2G or 1073741824", option,
+                         text);
+    *out = (uint64_t)v << shift;
+    return TERN_OK;
+}
+
+static enum tern_status parse_cpu(const char *text, enum tern_cpu_level *out, struct tern_err *err)
+{
+    enum tern_cpu_level best = tern_cpu_detect(), level;
+
+    if (!tern_cpu_by_name(text, &level))
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%s' is not ref, avx2 or avx512", text);
+    if (level > best)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: this machine cannot run %s; the best it has is %s",
+                         text, tern_cpu_name(best));
+    *out = level;
+    return TERN_OK;
+}
+
+static enum tern_status parse_layout(const char *text, enum tern_i2s_layout *out, struct tern_err *err)
+{
+    static const enum tern_i2s_layout by_letter[] = { TERN_I2S_A, TERN_I2S_B, TERN_I2S_C };
+    int i = (text[0] & ~0x20) - 'A';
+
+    if (i < 0 || i > 2 || text[1] != '\0')
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--i2s-layout: '%s' is not A, B or C", text);
+    *out = by_letter[i];
+    return TERN_OK;
+}
+
+/* Names travel in messages and logs: printable ASCII without blanks. */
+static enum tern_status parse_name(const char *text, char out[static TERN_MAX_NAME_BYTES + 1],
+                                   struct tern_err *err)
+{
+    size_t n = strlen(text);
+
+    for (size_t i = 0; i < n; i++)
+        if (text[i] <= ' ' || text[i] > '~')
+            n = SIZE_MAX - 1;
+    if (n == 0 || n > TERN_MAX_NAME_BYTES)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--name: a name has 1 to %d printable characters and no blanks",
+                         TERN_MAX_NAME_BYTES);
+    memcpy(out, text, n + 1);
+    return TERN_OK;
+}
+
+/* -- defaults -------------------------------------------------------------------------------------------- */
+
+static unsigned default_threads(void)
+{
+    cpu_set_t set;
+    int n = 1;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        n = CPU_COUNT(&set);
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (unsigned)n;
+}
+
+static void default_name(char out[static TERN_MAX_NAME_BYTES + 1])
+{
+    char host[TERN_MAX_NAME_BYTES + 1] = { 0 };
+
+    if (gethostname(host, sizeof host - 1) != 0 || parse_name(host, out, NULL) != TERN_OK)
+        memcpy(out, "ternd", sizeof "ternd");
+}
+
+static enum tern_status default_model(char *path, size_t cap, struct tern_err *err)
+{
+    /* Installed: bin/ternd beside share/.  Source tree: build/PRESET/bin/ternd. */
+    static const char *const places[] = { "../share/tern/models/fable.gguf",
+                                          "../../../deploy/models/fable.gguf" };
+    const char *env = getenv("TERN_MODEL");
+    char exe[2048];
+    ssize_t n;
+    char *slash;
+
+    if (env && *env) {
+        if ((size_t)snprintf(path, cap, "%s", env) >= cap)
+            return TERN_FAIL(err, TERN_ERR_LIMIT, "the path in TERN_MODEL is too long");
+        return TERN_OK;
+    }
+    n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n > 0) {
+        exe[n] = '\0';
+        slash = strrchr(exe, '/');
+        if (slash)
+            *slash = '\0';
+        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+            struct stat sb;
+
+            if ((size_t)snprintf(path, cap, "%s/%s", exe, places[i]) < cap && stat(path, &sb) == 0)
+                return TERN_OK;
+        }
+    }
+    return TERN_FAIL(err, TERN_ERR_USAGE,
+                     "no model was given and none lies beside the program; name one with --model FILE");
+}
+
+/* -- the whole ------------------------------------------------------------------------------------------- */
+
+static enum tern_status take_option(int id, const char *arg, struct worker_config *c, struct tern_err *err)
+{
+    switch ((enum option_id)id) {
+    case OPT_LISTEN: c->listen = arg; return TERN_OK;
+    case OPT_KEY: c->key_path = arg; return TERN_OK;
+    case OPT_ALLOW: c->allow_path = arg; return TERN_OK;
+    case OPT_MODEL:
+        if (arg[0] == '\0' ||
+            (size_t)snprintf(c->model_path, sizeof c->model_path, "%s", arg) >= sizeof c->model_path)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--model: the path is empty or too long");
+        return TERN_OK;
+    case OPT_THREADS: return parse_number("--threads", arg, 1, MAX_THREADS, &c->threads, err);
+    case OPT_MEMORY: return parse_bytes("--memory", arg, &c->memory_limit, err);
+    case OPT_NAME: return parse_name(arg, c->name, err);
+    case OPT_CPU: return parse_cpu(arg, &c->cpu, err);
+    case OPT_I2S: return parse_layout(arg, &c->i2s_layout, err);
+    case OPT_VERBOSE: c->verbose = true; return TERN_OK;
+    case OPT_READY_FD: return parse_fd("--ready-fd", arg, &c->ready_fd, err);
+    case OPT_LIFELINE: return parse_fd("--lifeline", arg, &c->lifeline_fd, err);
+    case OPT_HELP: c->show_help = true; return TERN_OK;
+    case OPT_VERSION: c->show_version = true; return TERN_OK;
+    }
+    return TERN_OK;
+}
+
+static enum tern_status check_complete(struct worker_config *c, struct tern_err *err)
+{
+    const struct {
+        const char *value, *option;
+    } needed[] = {
+        { c->listen, "--listen ADDR:PORT" },
+        { c->key_path, "--key FILE" },
+        { c->allow_path, "--allow FILE" },
+    };
+
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (!needed[i].value || !*needed[i].value)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "%s is missing; see ternd --help", needed[i].option);
+    if (c->model_path[0] == '\0')
+        return default_model(c->model_path, sizeof c->model_path, err);
+    return TERN_OK;
+}
+
+enum tern_status worker_config_parse(int argc, char **argv, struct worker_config *out, struct tern_err *err)
+{
+    struct worker_config c = { .cpu = tern_cpu_detect(),
+                               .i2s_layout = TERN_I2S_A,
+                               .ready_fd = -1,
+                               .lifeline_fd = -1,
+                               .threads = default_threads() };
+    enum tern_status st;
+    int id;
+
+    default_name(c.name);
+    opterr = 0;
+    while ((id = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (id == ':')
+            return TERN_FAIL(err, TERN_ERR_USAGE, "%s needs a value; see ternd --help", argv[optind - 1]);
+        if (id == '?')
+            return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option of ternd; see ternd --help",
+                             argv[optind - 1]);
+        st = take_option(id, optarg, &c, err);
+        if (st)
+            return st;
+    }
+    if (optind < argc)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is one word too many; see ternd --help", argv[optind]);
+    if (!c.show_help && !c.show_version) {
+        st = check_complete(&c, err);
+        if (st)
+            return st;
+    }
+    *out = c;
+    return TERN_OK;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The steps of one assignment on their way through: coming in by parts, with the compute thread, going out.
+ */
+#ifndef TERN_WORKER_WORKER_RUN_H
+#define TERN_WORKER_WORKER_RUN_H
+
+#include "worker/worker.h"
+
+/* Allocates everything the assignment will ever need and starts the compute thread. */
+enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool *pool,
+                                const struct worker_plan *plan, struct worker_run **out,
+                                struct tern_err *err) TERN_MUST_CHECK;
+/* Waits for the step at hand unless worker_run_ended(). */
+void worker_run_free(struct worker_run **r);
+
+/* Takes one Step message; a whole step goes on to the compute thread. */
+enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan *plan,
+                                 const struct worker_mail *m, const Tern__Header *h,
+                                 struct tern_err *err) TERN_MUST_CHECK;
+/* Moves computed steps to the list of outgoing ones. */
+enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
+/* No step is at hand. */
+bool worker_run_empty(const struct worker_run *r);
+/* After tern_stage_stop(): the compute thread is gone.  Discards what it had finished. */
+bool worker_run_ended(struct worker_run *r);
+
+#endif
