@@ -394,7 +394,7 @@ static void fail_run(const struct flight_run *r, const struct tern_failed *why)
     case TERN_FAILED_NUMERIC:
         (void)TERN_FAIL(&e, TERN_ERR_NUMERIC,
                         "a value became infinite or not a number in layer %u; the model file there is damaged",
-                        (unsigned)(why->where ? why->where - 1 : 0));
+                        (unsigned)why->where);
         break;
     case TERN_FAILED_PAGES:
         (void)TERN_FAIL(&e, TERN_ERR_LIMIT, "stage %u has no room left for the sequence in its KV cache",

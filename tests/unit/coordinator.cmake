@@ -1,0 +1,1 @@
+tern_unit(test_sample tern_coordinator m)
