@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Dot products of float rows: attention and the plain matrices. */
+#include "check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* -- attend ----------------------------------------------------------------------------------------------------- */
+
+struct attend_shape {
+    size_t n_heads, head_dim, n_pos;
+};
+
+struct state {
+    float *max, *sum, *acc;
+};
+
+static struct state make_state(struct attend_shape s, size_t slot)
+{
+    return (struct state){ check_out(slot, s.n_heads * sizeof(float)), check_out(slot + 1, s.n_heads * sizeof(float)),
+                           check_out(slot + 2, s.n_heads * s.head_dim * sizeof(float)) };
+}
+
+static void clear_state(struct state st, struct attend_shape s)
+{
+    for (size_t h = 0; h < s.n_heads; h++) {
+        st.max[h] = -INFINITY;
+        st.sum[h] = 0.0f;
+    }
+    memset(st.acc, 0, s.n_heads * s.head_dim * sizeof(float));
+}
+
+static void run_attend(const struct tern_kernels *k, struct tern_attend a, struct state st)
+{
+    a.max = st.max;
+    a.sum = st.sum;
+    a.acc = st.acc;
+    k->attend(&a);
+}
+
+/* Three blocks folded into one state, the last of them alone of n_pos positions. */
+static void attend_case(struct check *c, struct attend_shape s, enum check_kind kind)
+{
+    struct state ref = make_state(s, 3), new = make_state(s, 6);
+    clear_state(ref, s);
+    clear_state(new, s);
+    for (int block = 0; block < 3; block++) {
+        check_case(c, "heads=%zu dim=%zu n=%zu block %d %s", s.n_heads, s.head_dim, s.n_pos, block,
+                   check_kind_names[kind]);
+        size_t n_pos = block < 2 ? 32 : s.n_pos, n_kv = n_pos * s.head_dim, n_q = s.n_heads * s.head_dim;
+        float *q = check_in(0, n_q * sizeof *q);
+        uint16_t *k = check_in(1, n_kv * sizeof *k), *v = check_in(2, n_kv * sizeof *v);
+        check_fill_f32(c, q, n_q, kind == KIND_LARGE ? KIND_RANDOM : kind);
+        check_fill_f16(c, k, n_kv, kind);
+        check_fill_f16(c, v, n_kv, kind == KIND_ZERO ? KIND_RANDOM : kind);
+        struct tern_attend a = { .q = q, .k = k, .v = v, .n_heads = s.n_heads, .head_dim = s.head_dim, .n_pos = n_pos,
+                                 .score_scale = 1.0f / sqrtf((float)s.head_dim) };
+        run_attend(&c->ref, a, ref);
+        run_attend(&c->new, a, new);
+        check_same_f32(c, "max", ref.max, new.max, s.n_heads);
+        check_same_f32(c, "sum", ref.sum, new.sum, s.n_heads);
+        check_same_f32(c, "acc", ref.acc, new.acc, n_q);
+        check_canary(c, 6);
+        check_canary(c, 7);
+        check_canary(c, 8);
+    }
+}
+
+static void compare_attend(struct check *c)
+{
+    static const size_t dims[] = { 64, 96, 100, 128, 256, 1, 16, 17 };
+    static const size_t heads[] = { 1, 2, 3, 4, 5, 8 };
+    static const size_t counts[] = { 1, 2, 7, 16, 31, 32 };
+    for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+        for (size_t h = 0; h < sizeof heads / sizeof heads[0]; h++) {
+            for (enum check_kind kind = 0; kind < KIND_N; kind++)
+                attend_case(c, (struct attend_shape){ heads[h], dims[d], counts[check_below(c, 6)] }, kind);
+        }
+        for (size_t n = 0; n < 6; n++)
+            attend_case(c, (struct attend_shape){ 4, dims[d], counts[n] }, KIND_RANDOM);
+    }
+}
+
+struct attend_arg {
+    const struct tern_kernels *k;
+    struct tern_attend a;
+};
+
+static void call_attend(void *arg)
+{
+    const struct attend_arg *a = arg;
+    a->k->attend(&a->a);
+}
+
+static void measure_attend(struct check *c)
+{
+    struct attend_shape s = { 4, 128, 32 };
+    struct state st = make_state(s, 3);
+    clear_state(st, s);
+    float *q = check_in(0, 4 * 128 * sizeof *q);
+    uint16_t *k = check_in(1, 32 * 128 * sizeof *k), *v = check_in(2, 32 * 128 * sizeof *v);
+    check_fill_f32(c, q, 4 * 128, KIND_RANDOM);
+    check_fill_f16(c, k, 32 * 128, KIND_RANDOM);
+    check_fill_f16(c, v, 32 * 128, KIND_RANDOM);
+    struct attend_arg a = { &c->new, { .q = q, .k = k, .v = v, .n_heads = 4, .head_dim = 128, .n_pos = 32,
+                                       .score_scale = 0.0884f, .max = st.max, .sum = st.sum, .acc = st.acc } };
+    check_measure(c, "4 heads 128 x 32", 2 * 32 * 128 * sizeof *k, call_attend, &a);
+}
+
+static void compare_finish(struct check *c)
+{
+    static const size_t dims[] = { 1, 7, 8, 16, 17, 64, 96, 100, 128, 256 };
+    for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+        for (enum check_kind kind = 0; kind < KIND_N; kind++) {
+            check_case(c, "n=%zu %s", dims[d], check_kind_names[kind]);
+            float *acc = check_in(0, dims[d] * sizeof *acc);
+            check_fill_f32(c, acc, dims[d], kind);
+            float *ref = check_out(1, dims[d] * sizeof *ref), *new = check_out(2, dims[d] * sizeof *new);
+            float sum = kind == KIND_ZERO ? 0.0f : 1.5f + check_unit(c);
+            c->ref.attend_finish(acc, sum, dims[d], ref);
+            c->new.attend_finish(acc, sum, dims[d], new);
+            check_same_f32(c, "out", ref, new, dims[d]);
+            check_canary(c, 2);
+        }
+    }
+}
+
+/* -- matvec ----------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    enum tern_dtype type;
+    const char *name;
+} types[] = { { TERN_F32, "f32" },   { TERN_F16, "f16" },   { TERN_BF16, "bf16" }, { TERN_Q8_0, "q8_0" },
+              { TERN_Q4_0, "q4_0" }, { TERN_Q4_K, "q4_k" }, { TERN_Q6_K, "q6_k" } };
+#define N_TYPES (sizeof types / sizeof types[0])
+
+/* Any bytes are legal codes; the halves that scale a block are drawn apart unless the kind is WILD. */
+static void fill_blocks(struct check *c, enum tern_dtype type, uint8_t *w, size_t bytes, size_t block, enum check_kind kind)
+{
+    for (size_t i = 0; i < bytes; i++)
+        w[i] = kind == KIND_ZERO ? 0 : (uint8_t)check_rand(c);
+    for (size_t b = 0; kind != KIND_WILD && b < bytes; b += block) {
+        uint16_t d[2];
+        check_fill_f16(c, d, 2, kind);
+        memcpy(w + b + (type == TERN_Q6_K ? 208 : 0), d, type == TERN_Q4_K ? 4 : 2);
+    }
+}
+
+static void fill_matrix(struct check *c, enum tern_dtype type, void *w, size_t bytes, enum check_kind kind)
+{
+    size_t elems, block;
+    tern_dtype_block(type, &elems, &block);
+    if (type == TERN_F32) {
+        check_fill_f32(c, w, bytes / 4, kind);
+    } else if (type == TERN_F16) {
+        check_fill_f16(c, w, bytes / 2, kind);
+    } else if (type == TERN_BF16) {
+        for (size_t i = 0; i < bytes / 2; i++) {
+            float f;
+            check_fill_f32(c, &f, 1, kind);
+            memcpy((uint16_t *)w + i, (uint8_t *)&f + 2, 2);
+        }
+    } else {
+        fill_blocks(c, type, w, bytes, block, kind);
+    }
+}
+
+static void make_matvec(struct check *c, struct tern_matvec *m, enum tern_dtype type, size_t n_rows, size_t k, size_t n_x,
+                        size_t gap, enum check_kind kind)
+{
+    size_t elems, block;
+    tern_dtype_block(type, &elems, &block);
+    size_t row_bytes = k / elems * block, stride = k + gap;
+    void *w = check_in(0, n_rows * row_bytes);
+    fill_matrix(c, type, w, n_rows * row_bytes, kind);
+    float *x = check_in(1, ((n_x - 1) * stride + k) * sizeof *x);
+    check_fill_f32(c, x, (n_x - 1) * stride + k, kind == KIND_LARGE ? KIND_RANDOM : kind);
+    *m = (struct tern_matvec){ .w = w, .row_bytes = row_bytes, .type = type, .k = k, .x = x, .x_stride = stride,
+                               .n_x = n_x, .y_stride = n_rows + gap };
+}
+
+static void matvec_case(struct check *c, size_t type, size_t n_rows, size_t k, size_t n_x, enum check_kind kind)
+{
+    check_case(c, "%s rows=%zu k=%zu x=%zu %s", types[type].name, n_rows, k, n_x, check_kind_names[kind]);
+    struct tern_matvec m;
+    make_matvec(c, &m, types[type].type, n_rows, k, n_x, check_below(c, 2), kind);
+    size_t n_y = (n_x - 1) * m.y_stride + n_rows;
+    size_t first = check_below(c, 2) ? check_below(c, n_rows) : 0, last = first + 1 + check_below(c, n_rows - first);
+    float *ref = check_out(2, n_y * sizeof *ref), *new = check_out(3, n_y * sizeof *new);
+    m.y = ref;
+    c->ref.matvec(&m, first, last);
+    m.y = new;
+    c->new.matvec(&m, first, last);
+    check_same_f32(c, "y", ref, new, n_y);
+    check_canary(c, 3);
+}
+
+static void compare_matvec(struct check *c)
+{
+    static const size_t ks[] = { 1, 15, 16, 17, 31, 32, 64, 100, 256, 640, 1536, 2560, 6912, 8640 };
+    static const size_t xs[] = { 1, 2, 3, 4, 5, 9 }, rows[] = { 1, 2, 3, 4, 5, 9 };
+    for (size_t t = 0; t < N_TYPES; t++) {
+        size_t elems, bytes;
+        tern_dtype_block(types[t].type, &elems, &bytes);
+        for (size_t k = 0; k < sizeof ks / sizeof ks[0]; k++) {
+            if (ks[k] % elems != 0)
+                continue;
+            for (enum check_kind kind = 0; kind < KIND_N; kind++)
+                matvec_case(c, t, rows[check_below(c, 6)], ks[k], xs[check_below(c, 6)], kind);
+            for (size_t i = 0; i < 6; i++)
+                matvec_case(c, t, 5, ks[k], xs[i], KIND_RANDOM);
+            for (size_t i = 0; i < 6; i++)
+                matvec_case(c, t, rows[i], ks[k], 1, KIND_RANDOM);
+        }
+    }
+}
+
+struct matvec_arg {
+    const struct tern_kernels *k;
+    struct tern_matvec m;
+    size_t n_rows;
+};
+
+static void call_matvec(void *arg)
+{
+    const struct matvec_arg *a = arg;
+    a->k->matvec(&a->m, 0, a->n_rows);
+}
+
+static void measure_matvec(struct check *c)
+{
+    for (size_t t = 0; t < N_TYPES; t++) {
+        for (size_t n_x = 1; n_x <= 4; n_x += 3) {
+            struct matvec_arg a = { .k = &c->new, .n_rows = 4096 };
+            make_matvec(c, &a.m, types[t].type, a.n_rows, 2560, n_x, 0, KIND_RANDOM);
+            a.m.y = check_out(2, n_x * a.n_rows * sizeof(float));
+            char shape[64];
+            snprintf(shape, sizeof shape, "%s 4096x2560 x %zu", types[t].name, n_x);
+            check_measure(c, shape, a.n_rows * a.m.row_bytes, call_matvec, &a);
+        }
+    }
+}
+
+const struct check_op check_dot_ops[] = {
+    { "attend", compare_attend, measure_attend, offsetof(struct tern_kernels, attend) },
+    { "attend_finish", compare_finish, NULL, offsetof(struct tern_kernels, attend_finish) },
+    { "matvec", compare_matvec, measure_matvec, offsetof(struct tern_kernels, matvec) },
+    { 0 },
+};
