@@ -29,6 +29,7 @@ const char engine_options_help[] =
     "      --key FILE            this coordinator's key, made by `tern keygen`; with --cluster\n"
     "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-64, int8-row, int8x2,\n"
     "                            f16 or f32; the same text for every way of cutting the model (default: int8)\n"
+    "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows, for tests\n"
     "      --dead-after MS       silence of a worker that counts as its death (default: 3000)\n"
     "\n"
     "Output\n"
@@ -162,6 +163,9 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
         return TERN_OK;
     case ENGINE_OPT_DEAD_AFTER:
         return parse_u32("--dead-after", arg, 500, 3600000, &o->dead_after_ms, err);
+    case ENGINE_OPT_DUMP_STEPS:
+        o->dump_steps = arg;
+        return TERN_OK;
     case ENGINE_OPT_JSON:
         o->json = true;
         return TERN_OK;

@@ -36,6 +36,7 @@ struct engine_options {
     uint32_t split[TERN_MAX_WORKERS];
     const char *cluster, *key;  /* files; both or neither */
     uint32_t dead_after_ms;
+    const char *dump_steps;     /* file, or NULL: pipe_dump.h */
     bool json, quiet, verbose;
 };
 
@@ -51,6 +52,7 @@ enum {
     ENGINE_OPT_CLUSTER,
     ENGINE_OPT_KEY,
     ENGINE_OPT_DEAD_AFTER,
+    ENGINE_OPT_DUMP_STEPS,
     ENGINE_OPT_JSON,
     ENGINE_OPT_VERBOSE,
     ENGINE_OPT_LAST
@@ -70,6 +72,7 @@ enum {
     { "cluster", required_argument, NULL, ENGINE_OPT_CLUSTER },                                               \
     { "key", required_argument, NULL, ENGINE_OPT_KEY },                                                       \
     { "dead-after", required_argument, NULL, ENGINE_OPT_DEAD_AFTER },                                         \
+    { "dump-steps", required_argument, NULL, ENGINE_OPT_DUMP_STEPS },                                         \
     { "json", no_argument, NULL, ENGINE_OPT_JSON }, { "verbose", no_argument, NULL, ENGINE_OPT_VERBOSE }
 /* clang-format on */
 

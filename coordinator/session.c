@@ -2,9 +2,12 @@
 /* Setting up a run: see session.h. */
 #include "coordinator/session.h"
 
+#include "coordinator/pipe_dump.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEFAULT_CTX 2048
 #define JOIN_TIMEOUT_MS 5000
@@ -34,10 +37,12 @@ enum tern_status session_open(const struct engine_options *o, struct session **o
     if (!s)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to start");
     s->o = o;
+    s->dump_fd = -1;
     mo.with_embd = true;
     mo.i2s_layout = o->layout;
     tern_kernels_init(&s->kern, o->cpu);
-    if ((st = tern_gguf_open(o->model, &s->gguf, err)) || (st = tern_arch_read(s->gguf, &s->arch, err)) ||
+    if ((st = o->dump_steps ? pipe_dump_create(o->dump_steps, &s->dump_fd, err) : TERN_OK) ||
+        (st = tern_gguf_open(o->model, &s->gguf, err)) || (st = tern_arch_read(s->gguf, &s->arch, err)) ||
         (st = tern_tokenizer_new(s->gguf, o->pre, &s->tok, err)) ||
         (st = tern_pool_new(o->threads, &s->pool, err)) ||
         (st = tern_model_load(s->gguf, &s->arch, &s->kern, s->pool, &mo, &s->model, err))) {
@@ -123,7 +128,10 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
     po.dead_after_ms = s->o->dead_after_ms;
     po.join_timeout_ms = JOIN_TIMEOUT_MS;
     po.quiet = s->o->quiet;
-    if ((st = open_pipe(s, &po, err)))
+    st = open_pipe(s, &po, err);
+    if (!st && s->dump_fd >= 0)
+        st = pipe_dump_wrap(&s->pipe, s->dump_fd, err);
+    if (st)
         return st;
     so.pipe = s->pipe;
     so.model = s->model;
@@ -149,6 +157,8 @@ void session_close(struct session **sp)
         local_workers_stop(&s->workers);
     if (s->key.secret_key)
         tern_key_wipe(&s->key);
+    if (s->dump_fd >= 0)
+        close(s->dump_fd);
     tern_model_free(&s->model);
     tern_pool_free(&s->pool);
     tern_tokenizer_free(&s->tok);
@@ -171,5 +181,8 @@ enum tern_status session_encode(const struct session *s, const char *text, size_
             return TERN_FAIL(err, TERN_ERR_FORMAT,
                              "%s: the tokenizer gives token %d but the embedding has only %u rows", s->gguf->name,
                              (int)out->ids[i], (unsigned)s->arch.n_vocab);
-    return TERN_OK;
+    if (s->dump_fd < 0)
+        return TERN_OK;
+    st = pipe_dump_write(s->dump_fd, text, len, err);
+    return st ? st : pipe_dump_write(s->dump_fd, out->ids, out->n * sizeof out->ids[0], err);
 }

@@ -31,6 +31,7 @@ struct session {
     struct tern_key key;
     struct local_workers *workers;
     struct pipe *pipe;
+    int dump_fd;              /* of --dump-steps, or -1 */
     struct sched *sched;
 };
 
