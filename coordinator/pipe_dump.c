@@ -75,7 +75,8 @@ static enum tern_status dump_send(struct pipe *p, struct tern_step *s, struct te
     return d->inner->send(d->inner, s, err);
 }
 
-static enum tern_status dump_recv(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err)
+static enum tern_status dump_recv(struct pipe *p, int timeout_ms, struct tern_step **out,
+                                  struct tern_err *err)
 {
     struct pipe_dump *d = p->impl;
     struct tern_step *s = NULL;

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers that misbehave while a generation runs: each refused, counted, logged once; the generation goes on unharmed.
+
+Attacks on raw TCP are made here; those that need CURVE by tests/lab/intruder.c.
+"""
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import time
+
+from lab import Cluster, Lab
+
+lab = Lab()
+intruder = os.path.join(lab.build, "bin", "intruder")
+rng = random.Random(4)
+LONG = ["run", "-n", 235, "--temp", 0, "--ignore-eos", "-c", 256, "-p", "Once upon a time"]
+reference = lab.run(*LONG)
+assert reference.code == 0, reference.errors
+
+cluster = Cluster(lab, 2, args=["--threads", 1, "--cpu", "ref", "--verbose"])
+first, second = cluster.workers
+stranger = "-"
+# A second coordinator that both workers list, and that holds nothing.
+spare = lab.key("spare")
+
+
+def allow_lists(extra):
+    for i, path in enumerate(cluster.allow):
+        lines = ["head coordinator %s" % cluster.public] + (["w1 worker %s" % cluster.keys[0][1]] if i else []) + extra
+        with open(path + ".new", "w") as f:
+            f.write("\n".join(lines) + "\n")
+        os.chmod(path + ".new", 0o600)
+        os.rename(path + ".new", path)
+
+
+SPARE = "spare coordinator %s" % spare[1]
+allow_lists([SPARE])
+time.sleep(1.3)  # lists are read again once a second
+
+
+class Generation:
+    """A long run in the background, slow enough for an attack to fall into its middle."""
+
+    def __enter__(self):
+        self.p = lab.start(*LONG, *cluster.args())
+        self.out = os.read(self.p.stdout.fileno(), 1)
+        return self
+
+    def __exit__(self, *exception):
+        self.running = self.p.poll() is None
+        rest, err = self.p.communicate(timeout=120)
+        self.out += rest
+        self.err = err.decode()
+        self.code = self.p.returncode
+
+
+def address(worker):
+    host, port = worker.endpoint.replace("tcp://", "").rsplit(":", 1)
+    return host, int(port)
+
+
+def curve(worker, key, attack):
+    """Runs the intruder; (handshake, sent, replies)."""
+    i = cluster.workers.index(worker)
+    p = subprocess.run([intruder, worker.endpoint, cluster.keys[i][1], key, attack], stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, timeout=30, env=lab.env)
+    found = re.search(rb"handshake=(yes|no) sent=(\d+) replies=(\d+)", p.stdout)
+    if p.returncode or not found:
+        lab.check(False, "the intruder works", p.stderr.decode() + p.stdout.decode())
+        return "?", 0, 0
+    return found.group(1).decode(), int(found.group(2)), int(found.group(3))
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x01"
+
+
+def raw(worker, *pieces, wait=0.5):
+    """Sends bytes over TCP; what came back, and whether the worker closed the connection."""
+    got, closed = b"", False
+    with socket.create_connection(address(worker), timeout=5) as s:
+        s.settimeout(wait)
+        try:
+            for piece in pieces:
+                s.sendall(piece)
+                time.sleep(0.05)
+            while True:
+                data = s.recv(65536)
+                if not data:
+                    closed = True
+                    break
+                got += data
+        except socket.timeout:
+            pass
+        except OSError:
+            closed = True
+    return got, closed
+
+
+def warnings(worker):
+    with worker.changed:
+        return [line for _, line in worker.lines if re.match(r"(warn|error) ", line)]
+
+
+def undisturbed(what, attacks, logged, counted=True):
+    """Runs attacks during a generation.  `logged`: a pattern that one to three new lines of warnings must have."""
+    before = {w: len(warnings(w)) for w in cluster.workers}
+    with Generation() as g:
+        attacks()
+    lab.check(g.code == 0 and g.out == reference.out, "%s: the running generation is unharmed" % what,
+              "code %s, equal %s\n%s\n%s" % (g.code, g.out == reference.out, g.err, first.log()[-1500:]))
+    lab.check(g.running, "%s: the attack fell into the generation" % what)
+    new = [line for w in cluster.workers for line in warnings(w)[before[w]:]]
+    lab.check(all(w.process.poll() is None for w in cluster.workers), "%s: the workers live" % what)
+    if logged is not None:
+        hits = [line for line in new if re.search(logged, line)]
+        lab.check(1 <= len(hits) <= 2 and len(new) <= 4, "%s: logged once (%d lines)" % (what, len(new)), "\n".join(new))
+    return new
+
+
+# -- before the handshake is over ----------------------------------------------------------------------------------------
+def unknown_key():
+    for _ in range(3):
+        shaken, _, replies = curve(first, stranger, "hello")
+        lab.check(shaken == "no" and replies == 0, "an unknown key: no handshake, no reply")
+
+
+def plaintext():
+    null = GREETING + b"NULL".ljust(20, b"\0") + b"\0" * 32
+    ready = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+    got, closed = raw(first, null, ready, b"\x00\x05hello", wait=2.5)
+    lab.check(b"READY" not in got, "plaintext ZeroMQ: no handshake", got.hex())
+    plain = GREETING + b"PLAIN".ljust(20, b"\0") + b"\0" * 32
+    got, closed = raw(first, plain, b"\x04\x0e\x05HELLO\x03abc\x03def", wait=2.5)
+    lab.check(b"WELCOME" not in got, "ZeroMQ with a password: no handshake", got.hex())
+
+
+def garbage():
+    for piece in (rng.randbytes(64), rng.randbytes(20000), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 5000,
+                  b"SSH-2.0-OpenSSH_9.2\r\n", GREETING + rng.randbytes(52), GREETING[:5]):
+        raw(first, piece, wait=0.3)
+
+
+def announced():
+    greeting = GREETING + b"CURVE".ljust(20, b"\0") + b"\0" * 32
+    for size in (1 << 20, 1 << 40, (1 << 63) - 1):
+        got, closed = raw(first, greeting, b"\x06" + struct.pack(">Q", size), b"x" * 4096, wait=0.5)
+        lab.check(closed, "a frame of %d bytes announced before the handshake: closed" % size)
+
+
+undisturbed("an unknown key", unknown_key, "key|refused")
+undisturbed("plaintext ZeroMQ", plaintext, None)
+undisturbed("garbage bytes", garbage, None)
+undisturbed("an oversized frame before the handshake", announced, None)
+
+# -- listed peers that do what they may not ------------------------------------------------------------------------------
+w1_key = cluster.keys[0][0]
+
+
+def as_worker():
+    for attack in ("hello", "ping", "bye"):
+        shaken, sent, replies = curve(second, w1_key, attack)
+        lab.check(shaken == "yes" and sent == 1 and replies == 0, "a worker's key that says %s: no reply" % attack)
+
+
+def with_spare(*names):
+    def attacks():
+        for attack in names:
+            shaken, sent, replies = curve(first, spare[0], attack)
+            lab.check(shaken == "yes" and replies == 0, "a second coordinator that sends %s: no reply" % attack,
+                      "handshake %s sent %d replies %d" % (shaken, sent, replies))
+    return attacks
+
+
+undisturbed("a worker's key in the coordinator's place", as_worker, "may not")
+undisturbed("an unknown field number", with_spare("unknown"), "malformed|unknown field")
+undisturbed("another version", with_spare("version"), None)
+undisturbed("garbage on an authenticated link", with_spare("garbage", "empty"), None)
+undisturbed("orders of a coordinator that does not own the worker", with_spare("ping", "bye"), None)
+undisturbed("three frames and oversized frames", with_spare("frames", "oversized"), None)
+undisturbed("a flood of messages", with_spare("flood"), None)
+
+
+def other_epoch():
+    # The upstream worker's own key, beside its real connection: right sender, wrong epoch.
+    shaken, sent, replies = curve(second, w1_key, "epoch")
+    lab.check(shaken == "yes" and sent > 0 and replies == 0, "steps of another epoch from the right key: no reply")
+
+
+undisturbed("a message of another epoch", other_epoch, "epoch")
+
+
+# -- a second coordinator asks for a worker that is held, and is struck from the list while connected ---------------------
+def held():
+    shaken, sent, replies = curve(first, spare[0], "hello")
+    lab.check(shaken == "yes" and replies >= 1, "a listed coordinator gets an answer: busy")
+
+
+def struck():
+    p = lab.start(first.endpoint, cluster.keys[0][1], spare[0], "hold", program=intruder, stdin=subprocess.PIPE)
+
+    def replies(seconds):
+        """How the count of replies grows over a time."""
+        counts = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            counts.append(int(re.search(rb"replies=(\d+)", p.stdout.readline()).group(1)))
+        return counts[-1] - counts[0]
+
+    lab.check(replies(1.0) > 3, "a connected, listed coordinator gets answers")
+    allow_lists([])
+    time.sleep(0.2)
+    replies(1.5)
+    lab.check(replies(1.0) == 0, "struck from the list while connected: no answer any more")
+    p.stdin.close()
+    p.wait(10)
+    allow_lists([SPARE])
+    time.sleep(1.2)
+
+
+undisturbed("a held worker is asked again", held, None)
+undisturbed("a key removed from the list while connected", struck, "allow-list")
+
+# The owner's own key removed: the generation ends with a sentence, the worker is free.
+p = lab.start(*LONG, *cluster.args())
+os.read(p.stdout.fileno(), 1)
+with open(cluster.allow[0]) as f:
+    old = f.read()
+cluster_allow = old.replace("head coordinator", "# head coordinator")
+lab.write(os.path.basename(cluster.allow[0]), cluster_allow)
+start = time.monotonic()
+out, err = p.communicate(timeout=30)
+lab.check(p.returncode not in (0, None) and time.monotonic() - start < 5 and b"allow-list" in err,
+          "the owner's key removed: its run ends with a sentence after %.1f s" % (time.monotonic() - start), err.decode())
+lab.write(os.path.basename(cluster.allow[0]), old)
+time.sleep(1.3)
+r = lab.run(*LONG, *cluster.args())
+lab.check(r.code == 0 and r.out == reference.out, "the key listed again: the workers serve again", r.errors)
+
+counts = re.findall(r"more=(\d+)", first.log() + second.log())
+lab.check(cluster.stop() == [0, 0], "the workers end cleanly", first.log()[-800:])
+lab.end()
