@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making models for tests: synthetic ones of any shape, and changed copies of real ones.
+ *
+ * Everything is a pure function of its options and seed.  Files are streamed: memory goes with the largest single matrix.
+ */
+#ifndef TERN_TESTS_LAB_LAB_H
+#define TERN_TESTS_LAB_LAB_H
+
+#include "engine/arch.h"
+#include "engine/gguf.h"
+#include "kernels/pack.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+/* splitmix64: small, seedable, the same everywhere. */
+struct lab_rng {
+    uint64_t state;
+};
+uint64_t lab_rng_next(struct lab_rng *r);
+/* About normal: mean 0, deviation 1 (the sum of twelve uniform numbers, less six). */
+float lab_rng_normal(struct lab_rng *r);
+/* n weights: 40 % zeros, the rest half -1 and half +1. */
+void lab_rng_ternary(struct lab_rng *r, int8_t *w, size_t n);
+
+/* -- synthetic models ----------------------------------------------------------------------------------------------- */
+
+struct lab_shape {
+    uint32_t n_layers, n_embd, n_ffn, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx;
+    double rope_theta, rms_eps;
+    uint32_t ternary;               /* type id: I2_S, TQ1_0, TQ2_0 */
+    enum tern_i2s_layout layout;
+    uint32_t embd, norm;            /* type ids */
+    bool untied;                    /* an output.weight of its own */
+    bool no_tokenizer;
+    uint64_t seed;
+    const char *arch;               /* NULL: "bitnet-b1.58" */
+    const struct tern_gguf *tokenizer; /* copy its tokenizer.* keys; NULL: a small byte-level BPE */
+};
+
+/* A valid small shape: 2 layers of 128, 4 heads, 2 KV heads of 32, ffn 256, vocabulary 320, I2_S, F16. */
+struct lab_shape lab_shape_small(void);
+
+void lab_write_synthetic(const struct lab_shape *shape, FILE *f);
+
+/* -- changed copies ------------------------------------------------------------------------------------------------- */
+
+/* All metadata, the tensors of layers first..last (inclusive) and nothing else but RoPE factors. */
+void lab_write_slice(const struct tern_gguf *g, uint32_t first, uint32_t last, FILE *f);
+
+struct lab_retype {
+    uint32_t ternary;            /* UINT32_MAX: as it is */
+    enum tern_i2s_layout layout; /* to write */
+    uint32_t embd;               /* UINT32_MAX: as it is; head too */
+};
+/* The same model in other types.  Sources in I2_S are of layout A. */
+void lab_write_retyped(const struct tern_gguf *g, const struct lab_retype *to, FILE *f);
+
+/* See lab_outliers.c. */
+struct lab_outliers {
+    uint64_t seed;
+    uint32_t n;    /* channels added */
+    double factor; /* times the residual stream's own size */
+};
+void lab_write_outliers(const struct tern_gguf *g, const struct lab_outliers *o, FILE *f);
+
+/* -- shared --------------------------------------------------------------------------------------------------------- */
+
+/* A ternary tensor as m * k weights; the caller frees. */
+int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale);
+/* The terminated name. */
+void lab_name(const struct tern_tensor *t, char out[256]);
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Copies of a model: a slice of its layers, or the whole in other types.
+ */
+#include "lab/lab.h"
+
+#include "engine/identity.h"
+#include "kernels/kernels.h"
+#include "lab/gguf_write.h"
+#include "lab/quant_rows.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void lab_name(const struct tern_tensor *t, char out[256])
+{
+    memcpy(out, t->name.ptr, t->name.len); /* at most TERN_MAX_TENSOR_NAME */
+    out[t->name.len] = '\0';
+}
+
+int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale)
+{
+    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], k_pad = tern_pack_k_pad(k), bytes;
+    uint8_t *tiles;
+    int8_t *w;
+
+    if (!tern_pack_bytes(m, k, &bytes))
+        lab_die("a matrix is too large");
+    tiles = aligned_alloc(64, bytes);
+    w = lab_alloc(m * k);
+    if (!tiles || tern_pack(t->type, TERN_I2S_A, t->data, m, k, 0, tern_pack_tiles(m), tiles, scale) != TERN_PACK_OK)
+        lab_die("tensor '%.*s' is not a sound ternary matrix", TERN_STR_ARGS(t->name));
+    for (size_t r = 0; r < m; r++)
+        for (size_t c = 0; c < k; c++)
+            w[r * k + c] = (int8_t)tern_unpack_at(tiles, k_pad, r, c);
+    free(tiles);
+    return w;
+}
+
+static void put_all_metadata(struct gguf_writer *w, const struct tern_gguf *g)
+{
+    for (size_t i = 0; i < g->n_kv; i++)
+        if (!tern_str_is(g->kv[i].key, "general.alignment")) /* the writer says its own */
+            gguf_put_kv(w, &g->kv[i]);
+}
+
+/* -- slices --------------------------------------------------------------------------------------------------------- */
+
+static bool in_slice(const struct tern_tensor *t, uint32_t first, uint32_t last)
+{
+    int layer = tern_tensor_layer(t->name);
+
+    if (layer < 0)
+        return tern_str_is(t->name, "rope_freqs.weight");
+    return layer >= (int)first && layer <= (int)last;
+}
+
+void lab_write_slice(const struct tern_gguf *g, uint32_t first, uint32_t last, FILE *f)
+{
+    struct gguf_writer *w = gguf_writer_new(f, (uint32_t)g->alignment);
+    char name[256];
+
+    put_all_metadata(w, g);
+    for (size_t i = 0; i < g->n_tensors; i++)
+        if (in_slice(&g->tensors[i], first, last)) {
+            lab_name(&g->tensors[i], name);
+            gguf_add_tensor(w, name, g->tensors[i].type, g->tensors[i].n_dims, g->tensors[i].ne);
+        }
+    gguf_begin(w);
+    for (size_t i = 0; i < g->n_tensors; i++)
+        if (in_slice(&g->tensors[i], first, last)) {
+            gguf_write(w, g->tensors[i].data, g->tensors[i].bytes);
+            gguf_end_tensor(w);
+        }
+    gguf_finish(&w);
+}
+
+/* -- other types ---------------------------------------------------------------------------------------------------- */
+
+static bool is_ternary(const struct tern_tensor *t)
+{
+    return t->type == TERN_TYPE_I2_S || t->type == TERN_TYPE_TQ1_0 || t->type == TERN_TYPE_TQ2_0;
+}
+
+static bool is_table(const struct tern_tensor *t)
+{
+    return tern_str_is(t->name, "token_embd.weight") || tern_str_is(t->name, "output.weight");
+}
+
+static uint32_t new_type(const struct tern_tensor *t, const struct lab_retype *to)
+{
+    if (is_ternary(t) && to->ternary != UINT32_MAX)
+        return to->ternary;
+    if (is_table(t) && to->embd != UINT32_MAX)
+        return to->embd;
+    return t->type;
+}
+
+static void rewrite_ternary(struct gguf_writer *w, const struct tern_tensor *t, uint32_t type, enum tern_i2s_layout layout)
+{
+    size_t bytes;
+    float scale;
+    int8_t *weights = lab_read_ternary(t, &scale);
+    uint8_t *out;
+
+    if (!tern_gguf_tensor_bytes(type, t->ne, &bytes))
+        lab_die("tensor '%.*s' cannot be of type %u", TERN_STR_ARGS(t->name), type);
+    out = lab_alloc(bytes);
+    memset(out, 0, bytes);
+    if (!tern_pack_file(type, layout, weights, (size_t)t->ne[1], (size_t)t->ne[0], scale, out))
+        lab_die("tensor '%.*s' cannot be packed as type %u", TERN_STR_ARGS(t->name), type);
+    gguf_write(w, out, bytes);
+    free(out);
+    free(weights);
+}
+
+static void rewrite_table(struct gguf_writer *w, const struct tern_tensor *t, uint32_t type)
+{
+    const uint64_t row[4] = { t->ne[0], 1, 1, 1 };
+    size_t from = t->bytes / (size_t)t->ne[1], to, n = (size_t)t->ne[0], elems, block;
+    float *x = lab_alloc(n * sizeof *x);
+    void *out;
+
+    if (!tern_gguf_tensor_bytes(type, row, &to) || !tern_dtype_block(t->type, &elems, &block))
+        lab_die("tensor '%.*s' cannot be turned into type %u", TERN_STR_ARGS(t->name), type);
+    out = lab_alloc(to);
+    for (size_t r = 0; r < t->ne[1]; r++) {
+        tern_dequant_row((enum tern_dtype)t->type, t->data + r * from, n, x);
+        if (!quant_row(type, x, n, out))
+            lab_die("type %u cannot be written as rows", type);
+        gguf_write(w, out, to);
+    }
+    free(x);
+    free(out);
+}
+
+void lab_write_retyped(const struct tern_gguf *g, const struct lab_retype *to, FILE *f)
+{
+    struct gguf_writer *w = gguf_writer_new(f, (uint32_t)g->alignment);
+    char name[256];
+
+    put_all_metadata(w, g);
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        lab_name(&g->tensors[i], name);
+        gguf_add_tensor(w, name, new_type(&g->tensors[i], to), g->tensors[i].n_dims, g->tensors[i].ne);
+    }
+    gguf_begin(w);
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const struct tern_tensor *t = &g->tensors[i];
+        uint32_t type = new_type(t, to);
+
+        if (is_ternary(t) && to->ternary != UINT32_MAX)
+            rewrite_ternary(w, t, type, to->layout);
+        else if (is_table(t) && type != t->type)
+            rewrite_table(w, t, type);
+        else
+            gguf_write(w, t->data, t->bytes);
+        gguf_end_tensor(w);
+    }
+    gguf_finish(&w);
+}
