@@ -32,6 +32,7 @@ const char worker_config_help[] =
     "  --cpu LEVEL          ref, avx2 or avx512 (default: the best this machine has)\n"
     "  --i2s-layout A|B|C   bit layout of I2_S tensors in the file (default: A)\n"
     "  --verbose            log every change of state\n"
+    "  --quiet              log warnings and errors only\n"
     "  --help, --version\n"
     "\n"
     "For programs that start ternd themselves:\n"
@@ -48,7 +49,7 @@ enum option_id {
     OPT_NAME,
     OPT_CPU,
     OPT_I2S,
-    OPT_VERBOSE,
+    OPT_VERBOSE, OPT_QUIET,
     OPT_READY_FD,
     OPT_LIFELINE,
     OPT_HELP,
@@ -66,6 +67,7 @@ static const struct option options[] = {
     { "cpu", required_argument, NULL, OPT_CPU },
     { "i2s-layout", required_argument, NULL, OPT_I2S },
     { "verbose", no_argument, NULL, OPT_VERBOSE },
+    { "quiet", no_argument, NULL, OPT_QUIET },
     { "ready-fd", required_argument, NULL, OPT_READY_FD },
     { "lifeline", required_argument, NULL, OPT_LIFELINE },
     { "help", no_argument, NULL, OPT_HELP },
@@ -243,6 +245,7 @@ static enum tern_status take_option(int id, const char *arg, struct worker_confi
     case OPT_CPU: return parse_cpu(arg, &c->cpu, err);
     case OPT_I2S: return parse_layout(arg, &c->i2s_layout, err);
     case OPT_VERBOSE: c->verbose = true; return TERN_OK;
+    case OPT_QUIET: c->quiet = true; return TERN_OK;
     case OPT_READY_FD: return parse_fd("--ready-fd", arg, &c->ready_fd, err);
     case OPT_LIFELINE: return parse_fd("--lifeline", arg, &c->lifeline_fd, err);
     case OPT_HELP: c->show_help = true; return TERN_OK;

@@ -142,7 +142,7 @@ int main(int argc, char **argv)
             puts("ternd " TERN_VERSION);
         return fflush(stdout) == 0 ? 0 : tern_status_exit_code(TERN_ERR_IO);
     }
-    tern_log_set_level(p.config.verbose ? TERN_LOG_DEBUG : TERN_LOG_INFO);
+    tern_log_set_level(p.config.verbose ? TERN_LOG_DEBUG : p.config.quiet ? TERN_LOG_WARN : TERN_LOG_INFO);
     st = open_parts(&p, &err);
     if (!st) {
         lo.pool = p.pool;
