@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define REJECT_LOG_MS 60000
+#define PROBE_MS      100
 
 /* -- birth and death ------------------------------------------------------------------------------------- */
 
@@ -122,7 +123,7 @@ void worker_reset(struct worker *w, const char *why)
     w->owner_name[0] = '\0';
     w->route_len = 0;
     w->owner_gone = false;
-    w->epoch = 0;
+    w->epoch = w->ping_seq = 0;
     w->layout = 0;
     worker_enter(w, W_IDLE);
     w->done = draining;
@@ -165,23 +166,27 @@ static bool same_route(const struct worker *w, const struct worker_mail *m)
     return w->route_len == m->route_len && memcmp(w->route, m->route, m->route_len) == 0;
 }
 
-/* Somebody holds us.  Its own hello on another connection, or of another epoch, is a coordinator that starts
- * again. */
+/*
+ * Somebody holds us, or holds us no longer without our having noticed.  The holder's own connection, or its
+ * epoch on another connection, is the same process starting again.  Everybody else, another process with the
+ * holder's key included, is told that we are busy.
+ */
 static enum tern_status on_hello_held(struct worker *w, const struct worker_mail *m, const Tern__Header *h,
                                       struct tern_err *err)
 {
-    if (memcmp(m->from_key, w->owner_key, TERN_KEY_BYTES) != 0) {
-        worker_say_busy(w, m, h->epoch);
-        return TERN_OK;
+    bool same_key = memcmp(m->from_key, w->owner_key, TERN_KEY_BYTES) == 0;
+
+    if (same_key && (same_route(w, m) || h->epoch == w->epoch)) {
+        worker_reset(w, "coordinator-started-again");
+        return on_hello_idle(w, m, h, err);
     }
-    if (same_route(w, m) && h->epoch == w->epoch && w->state == W_HELD) {
-        w->heard_ms = w->now_ms;
-        if (worker_say_welcome(w) != TERN_OK)
-            w->owner_gone = true;
-        return TERN_OK;
+    worker_probe_owner(w);
+    if (w->owner_gone) {
+        worker_reset(w, "connection-lost");
+        return on_hello_idle(w, m, h, err);
     }
-    worker_reset(w, "coordinator-started-again");
-    return on_hello_idle(w, m, h, err);
+    worker_say_busy(w, m, h->epoch);
+    return TERN_OK;
 }
 
 static enum tern_status on_hello_draining(struct worker *w, const struct worker_mail *m,
@@ -190,6 +195,14 @@ static enum tern_status on_hello_draining(struct worker *w, const struct worker_
     (void)err;
     worker_say_busy(w, m, h->epoch);
     return TERN_OK;
+}
+
+void worker_probe_owner(struct worker *w)
+{
+    if (w->now_ms - w->probe_ms < PROBE_MS)
+        return;
+    w->probe_ms = w->now_ms;
+    worker_say_pong(w, w->ping_seq);
 }
 
 enum tern_status worker_check_upstream(const struct worker *w, const struct worker_plan *p,
@@ -267,6 +280,7 @@ static enum tern_status on_ping(struct worker *w, const struct worker_mail *m, c
 {
     (void)m;
     (void)err;
+    w->ping_seq = h->ping->seq;
     worker_say_pong(w, h->ping->seq);
     return TERN_OK;
 }

@@ -94,7 +94,8 @@ struct worker {
     bool owner_gone; /* a reply found no route */
     uint64_t epoch;
     uint32_t layout;
-    uint64_t heard_ms, progress_ms;
+    uint64_t heard_ms, progress_ms, probe_ms;
+    uint64_t ping_seq; /* of the last ping answered */
 
     /* The assignment, from LOADING on. */
     struct worker_plan plan;

@@ -17,6 +17,10 @@ void worker_reset(struct worker *w, const char *why);
 /* The epoch cannot go on: says so to the owner and lets go. */
 void worker_fault(struct worker *w, const struct tern_err *why);
 
+/* Sets owner_gone when the owner's connection is gone: libzmq tells that to those who send only, so a pong
+ * it did not ask for is sent.  At most ten times a second. */
+void worker_probe_owner(struct worker *w);
+
 /* The upstream key is the owner's for stage 0, else a listed worker's.  Without this check a line missing in
  * the list would show as steps that vanish. */
 enum tern_status worker_check_upstream(const struct worker *w, const struct worker_plan *p,

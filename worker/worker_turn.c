@@ -10,6 +10,7 @@
 #define HELD_SILENCE_MS 5000 /* before an assignment names its own limit */
 /* To reach the next worker: with the coordinator's own checks, a sentence within 5 s. */
 #define NEXT_TIMEOUT_MS 4000
+#define SUSPECT_MS      400 /* four heartbeats missed */
 #define PROGRESS_MS     200
 #define DRAIN_MS        2000
 #define BYE_MS          100 /* for the last message to leave; libzmq does not say when it has */
@@ -164,7 +165,11 @@ void worker_tick(struct worker *w)
         w->tick_ms = now_ms;
         check_list(w);
     }
-    if (w->state != W_IDLE && now_ms > w->heard_ms && now_ms - w->heard_ms > silence)
+    if (w->state != W_IDLE && now_ms > w->heard_ms + SUSPECT_MS)
+        worker_probe_owner(w);
+    if (w->owner_gone)
+        worker_reset(w, "connection-lost");
+    else if (w->state != W_IDLE && now_ms > w->heard_ms && now_ms - w->heard_ms > silence)
         worker_reset(w, "silence");
     if (w->state == W_LOADING && w->load_started && !w->loaded && now_ms - w->progress_ms >= PROGRESS_MS) {
         w->progress_ms = now_ms;
