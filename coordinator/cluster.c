@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The link thread: one loop that owns every socket and timer of a cluster, and the table that says which message is legal when.
+ * The link thread: one loop that owns every socket and timer of a cluster, and the table that says which
+ * message is legal when.
  */
 #include "coordinator/cluster.h"
 
@@ -14,10 +15,9 @@
 #include <string.h>
 
 #define QUEUE_ITEMS        (TERN_MAX_STEPS_IN_FLIGHT + 4) /* all steps, and the tags */
-#define MESSAGES_PER_VISIT 32                             /* of one worker, before the others get their turn */
-#define BLOCKED_POLL_MS    5
+#define MESSAGES_PER_VISIT 32 /* of one worker, before the others get their turn */
 
-/* -- birth and death ------------------------------------------------------------------------------------------------ */
+/* -- birth and death ------------------------------------------------------------------------------------ */
 
 enum tern_status cluster_new(const struct pipe_options *o, const struct cluster_spec *spec,
                              const struct tern_key *key, struct cluster **out, struct tern_err *err)
@@ -67,7 +67,7 @@ void cluster_free(struct cluster **cp)
     *cp = NULL;
 }
 
-/* -- what all parts use --------------------------------------------------------------------------------------------- */
+/* -- what all parts use --------------------------------------------------------------------------------- */
 
 struct peer_text peer_describe(const struct cluster_peer *p)
 {
@@ -77,7 +77,8 @@ struct peer_text peer_describe(const struct cluster_peer *p)
     if (m->last - m->first == 1)
         snprintf(t.z, sizeof t.z, "worker %s (%s, layer %u)", m->name, m->endpoint, m->first);
     else
-        snprintf(t.z, sizeof t.z, "worker %s (%s, layers %u-%u)", m->name, m->endpoint, m->first, m->last - 1);
+        snprintf(t.z, sizeof t.z, "worker %s (%s, layers %u-%u)", m->name, m->endpoint, m->first,
+                 m->last - 1);
     return t;
 }
 
@@ -146,28 +147,28 @@ enum tern_status cluster_post(struct cluster *c, struct cluster_peer *p, const T
     return st;
 }
 
-/* -- receiving ------------------------------------------------------------------------------------------------------ */
+/* -- receiving ------------------------------------------------------------------------------------------ */
 
 typedef void peer_on_fn(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now);
 
-/* Row: the worker's state.  Column: what came from it.  Empty: illegal there.  A Result also has a payload and is not here. */
+/* Row: the worker's state.  Column: what came from it.  Empty: illegal there.  A Result also has a payload
+ * and is not here. */
 #define N_BODIES (TERN__HEADER__BODY_FAULT + 1)
+#define ON(body) [TERN__HEADER__BODY_##body]
 // clang-format off
 static peer_on_fn *const on_message[PEER_N_STATES][N_BODIES] = {
-    [PEER_HELLO]    = { [TERN__HEADER__BODY_WELCOME] = cluster_on_welcome, [TERN__HEADER__BODY_BUSY] = cluster_on_busy,
-                        [TERN__HEADER__BODY_FAULT] = cluster_on_fault, [TERN__HEADER__BODY_BYE] = cluster_on_bye },
-    [PEER_WELCOMED] = { [TERN__HEADER__BODY_PONG] = cluster_on_pong, [TERN__HEADER__BODY_FAULT] = cluster_on_fault,
-                        [TERN__HEADER__BODY_BYE] = cluster_on_bye },
-    [PEER_LOADING]  = { [TERN__HEADER__BODY_PONG] = cluster_on_pong, [TERN__HEADER__BODY_FAULT] = cluster_on_fault,
-                        [TERN__HEADER__BODY_BYE] = cluster_on_bye, [TERN__HEADER__BODY_LOADING] = cluster_on_loading,
-                        [TERN__HEADER__BODY_READY] = cluster_on_ready },
-    [PEER_READY]    = { [TERN__HEADER__BODY_PONG] = cluster_on_pong, [TERN__HEADER__BODY_FAULT] = cluster_on_fault,
-                        [TERN__HEADER__BODY_BYE] = cluster_on_bye },
+    [PEER_HELLO]    = { ON(WELCOME) = cluster_on_welcome, ON(BUSY) = cluster_on_busy,
+                        ON(FAULT) = cluster_on_fault, ON(BYE) = cluster_on_bye },
+    [PEER_WELCOMED] = { ON(PONG) = cluster_on_pong, ON(FAULT) = cluster_on_fault, ON(BYE) = cluster_on_bye },
+    [PEER_LOADING]  = { ON(PONG) = cluster_on_pong, ON(FAULT) = cluster_on_fault, ON(BYE) = cluster_on_bye,
+                        ON(LOADING) = cluster_on_loading, ON(READY) = cluster_on_ready },
+    [PEER_READY]    = { ON(PONG) = cluster_on_pong, ON(FAULT) = cluster_on_fault, ON(BYE) = cluster_on_bye },
 };
 // clang-format on
 
 /* Busy has no epoch of ours; everything else must be of this start of this coordinator. */
-static bool epoch_is_ours(struct cluster *c, const struct cluster_peer *p, const Tern__Header *h, uint64_t now)
+static bool epoch_is_ours(struct cluster *c, const struct cluster_peer *p, const Tern__Header *h,
+                          uint64_t now)
 {
     uint64_t held;
 
@@ -175,8 +176,8 @@ static bool epoch_is_ours(struct cluster *c, const struct cluster_peer *p, const
         return true;
     c->n_stale++;
     if (tern_log_limit(&c->stale_log, now, 10000, &held))
-        tern_log(TERN_LOG_WARN, "stale", "worker=%s sent '%s' of another epoch; dropped (%" PRIu64 " so far)", p->member->name,
-                 tern_wire_body_name(h->body_case), c->n_stale);
+        tern_log(TERN_LOG_WARN, "stale", "worker=%s sent '%s' of another epoch; dropped (%" PRIu64 " so far)",
+                 p->member->name, tern_wire_body_name(h->body_case), c->n_stale);
     return false;
 }
 
@@ -188,7 +189,8 @@ static void take_message(struct cluster *c, struct cluster_peer *p, struct tern_
 
     tern_arena_reset(&c->arena);
     if (tern_wire_get(zmq_msg_data(&m->header), zmq_msg_size(&m->header), &c->arena, &h, &err) != TERN_OK) {
-        cluster_break(c, TERN_ERR_FORMAT, "%s sent a message that cannot be understood: %s", peer_describe(p).z, err.text);
+        cluster_break(c, TERN_ERR_FORMAT, "%s sent a message that cannot be understood: %s",
+                      peer_describe(p).z, err.text);
         return;
     }
     p->heard_ms = now;
@@ -202,8 +204,9 @@ static void take_message(struct cluster *c, struct cluster_peer *p, struct tern_
     if (on && !m->has_payload)
         on(c, p, h, now);
     else
-        cluster_break(c, TERN_ERR_STATE, "%s broke the protocol: it sent '%s'%s, which is not legal now", peer_describe(p).z,
-                      tern_wire_body_name(h->body_case), m->has_payload ? " with a payload" : "");
+        cluster_break(c, TERN_ERR_STATE, "%s broke the protocol: it sent '%s'%s, which is not legal now",
+                      peer_describe(p).z, tern_wire_body_name(h->body_case),
+                      m->has_payload ? " with a payload" : "");
 }
 
 static void visit_peer(struct cluster *c, struct cluster_peer *p, uint64_t now)
@@ -231,7 +234,7 @@ static void visit_peer(struct cluster *c, struct cluster_peer *p, uint64_t now)
         cluster_on_link(c, p, tern_client_pump(p->client), now);
 }
 
-/* -- the loop ------------------------------------------------------------------------------------------------------- */
+/* -- the loop ------------------------------------------------------------------------------------------- */
 
 static void take_commands(struct cluster *c)
 {
@@ -274,9 +277,9 @@ static void wait_for_work(struct cluster *c)
             if (!p->client)
                 continue;
             tern_client_poll_items(p->client, &items[n]);
+            if (p->blocked && items[n].socket)
+                items[n].events |= ZMQ_POLLOUT;
             n += TERN_CLIENT_POLL_ITEMS;
-            if (p->blocked && timeout > BLOCKED_POLL_MS)
-                timeout = BLOCKED_POLL_MS;
         }
     }
     if (zmq_poll(items, n, timeout) < 0 && errno != EINTR)

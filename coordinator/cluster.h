@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The link thread's side of a cluster: one encrypted link per worker, the way from hello to ready, steps and results, heartbeats,
- * and what to call it when a worker is gone.  cluster.c has the loop, cluster_join.c what happens before the first step,
- * cluster_run.c what happens from then on.
+ * The link thread's side of a cluster: one encrypted link per worker, the way from hello to ready, steps and
+ * results, heartbeats, and what to call it when a worker is gone.  cluster.c has the loop, cluster_join.c
+ * what happens before the first step, cluster_run.c what happens from then on.
  *
- * Two bounded queues join it to the scheduler's thread (pipe_remote.c).  Each carries steps and a few tags, which are addresses
- * within the cluster.  Once a worker is lost the cluster is broken for good: the reason is in `error`, the tag `broken` is on
- * its way, all workers have been released, and nothing is sent or received any more.
+ * Two bounded queues join it to the scheduler's thread (pipe_remote.c).  Each carries steps and a few tags,
+ * which are addresses within the cluster.  Once a worker is lost the cluster is broken for good: the reason
+ * is in `error`, the tag `broken` is on its way, all workers have been released, and nothing is sent or
+ * received any more.
  *
- * Thread: cluster_main runs in the link thread and touches everything; the scheduler touches what a tag has published.
+ * Thread: cluster_main runs in the link thread and touches everything; the scheduler touches what a tag has
+ * published.
  */
 #ifndef TERN_COORDINATOR_CLUSTER_H
 #define TERN_COORDINATOR_CLUSTER_H
@@ -29,7 +31,8 @@
 #define CLUSTER_HOLD_MS 150u
 /* A busy worker is asked again until its holder, if that has died, must have been noticed. */
 #define CLUSTER_BUSY_RETRY_MS 300u
-/* Tensor entries in one message: 64 of the longest (255 bytes of name, 4 dimensions of 10, 32 of hash and the tags) are 22 KiB. */
+/* Tensor entries in one message: 64 of the longest (255 bytes of name, 4 dimensions of 10, 32 of hash and
+ * the tags) are 22 KiB. */
 #define CLUSTER_TENSORS_PER_MESSAGE 64u
 
 /* What we know of a worker.  The order is the order of events. */
@@ -77,10 +80,12 @@ struct cluster {
     struct tern_queue *commands, *events;
     struct { char assign, stop, joined, ready, broken; } tag;
 
-    /* Steps on their way, oldest first: a ring.  n_sent of them have left, and parts_sent parts of the next one. */
+    /* Steps on their way, oldest first: a ring.  n_sent of them have left, and parts_sent parts of the
+     * next one. */
     struct tern_step *flight[TERN_MAX_STEPS_IN_FLIGHT];
     uint32_t flight_head, n_flight, n_sent, parts_sent;
-    /* Ops and runs of the oldest step while its result comes in: they do not travel home, but the scheduler wants them back. */
+    /* Ops and runs of the oldest step while its result comes in: they do not travel home, but the
+     * scheduler wants them back. */
     struct {
         uint32_t n_ops, n_runs;
         struct tern_slot_op ops[TERN_MAX_STEP_OPS];
@@ -98,11 +103,12 @@ struct cluster {
     struct progress bar;
 };
 
-/* -- cluster.c ------------------------------------------------------------------------------------------------------ */
+/* -- cluster.c ------------------------------------------------------------------------------------------ */
 
 /* Spec is planned already.  Makes queues and the epoch; nothing is connected before cluster_main. */
 enum tern_status cluster_new(const struct pipe_options *o, const struct cluster_spec *spec,
-                             const struct tern_key *key, struct cluster **out, struct tern_err *err) TERN_MUST_CHECK;
+                             const struct tern_key *key, struct cluster **out,
+                             struct tern_err *err) TERN_MUST_CHECK;
 void cluster_free(struct cluster **c);
 
 /* The link thread: returns after the tag `stop`. */
@@ -120,9 +126,10 @@ void cluster_header(const struct cluster *c, Tern__Header *h, Tern__Header__Body
 /* TERN_AGAIN marks the peer blocked; a failure breaks the cluster. */
 enum tern_status cluster_post(struct cluster *c, struct cluster_peer *p, const Tern__Header *h);
 
-/* -- cluster_join.c ------------------------------------------------------------------------------------------------- */
+/* -- cluster_join.c ------------------------------------------------------------------------------------- */
 
-enum tern_status cluster_connect(struct cluster *c, struct cluster_peer *p, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status cluster_connect(struct cluster *c, struct cluster_peer *p,
+                                 struct tern_err *err) TERN_MUST_CHECK;
 /* State of the link as tern_client_pump says. */
 void cluster_on_link(struct cluster *c, struct cluster_peer *p, enum tern_client_state state, uint64_t now);
 void cluster_on_welcome(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now);
@@ -132,7 +139,7 @@ void cluster_on_ready(struct cluster *c, struct cluster_peer *p, const Tern__Hea
 /* Sends what is due before the first step and compares clocks. */
 void cluster_join_tick(struct cluster *c, uint64_t now);
 
-/* -- cluster_run.c -------------------------------------------------------------------------------------------------- */
+/* -- cluster_run.c -------------------------------------------------------------------------------------- */
 
 /* Sends as much of the steps in flight as the first worker's link takes. */
 void cluster_send_steps(struct cluster *c);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From nothing to a ready pipeline: connect, hello, assignment, loading.  Every way in which this can fail ends in a sentence that names
- * the worker and says what to do about it.
+ * From nothing to a ready pipeline: connect, hello, assignment, loading.  Every way in which this can fail
+ * ends in a sentence that names the worker and says what to do about it.
  */
 #include "coordinator/cluster.h"
 
@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define REOPEN_MS     200u
-#define LOAD_STALL_MS 60000u /* without a byte of progress: more than any disk takes over one tensor's share */
+#define REOPEN_MS 200u
+#define LOAD_STALL_MS                                                                                        \
+    60000u /* without a byte of progress: more than any disk takes over one tensor's share */
 
 enum tern_status cluster_connect(struct cluster *c, struct cluster_peer *p, struct tern_err *err)
 {
@@ -21,7 +22,7 @@ enum tern_status cluster_connect(struct cluster *c, struct cluster_peer *p, stru
     return tern_client_open(c->ctx, p->member->endpoint, c->key, p->member->key, &p->client, err);
 }
 
-/* -- the link ------------------------------------------------------------------------------------------------------- */
+/* -- the link ------------------------------------------------------------------------------------------- */
 
 static void on_refused(struct cluster *c, struct cluster_peer *p)
 {
@@ -29,7 +30,8 @@ static void on_refused(struct cluster *c, struct cluster_peer *p)
 
     tern_key_to_z85(c->key->public_key, ours);
     cluster_break(c, TERN_ERR_AUTH,
-                  "%s refused us: %s; its allow-list needs the line `tern coordinator %s`, and its own public key must be "
+                  "%s refused us: %s; its allow-list needs the line `tern coordinator %s`, and its own "
+                  "public key must be "
                   "the one in the cluster file",
                   peer_describe(p).z, tern_client_why(p->client), ours);
 }
@@ -59,7 +61,7 @@ void cluster_on_link(struct cluster *c, struct cluster_peer *p, enum tern_client
     }
 }
 
-/* -- hello ---------------------------------------------------------------------------------------------------------- */
+/* -- hello ---------------------------------------------------------------------------------------------- */
 
 static void send_hello(struct cluster *c, struct cluster_peer *p)
 {
@@ -88,17 +90,20 @@ void cluster_on_welcome(struct cluster *c, struct cluster_peer *p, const Tern__H
     const struct cluster_member *m = p->member;
 
     if (w->arch_hash.len != TERN_HASH_BYTES) {
-        cluster_break(c, TERN_ERR_USAGE, "%s has no model file; start its ternd with --model FILE", peer_describe(p).z);
+        cluster_break(c, TERN_ERR_USAGE, "%s has no model file; start its ternd with --model FILE",
+                      peer_describe(p).z);
     } else if (memcmp(w->arch_hash.data, c->arch_hash, TERN_HASH_BYTES) != 0) {
         cluster_break(c, TERN_ERR_USAGE,
-                      "%s has the file of another model: its hyper-parameters are not those of '%s'; start its ternd with "
+                      "%s has the file of another model: its hyper-parameters are not those of '%s'; start "
+                      "its ternd with "
                       "--model on a copy of that file",
                       peer_describe(p).z, c->o->gguf->name);
     } else if (w->first_layer > m->first || w->last_layer < m->last) {
-        cluster_break(c, TERN_ERR_USAGE,
-                      "%s cannot hold its layers: its model file has layers %u to %u only; change layers= in the "
-                      "cluster file or give it the whole model",
-                      peer_describe(p).z, w->first_layer, w->last_layer ? w->last_layer - 1 : 0);
+        cluster_break(
+            c, TERN_ERR_USAGE,
+            "%s cannot hold its layers: its model file has layers %u to %u only; change layers= in the "
+            "cluster file or give it the whole model",
+            peer_describe(p).z, w->first_layer, w->last_layer ? w->last_layer - 1 : 0);
     } else {
         p->state = PEER_WELCOMED;
         p->heard_ms = now;
@@ -107,7 +112,7 @@ void cluster_on_welcome(struct cluster *c, struct cluster_peer *p, const Tern__H
     }
 }
 
-/* -- assignment ----------------------------------------------------------------------------------------------------- */
+/* -- assignment ----------------------------------------------------------------------------------------- */
 
 static ProtobufCBinaryData bytes_of(const uint8_t *data, size_t len)
 {
@@ -217,7 +222,7 @@ static void assign(struct cluster *c, struct cluster_peer *p, uint64_t now)
     p->load_ms = now;
 }
 
-/* -- loading -------------------------------------------------------------------------------------------------------- */
+/* -- loading -------------------------------------------------------------------------------------------- */
 
 void cluster_on_loading(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)
 {
@@ -249,24 +254,28 @@ void cluster_on_ready(struct cluster *c, struct cluster_peer *p, const Tern__Hea
     TERN_BUG_IF(!tern_queue_push(c->events, &c->tag.ready));
 }
 
-/* -- clocks --------------------------------------------------------------------------------------------------------- */
+/* -- clocks --------------------------------------------------------------------------------------------- */
 
 static void on_join_timeout(struct cluster *c, const struct cluster_peer *p)
 {
     double seconds = c->o->join_timeout_ms / 1000.0;
 
+    const char *why = p->client ? tern_client_why(p->client) : "";
+
     if (p->state == PEER_CONNECTING)
         cluster_break(c, TERN_ERR_PEER,
-                      "%s does not answer after %.1f s: is ternd running there, is the port right, does a firewall let it "
-                      "through?",
-                      peer_describe(p).z, seconds);
+                      "%s does not answer after %.1f s: is ternd running there, is the port right, does a "
+                      "firewall let it through?%s%s",
+                      peer_describe(p).z, seconds, *why ? " Last attempt: " : "", why);
     else if (p->holder[0])
-        cluster_break(c, TERN_ERR_BUSY,
-                      "%s is busy: it works for the coordinator '%s'; end that one first, or use another worker",
-                      peer_describe(p).z, p->holder);
+        cluster_break(
+            c, TERN_ERR_BUSY,
+            "%s is busy: it works for the coordinator '%s'; end that one first, or use another worker",
+            peer_describe(p).z, p->holder);
     else
         cluster_break(c, TERN_ERR_PEER,
-                      "%s took the connection but did not answer hello within %.1f s; restart its ternd and see its log",
+                      "%s took the connection but did not answer hello within %.1f s; restart its ternd and "
+                      "see its log",
                       peer_describe(p).z, seconds);
 }
 
@@ -304,7 +313,8 @@ void cluster_join_tick(struct cluster *c, uint64_t now)
             assign(c, p, now);
         if (p->state == PEER_LOADING && now > p->load_ms && now - p->load_ms > LOAD_STALL_MS)
             cluster_break(c, TERN_ERR_PEER,
-                          "%s has not got on with loading for %u s; see its log, and whether it can reach the next worker",
+                          "%s has not got on with loading for %u s; see its log, and whether it can reach "
+                          "the next worker",
                           peer_describe(p).z, LOAD_STALL_MS / 1000);
     }
     if (n_welcomed == c->spec.n && !c->joined && !c->broken) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A running pipeline: steps out to the first worker, results back from the last, heartbeats to all, and who is to blame when it ends.
+ * A running pipeline: steps out to the first worker, results back from the last, heartbeats to all, and who
+ * is to blame when it ends.
  */
 #include "coordinator/cluster.h"
 
@@ -9,7 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* -- steps ---------------------------------------------------------------------------------------------------------- */
+/* -- steps ---------------------------------------------------------------------------------------------- */
 
 static struct tern_step *in_flight(const struct cluster *c, uint32_t i)
 {
@@ -36,7 +37,8 @@ static bool send_step(struct cluster *c, const struct tern_step *s)
             return false;
         }
         if (st) {
-            cluster_break(c, st, "cannot send step %" PRIu64 " to %s: %s", s->step, peer_describe(p).z, err.text);
+            cluster_break(c, st, "cannot send step %" PRIu64 " to %s: %s", s->step, peer_describe(p).z,
+                          err.text);
             return false;
         }
         c->parts_sent++;
@@ -53,7 +55,7 @@ void cluster_send_steps(struct cluster *c)
     }
 }
 
-/* -- results -------------------------------------------------------------------------------------------------------- */
+/* -- results -------------------------------------------------------------------------------------------- */
 
 static void keep(struct cluster *c, struct tern_step *s)
 {
@@ -105,13 +107,15 @@ static void finish_step(struct cluster *c, struct cluster_peer *p, struct tern_s
 {
     restore(c, s);
     if (s->n_rows != wanted_rows(c)) {
-        cluster_break(c, TERN_ERR_FORMAT, "%s broke the protocol: step %" PRIu64 " came back with %u rows, %u were wanted",
+        cluster_break(c, TERN_ERR_FORMAT,
+                      "%s broke the protocol: step %" PRIu64 " came back with %u rows, %u were wanted",
                       peer_describe(p).z, s->step, s->n_rows, wanted_rows(c));
         return;
     }
     if (s->n_times != c->spec.n || !failed_are_known(s)) {
         cluster_break(c, TERN_ERR_FORMAT,
-                      "%s broke the protocol: step %" PRIu64 " came back with %u stage times for %u stages, or with the "
+                      "%s broke the protocol: step %" PRIu64
+                      " came back with %u stage times for %u stages, or with the "
                       "failure of a sequence that was not in it",
                       peer_describe(p).z, s->step, s->n_times, c->spec.n);
         return;
@@ -123,7 +127,8 @@ static void finish_step(struct cluster *c, struct cluster_peer *p, struct tern_s
 }
 
 /* Why this result cannot be one: NULL when it may. */
-static const char *result_is_wrong(const struct cluster *c, const struct cluster_peer *p, const Tern__Header *h)
+static const char *result_is_wrong(const struct cluster *c, const struct cluster_peer *p,
+                                   const Tern__Header *h)
 {
     if (p->index + 1 != c->spec.n)
         return "it is not the last worker";
@@ -146,7 +151,8 @@ void cluster_on_result(struct cluster *c, struct cluster_peer *p, const Tern__He
     enum tern_status st;
 
     if (wrong) {
-        cluster_break(c, TERN_ERR_STATE, "%s broke the protocol: it sent the result of step %" PRIu64 ", but %s",
+        cluster_break(c, TERN_ERR_STATE,
+                      "%s broke the protocol: it sent the result of step %" PRIu64 ", but %s",
                       peer_describe(p).z, h->result->step, wrong);
         return;
     }
@@ -155,7 +161,8 @@ void cluster_on_result(struct cluster *c, struct cluster_peer *p, const Tern__He
         keep(c, s);
     c->receiving = true;
     s->bytes_in += (uint32_t)(zmq_msg_size(header) + payload_len);
-    st = tern_wire_get_step(h, payload_len ? zmq_msg_data(payload) : NULL, payload_len, wanted_rows(c), s, &err);
+    st = tern_wire_get_step(h, payload_len ? zmq_msg_data(payload) : NULL, payload_len, wanted_rows(c), s,
+                            &err);
     if (st == TERN_AGAIN)
         return;
     c->receiving = false;
@@ -166,7 +173,7 @@ void cluster_on_result(struct cluster *c, struct cluster_peer *p, const Tern__He
                       h->result->step, err.text);
 }
 
-/* -- life ----------------------------------------------------------------------------------------------------------- */
+/* -- life ----------------------------------------------------------------------------------------------- */
 
 void cluster_on_pong(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)
 {
@@ -195,7 +202,8 @@ static void check_silence(struct cluster *c, struct cluster_peer *p, uint64_t no
     uint64_t silent = now > p->heard_ms ? now - p->heard_ms : 0;
 
     if (silent >= c->o->dead_after_ms) {
-        cluster_break(c, TERN_ERR_PEER, "%s has been silent for %.1f s and counts as dead; is its machine still up?",
+        cluster_break(c, TERN_ERR_PEER,
+                      "%s has been silent for %.1f s and counts as dead; is its machine still up?",
                       peer_describe(p).z, (double)silent / 1000.0);
     } else if (silent >= CLUSTER_SUSPECT_MS && !p->suspect) {
         p->suspect = true;
@@ -230,11 +238,12 @@ void cluster_run_tick(struct cluster *c, uint64_t now)
     }
 }
 
-/* -- ends ----------------------------------------------------------------------------------------------------------- */
+/* -- ends ----------------------------------------------------------------------------------------------- */
 
 void cluster_on_lost(struct cluster *c, struct cluster_peer *p)
 {
-    /* The worker whose word is held back may well fall silent next; what counts is the one it complained about. */
+    /* The worker whose word is held back may well fall silent next; what counts is the one it complained
+     * about. */
     if (c->hold_until_ms && c->hold_peer == p->index)
         return;
     cluster_break(c, TERN_ERR_PEER, "%s died: connection lost", peer_describe(p).z);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading a cluster file and sharing out layers.  Both are pure functions of their input but for cluster_spec_read, which only
- * fetches the text.
+ * Reading a cluster file and sharing out layers.  Both are pure functions of their input but for
+ * cluster_spec_read, which only fetches the text.
  */
 #include "coordinator/cluster_spec.h"
 
@@ -51,21 +51,22 @@ static uint32_t split_words(struct tern_str line, struct tern_str words[static M
 
 static bool is_name_char(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-           c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
 }
 
 static enum tern_status parse_name(const struct place *at, struct tern_str w, struct cluster_member *m,
                                    struct tern_err *err)
 {
     if (w.len > TERN_MAX_NAME_BYTES)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s:%u: the worker's name has %zu characters, at most %d are allowed",
-                         at->name, at->line, w.len, TERN_MAX_NAME_BYTES);
+        return TERN_FAIL(err, TERN_ERR_LIMIT,
+                         "%s:%u: the worker's name has %zu characters, at most %d are allowed", at->name,
+                         at->line, w.len, TERN_MAX_NAME_BYTES);
     for (size_t i = 0; i < w.len; i++)
         if (!is_name_char(w.ptr[i]))
             return TERN_FAIL(err, TERN_ERR_FORMAT,
-                             "%s:%u: the name '%.*s' may only have letters, digits, '.', '_' and '-'", at->name,
-                             at->line, (int)w.len, w.ptr);
+                             "%s:%u: the name '%.*s' may only have letters, digits, '.', '_' and '-'",
+                             at->name, at->line, (int)w.len, w.ptr);
     memcpy(m->name, w.ptr, w.len);
     m->name[w.len] = '\0';
     return TERN_OK;
@@ -96,8 +97,8 @@ static enum tern_status parse_endpoint(const struct place *at, struct tern_str w
         return TERN_FAIL(err, TERN_ERR_LIMIT, "%s:%u: the address has %zu characters, at most %d are allowed",
                          at->name, at->line, w.len, TERN_MAX_ENDPOINT_BYTES);
     if (!tern_endpoint_valid(w.ptr, w.len))
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: '%.*s' is not an address such as tcp://10.0.0.7:7700", at->name,
-                         at->line, (int)w.len, w.ptr);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: '%.*s' is not an address such as tcp://10.0.0.7:7700",
+                         at->name, at->line, (int)w.len, w.ptr);
     memcpy(m->endpoint, w.ptr, w.len);
     m->endpoint[w.len] = '\0';
     return TERN_OK;
@@ -112,8 +113,9 @@ static enum tern_status parse_layers(const struct place *at, struct tern_str w, 
     bool ok;
 
     if (w.len < 7 || memcmp(w.ptr, "layers=", 7) != 0)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: '%.*s' is not understood; layers=a-b may follow the key", at->name,
-                         at->line, (int)(w.len < 60 ? w.len : 60), w.ptr);
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s:%u: '%.*s' is not understood; layers=a-b may follow the key", at->name, at->line,
+                         (int)(w.len < 60 ? w.len : 60), w.ptr);
     range = (struct tern_str){ w.ptr + 7, w.len - 7 };
     dash = memchr(range.ptr, '-', range.len);
     if (dash) {
@@ -126,9 +128,10 @@ static enum tern_status parse_layers(const struct place *at, struct tern_str w, 
         final = first;
     }
     if (!ok || first > final)
-        return TERN_FAIL(err, TERN_ERR_FORMAT,
-                         "%s:%u: '%.*s' is not a range such as layers=0-14 (first and last layer, from 0 to %d)",
-                         at->name, at->line, (int)(w.len < 60 ? w.len : 60), w.ptr, TERN_MAX_LAYERS - 1);
+        return TERN_FAIL(
+            err, TERN_ERR_FORMAT,
+            "%s:%u: '%.*s' is not a range such as layers=0-14 (first and last layer, from 0 to %d)", at->name,
+            at->line, (int)(w.len < 60 ? w.len : 60), w.ptr, TERN_MAX_LAYERS - 1);
     m->has_layers = true;
     m->first = first;
     m->last = final + 1;
@@ -146,41 +149,44 @@ static enum tern_status parse_line(const struct place *at, struct tern_str line,
     m->line = at->line;
     if (n < 3 || n > 4)
         return TERN_FAIL(err, TERN_ERR_FORMAT,
-                         "%s:%u: %u words; a line is: name tcp://host:port PUBLICKEY [layers=a-b]", at->name, at->line,
-                         n);
+                         "%s:%u: %u words; a line is: name tcp://host:port PUBLICKEY [layers=a-b]", at->name,
+                         at->line, n);
     st = parse_name(at, w[0], m, err);
     if (st == TERN_OK)
         st = parse_endpoint(at, w[1], m, err);
     if (st)
         return st;
     if (!tern_key_from_z85(w[2].ptr, w[2].len, m->key))
-        return TERN_FAIL(err, TERN_ERR_FORMAT,
-                         "%s:%u: the third word is not a public key of %d characters (tern keygen prints one)", at->name,
-                         at->line, TERN_Z85_CHARS);
+        return TERN_FAIL(
+            err, TERN_ERR_FORMAT,
+            "%s:%u: the third word is not a public key of %d characters (tern keygen prints one)", at->name,
+            at->line, TERN_Z85_CHARS);
     return n == 4 ? parse_layers(at, w[3], m, err) : TERN_OK;
 }
 
 /* What one member may not have in common with those before it. */
-static enum tern_status check_unique(const char *name, const struct cluster_spec *spec, const struct cluster_member *m,
-                                     struct tern_err *err)
+static enum tern_status check_unique(const char *name, const struct cluster_spec *spec,
+                                     const struct cluster_member *m, struct tern_err *err)
 {
     for (uint32_t i = 0; i < spec->n; i++) {
         const struct cluster_member *o = &spec->members[i];
 
         if (strcmp(o->name, m->name) == 0)
-            return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: the name '%s' is already in line %u", name, m->line, m->name,
-                             o->line);
+            return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: the name '%s' is already in line %u", name,
+                             m->line, m->name, o->line);
         if (strcmp(o->endpoint, m->endpoint) == 0)
-            return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: the address %s is already in line %u", name, m->line,
-                             m->endpoint, o->line);
+            return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: the address %s is already in line %u", name,
+                             m->line, m->endpoint, o->line);
         if (memcmp(o->key, m->key, TERN_KEY_BYTES) == 0)
-            return TERN_FAIL(err, TERN_ERR_FORMAT,
-                             "%s:%u: the key of '%s' is already that of '%s'; every worker needs a key of its own", name,
-                             m->line, m->name, o->name);
+            return TERN_FAIL(
+                err, TERN_ERR_FORMAT,
+                "%s:%u: the key of '%s' is already that of '%s'; every worker needs a key of its own", name,
+                m->line, m->name, o->name);
         if (o->has_layers != m->has_layers)
-            return TERN_FAIL(err, TERN_ERR_FORMAT,
-                             "%s:%u: line %u says its layers and line %u does not; either all lines do or none does",
-                             name, m->line, o->has_layers ? o->line : m->line, o->has_layers ? m->line : o->line);
+            return TERN_FAIL(
+                err, TERN_ERR_FORMAT,
+                "%s:%u: line %u says its layers and line %u does not; either all lines do or none does", name,
+                m->line, o->has_layers ? o->line : m->line, o->has_layers ? m->line : o->line);
     }
     return TERN_OK;
 }
@@ -211,7 +217,8 @@ static enum tern_status parse_text(const char *name, const char *text, size_t le
         at.line++;
         i += n + 1;
         if (memchr(line.ptr, '\0', line.len))
-            return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: a zero byte; this is not a text file", name, at.line);
+            return TERN_FAIL(err, TERN_ERR_FORMAT, "%s:%u: a zero byte; this is not a text file", name,
+                             at.line);
         if (line_is_empty(line))
             continue;
         st = parse_line(&at, line, &m, err);
@@ -220,12 +227,13 @@ static enum tern_status parse_text(const char *name, const char *text, size_t le
         if (st)
             return st;
         if (spec->n == TERN_MAX_WORKERS)
-            return TERN_FAIL(err, TERN_ERR_LIMIT, "%s:%u: more than %d workers", name, at.line, TERN_MAX_WORKERS);
+            return TERN_FAIL(err, TERN_ERR_LIMIT, "%s:%u: more than %d workers", name, at.line,
+                             TERN_MAX_WORKERS);
         spec->members[spec->n++] = m;
     }
     if (spec->n == 0)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s names no worker; a line is: name tcp://host:port PUBLICKEY [layers=a-b]",
-                         name);
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s names no worker; a line is: name tcp://host:port PUBLICKEY [layers=a-b]", name);
     return TERN_OK;
 }
 
@@ -254,7 +262,8 @@ enum tern_status cluster_spec_read(const char *path, struct cluster_spec *out, s
     enum tern_status st = TERN_OK;
 
     if (fd < 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the cluster file '%s': %s", path, strerror(errno));
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the cluster file '%s': %s", path,
+                             strerror(errno));
     if (fstat(fd, &sb) != 0 || !S_ISREG(sb.st_mode))
         st = TERN_FAIL(err, TERN_ERR_USAGE, "the cluster file '%s' is not a regular file", path);
     else if (!(text = malloc(MAX_FILE_BYTES + 1)))
@@ -262,20 +271,23 @@ enum tern_status cluster_spec_read(const char *path, struct cluster_spec *out, s
     while (st == TERN_OK && got > 0 && n <= MAX_FILE_BYTES) {
         got = read(fd, text + n, MAX_FILE_BYTES + 1 - n);
         if (got < 0)
-            st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the cluster file '%s': %s", path, strerror(errno));
+            st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the cluster file '%s': %s", path,
+                               strerror(errno));
         else
             n += (size_t)got;
     }
     close(fd);
     if (st == TERN_OK && n > MAX_FILE_BYTES)
-        st = TERN_FAIL(err, TERN_ERR_LIMIT, "the cluster file '%s' is larger than %u bytes", path, MAX_FILE_BYTES);
+        st = TERN_FAIL(err, TERN_ERR_LIMIT, "the cluster file '%s' is larger than %u bytes", path,
+                       MAX_FILE_BYTES);
     if (st == TERN_OK)
         st = cluster_spec_parse(path, text, n, out, err);
     free(text);
     return st;
 }
 
-/* The file's own ranges: they must begin at 0, follow each other without gap or overlap, and end at n_layers. */
+/* The file's own ranges: they must begin at 0, follow each other without gap or overlap, and end at
+ * n_layers. */
 static enum tern_status check_layers(const struct cluster_spec *spec, uint32_t n_layers, struct tern_err *err)
 {
     uint32_t next = 0;
@@ -285,14 +297,16 @@ static enum tern_status check_layers(const struct cluster_spec *spec, uint32_t n
 
         if (m->first != next || m->last <= m->first)
             return TERN_FAIL(err, TERN_ERR_USAGE,
-                             "worker '%s' (line %u of the cluster file) begins at layer %u, but layer %u is the next one; workers "
+                             "worker '%s' (line %u of the cluster file) begins at layer %u, but layer %u is "
+                             "the next one; workers "
                              "follow each other in the order of the layers",
                              m->name, m->line, m->first, next);
         next = m->last;
     }
     if (next != n_layers)
         return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "the cluster file's layers end at %u, but the model has layers 0 to %u; change layers= of the last "
+                         "the cluster file's layers end at %u, but the model has layers 0 to %u; change "
+                         "layers= of the last "
                          "workers or leave all layers= away",
                          next - 1, n_layers - 1);
     return TERN_OK;
@@ -303,11 +317,13 @@ enum tern_status cluster_spec_plan(struct cluster_spec *spec, uint32_t n_layers,
     uint32_t next = 0;
 
     if (spec->n == 0 || n_layers == 0)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "no workers, or a model without layers: there is nothing to share out");
-    if (spec->n > n_layers)
         return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "%u workers for a model of %u layers: each needs at least one layer, so use at most %u workers",
-                         spec->n, n_layers, n_layers);
+                         "no workers, or a model without layers: there is nothing to share out");
+    if (spec->n > n_layers)
+        return TERN_FAIL(
+            err, TERN_ERR_USAGE,
+            "%u workers for a model of %u layers: each needs at least one layer, so use at most %u workers",
+            spec->n, n_layers, n_layers);
     if (spec->members[0].has_layers)
         return check_layers(spec, n_layers, err);
     for (uint32_t i = 0; i < spec->n; i++) {

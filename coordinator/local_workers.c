@@ -2,8 +2,9 @@
 /*
  * Starting and ending the ternd processes of `--local N`.
  *
- * A child gets six descriptors and nothing else: /dev/null twice, our stderr, its key and its allow-list (memory files), the pipe that
- * takes its endpoint, and the lifeline: a pipe whose only write end is ours, so that its end of file is our death.
+ * A child gets six descriptors and nothing else: /dev/null twice, our stderr, its key and its allow-list
+ * (memory files), the pipe that takes its endpoint, and the lifeline: a pipe whose only write end is ours, so
+ * that its end of file is our death.
  */
 #include "coordinator/local_workers.h"
 
@@ -30,9 +31,9 @@
 #define MAX_ARGS     32
 
 struct child {
-    pid_t pid; /* 0: not running, or reaped */
+    pid_t pid;                                     /* 0: not running, or reaped */
     int key_fd, allow_fd, ready_read, ready_write; /* -1: closed */
-    char line[TERN_MAX_ENDPOINT_BYTES + 2]; /* what it has reported so far */
+    char line[TERN_MAX_ENDPOINT_BYTES + 2];        /* what it has reported so far */
     size_t line_len;
     bool ready;
 };
@@ -44,7 +45,7 @@ struct local_workers {
     struct child children[TERN_MAX_WORKERS];
 };
 
-/* -- finding the program -------------------------------------------------------------------------------------------- */
+/* -- finding the program -------------------------------------------------------------------------------- */
 
 static bool find_in_path(char *out, size_t cap)
 {
@@ -54,7 +55,8 @@ static bool find_in_path(char *out, size_t cap)
         const char *end = strchrnul(at, ':');
 
         /* An empty entry would be the current directory: not from there. */
-        if (end > at && (size_t)snprintf(out, cap, "%.*s/ternd", (int)(end - at), at) < cap && access(out, X_OK) == 0)
+        if (end > at && (size_t)snprintf(out, cap, "%.*s/ternd", (int)(end - at), at) < cap &&
+            access(out, X_OK) == 0)
             return true;
         at = *end ? end + 1 : end;
     }
@@ -78,10 +80,11 @@ static enum tern_status find_program(char *out, size_t cap, struct tern_err *err
     }
     if (find_in_path(out, cap))
         return TERN_OK;
-    return TERN_FAIL(err, TERN_ERR_USAGE, "ternd is neither beside this program nor in PATH; build or install it");
+    return TERN_FAIL(err, TERN_ERR_USAGE,
+                     "ternd is neither beside this program nor in PATH; build or install it");
 }
 
-/* -- keys and lists in memory files --------------------------------------------------------------------------------- */
+/* -- keys and lists in memory files --------------------------------------------------------------------- */
 
 /* Close-on-exec and readable by us alone. */
 static enum tern_status memory_file(const char *name, int *out, struct tern_err *err)
@@ -107,7 +110,8 @@ static enum tern_status write_all(int fd, const char *text, size_t len, struct t
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to a memory file: %s", strerror(errno));
+            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to a memory file: %s",
+                                 strerror(errno));
         text += n;
         len -= (size_t)n;
     }
@@ -165,16 +169,17 @@ static enum tern_status make_members(struct local_workers *w, const struct local
     return st;
 }
 
-/* -- a child -------------------------------------------------------------------------------------------------------- */
+/* -- a child -------------------------------------------------------------------------------------------- */
 
-/* argv of ternd; numbers live in `store`.  Made before the fork, because nothing may be formatted behind it. */
+/* argv of ternd; numbers live in `store`.  Made before the fork, because nothing may be formatted behind
+ * it. */
 struct child_args {
     char store[6][64];
     const char *argv[MAX_ARGS];
 };
 
-static void make_args(const struct local_workers *w, const struct local_workers_options *o, const struct child *c,
-                      const char *name, struct child_args *a)
+static void make_args(const struct local_workers *w, const struct local_workers_options *o,
+                      const struct child *c, const char *name, struct child_args *a)
 {
     int n = 0;
 
@@ -209,8 +214,7 @@ static void make_args(const struct local_workers *w, const struct local_workers_
         a->argv[n++] = "--i2s-layout";
         a->argv[n++] = o->i2s_layout;
     }
-    if (o->verbose)
-        a->argv[n++] = "--verbose";
+    a->argv[n++] = o->verbose ? "--verbose" : "--quiet";
     a->argv[n] = NULL;
     TERN_BUG_IF(n >= MAX_ARGS);
 }
@@ -230,8 +234,8 @@ static _Noreturn void child_fail(const char *what)
 }
 
 /* In the child: async-signal-safe calls only, for other threads may have held any lock at the fork. */
-static _Noreturn void child_main(const struct local_workers *w, const struct child *c, const struct child_args *a,
-                                 pid_t parent)
+static _Noreturn void child_main(const struct local_workers *w, const struct child *c,
+                                 const struct child_args *a, pid_t parent)
 {
     static const int to_default[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGQUIT };
     const int keep[] = { c->key_fd, c->allow_fd, c->ready_write, w->lifeline_read };
@@ -246,7 +250,8 @@ static _Noreturn void child_main(const struct local_workers *w, const struct chi
         child_fail("setpgid");
     if (dup2(w->null_fd, STDIN_FILENO) < 0 || dup2(w->null_fd, STDOUT_FILENO) < 0)
         child_fail("dup2");
-    /* Without this call (Linux before 5.11) descriptors that somebody opened without close-on-exec go along. */
+    /* Without this call (Linux before 5.11) descriptors that somebody opened without close-on-exec go
+     * along. */
     (void)close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC);
     for (size_t i = 0; i < sizeof keep / sizeof keep[0]; i++)
         if (fcntl(keep[i], F_SETFD, 0) != 0)
@@ -266,9 +271,9 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
-static enum tern_status start_child(struct local_workers *w, const struct local_workers_options *o, uint32_t i,
-                                    const struct cluster_spec *spec, const struct tern_key *coordinator,
-                                    struct tern_err *err)
+static enum tern_status start_child(struct local_workers *w, const struct local_workers_options *o,
+                                    uint32_t i, const struct cluster_spec *spec,
+                                    const struct tern_key *coordinator, struct tern_err *err)
 {
     struct child *c = &w->children[i];
     struct child_args args;
@@ -302,7 +307,7 @@ static enum tern_status start_child(struct local_workers *w, const struct local_
     return TERN_OK;
 }
 
-/* -- waiting for all to be bound ------------------------------------------------------------------------------------ */
+/* -- waiting for all to be bound ------------------------------------------------------------------------ */
 
 /* It closed its pipe without a line: say how it ended. */
 static enum tern_status fail_child(struct child *c, const char *name, struct tern_err *err)
@@ -321,7 +326,8 @@ static enum tern_status fail_child(struct child *c, const char *name, struct ter
     if (WIFSIGNALED(status))
         return TERN_FAIL(err, TERN_ERR_PEER, "local worker %s was killed by signal %d while it started", name,
                          WTERMSIG(status));
-    return TERN_FAIL(err, TERN_ERR_PEER, "local worker %s ended with exit status %d while it started; its own message is above",
+    return TERN_FAIL(err, TERN_ERR_PEER,
+                     "local worker %s ended with exit status %d while it started; its own message is above",
                      name, WEXITSTATUS(status));
 }
 
@@ -348,7 +354,8 @@ static enum tern_status read_line(struct child *c, struct cluster_member *m, str
     return TERN_OK;
 }
 
-static enum tern_status await_children(struct local_workers *w, struct cluster_spec *spec, struct tern_err *err)
+static enum tern_status await_children(struct local_workers *w, struct cluster_spec *spec,
+                                       struct tern_err *err)
 {
     uint64_t end = tern_now_ms() + START_MS;
 
@@ -366,10 +373,11 @@ static enum tern_status await_children(struct local_workers *w, struct cluster_s
         if (n == 0)
             return TERN_OK;
         if (now >= end)
-            return TERN_FAIL(err, TERN_ERR_PEER, "local worker %s was not ready within %d s", spec->members[who[0]].name,
-                             START_MS / 1000);
+            return TERN_FAIL(err, TERN_ERR_PEER, "local worker %s was not ready within %d s",
+                             spec->members[who[0]].name, START_MS / 1000);
         if (poll(fds, n, (int)(end - now)) < 0 && errno != EINTR)
-            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for the local workers: %s", strerror(errno));
+            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for the local workers: %s",
+                                 strerror(errno));
         for (uint32_t k = 0; k < n; k++) {
             if (fds[k].revents) {
                 enum tern_status st = read_line(&w->children[who[k]], &spec->members[who[k]], err);
@@ -381,7 +389,7 @@ static enum tern_status await_children(struct local_workers *w, struct cluster_s
     }
 }
 
-/* -- the whole ------------------------------------------------------------------------------------------------------ */
+/* -- the whole ------------------------------------------------------------------------------------------ */
 
 static enum tern_status start_all(struct local_workers *w, const struct local_workers_options *o,
                                   struct cluster_spec *spec, const struct tern_key *key, struct tern_err *err)

@@ -2,8 +2,9 @@
 /*
  * `--local N`: N ternd child processes on loopback with throw-away keys that never touch a disk.
  *
- * Keys and allow-lists are handed over in memory files; each child binds a free port and reports it through a pipe.  A child dies with
- * its coordinator, however that dies: by PR_SET_PDEATHSIG and, should that not reach it, by the end of file on a pipe it watches.
+ * Keys and allow-lists are handed over in memory files; each child binds a free port and reports it through a
+ * pipe.  A child dies with its coordinator, however that dies: by PR_SET_PDEATHSIG and, should that not reach
+ * it, by the end of file on a pipe it watches.
  */
 #ifndef TERN_COORDINATOR_LOCAL_WORKERS_H
 #define TERN_COORDINATOR_LOCAL_WORKERS_H
@@ -28,7 +29,8 @@ struct local_workers_options {
     bool verbose;            /* let the workers' logs through; else only warnings and errors */
 };
 
-/* Call from the thread that lives longest (main): the death signal is tied to the thread that forked. *spec and *key are what pipe_remote_open wants. */
+/* Call from the thread that lives longest (main): the death signal is tied to the thread that forked.
+ * *spec and *key are what pipe_remote_open wants. */
 enum tern_status local_workers_start(const struct local_workers_options *o, struct local_workers **out,
                                      struct cluster_spec *spec, struct tern_key *key,
                                      struct tern_err *err) TERN_MUST_CHECK;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pipeline as the coordinator's scheduler sees it: steps go in, results come out, in order, and it may die.
+ * The pipeline as the coordinator's scheduler sees it: steps go in, results come out, in order, and it may
+ * die.
  *
- * Two kinds behind one struct: in-process (a tern_stage with all layers, engine threads of this process) and remote (a link thread
- * that owns all sockets, heartbeats and the cluster's state).  Both take the same struct tern_step through the same bounded
- * queues; the scheduler cannot tell them apart.
+ * Two kinds behind one struct: in-process (a tern_stage with all layers, engine threads of this process) and
+ * remote (a link thread that owns all sockets, heartbeats and the cluster's state).  Both take the same
+ * struct tern_step through the same bounded queues; the scheduler cannot tell them apart.
  *
  * Thread: all calls from the one thread that schedules.
  */
@@ -45,9 +46,10 @@ struct pipe {
     void (*give)(struct pipe *p, struct tern_step *s);
     /* Sends s (given away, also when it fails); its number is set here. */
     enum tern_status (*send)(struct pipe *p, struct tern_step *s, struct tern_err *err);
-    /* The next result, waiting up to timeout_ms (-1 for ever): the step as it was sent, with the wanted rows as its payload, failed
-     * and times filled (one per stage), bytes_in what came over the last hop.  TERN_AGAIN on time-out; TERN_ERR_PEER and others once
-     * the pipe is broken: final, and the sentence names the worker. */
+    /* The next result, waiting up to timeout_ms (-1 for ever): the step as it was sent, with the wanted
+     * rows as its payload, failed and times filled (one per stage), bytes_in what came over the last hop.
+     * TERN_AGAIN on time-out; TERN_ERR_PEER and others once the pipe is broken: final, and the sentence
+     * names the worker. */
     enum tern_status (*recv)(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err);
     void (*close)(struct pipe *p); /* frees p too; releases the workers */
     void *impl;
@@ -68,10 +70,13 @@ struct pipe_options {
 };
 
 /* All layers in this process. */
-enum tern_status pipe_local_open(const struct pipe_options *o, struct pipe **out, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status pipe_local_open(const struct pipe_options *o, struct pipe **out,
+                                 struct tern_err *err) TERN_MUST_CHECK;
 
-/* Layers on the members of a cluster, in its order.  Returns when every worker is ready; names the one that is not. */
+/* Layers on the members of a cluster, in its order.  Returns when every worker is ready; names the one
+ * that is not. */
 enum tern_status pipe_remote_open(const struct pipe_options *o, const struct cluster_spec *cluster,
-                                  const struct tern_key *key, struct pipe **out, struct tern_err *err) TERN_MUST_CHECK;
+                                  const struct tern_key *key, struct pipe **out,
+                                  struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The whole model in this process: one stage with its compute thread, fed from our own queues.  No socket and no serialisation, but the
- * same steps, the same checks and the same rounding as on the way through workers.
+ * The whole model in this process: one stage with its compute thread, fed from our own queues.  No socket and
+ * no serialisation, but the same steps, the same checks and the same rounding as on the way through workers.
  */
 #include "coordinator/pipe.h"
 #include "coordinator/pipe_steps.h"
@@ -13,7 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* One computing, one waiting: the stage never idles while the scheduler prepares the next chunk of a prompt. */
+/* One computing, one waiting: the stage never idles while the scheduler prepares the next chunk of a
+ * prompt. */
 #define LOCAL_IN_FLIGHT 2u
 
 struct local {
@@ -22,7 +23,7 @@ struct local {
     struct tern_model *model;
     struct tern_stage *stage;
     uint64_t next_step;
-    struct tern_err broken; /* status not TERN_OK: final */
+    struct tern_err broken;       /* status not TERN_OK: final */
     void *users[LOCAL_IN_FLIGHT]; /* the scheduler's step->user while the stage has the step, by number */
 };
 
@@ -60,7 +61,8 @@ static enum tern_status local_send(struct pipe *p, struct tern_step *s, struct t
     return TERN_OK;
 }
 
-static enum tern_status local_recv(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err)
+static enum tern_status local_recv(struct pipe *p, int timeout_ms, struct tern_step **out,
+                                   struct tern_err *err)
 {
     struct local *l = p->impl;
     struct tern_step *s;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Layers on other machines (or in child processes), as the scheduler sees them: a queue to the link thread and one back.
+ * Layers on other machines (or in child processes), as the scheduler sees them: a queue to the link thread
+ * and one back.
  *
- * Opening takes three trips to the link thread: all workers are ours; here is the identity of the model, assign; all are ready.  The
- * identity is computed between the first two, so that a worker that cannot be had is named before a large file is read.
+ * Opening takes three trips to the link thread: all workers are ours; here is the identity of the model,
+ * assign; all are ready.  The identity is computed between the first two, so that a worker that cannot be had
+ * is named before a large file is read.
  */
 #include "coordinator/cluster.h"
 #include "coordinator/pipe.h"
@@ -54,7 +56,8 @@ static enum tern_status remote_send(struct pipe *p, struct tern_step *s, struct 
     return TERN_OK;
 }
 
-static enum tern_status remote_recv(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err)
+static enum tern_status remote_recv(struct pipe *p, int timeout_ms, struct tern_step **out,
+                                    struct tern_err *err)
 {
     struct remote *r = p->impl;
     void *item = r->broken ? &r->cluster->tag.broken : tern_queue_pop(r->cluster->events, timeout_ms);
@@ -151,7 +154,8 @@ static void fill_pipe(struct remote *r, const struct pipe_options *o)
     p->impl = r;
     p->row_bytes = (uint32_t)tern_boundary_row_bytes(o->boundary, o->arch->n_embd);
     /* One step in every stage and one on its way home or out keeps all stages busy. */
-    p->max_in_flight = p->n_stages + 1 < TERN_MAX_STEPS_IN_FLIGHT ? p->n_stages + 1 : TERN_MAX_STEPS_IN_FLIGHT;
+    p->max_in_flight =
+        p->n_stages + 1 < TERN_MAX_STEPS_IN_FLIGHT ? p->n_stages + 1 : TERN_MAX_STEPS_IN_FLIGHT;
 }
 
 enum tern_status pipe_remote_open(const struct pipe_options *o, const struct cluster_spec *cluster,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Progress of something long, on stderr: one line that is redrawn on a terminal, plain lines now and then elsewhere.
+ * Progress of something long, on stderr: one line that is redrawn on a terminal, plain lines now and then
+ * elsewhere.
  *
  * What ends within half a second says nothing at all.  Thread: any one.
  */

@@ -1,1 +1,6 @@
 tern_unit(test_sample tern_coordinator m)
+tern_unit(test_cluster_spec tern_pipe)
+tern_unit(test_pipe tern_pipe tern_alloc_guard)
+add_dependencies(test_pipe ternd)
+set_tests_properties(unit.test_pipe PROPERTIES RUN_SERIAL ON)
+tern_unit(test_sched tern_coordinator tern_alloc_guard)
