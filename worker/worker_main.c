@@ -9,6 +9,7 @@
 
 #include "engine/base/log.h"
 #include "kernels/kernels.h"
+#include "proto/allow.h"
 
 #include <errno.h>
 #include <signal.h>
