@@ -1,0 +1,2 @@
+tern_unit(test_gguf tern_engine)
+tern_unit(test_mapping tern_engine)
