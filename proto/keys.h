@@ -18,6 +18,7 @@
 #include "engine/base/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct tern_key {
@@ -34,9 +35,15 @@ enum tern_status tern_key_load(const char *path, struct tern_key *out, struct te
 enum tern_status tern_key_save(const char *path, const struct tern_key *key, struct tern_err *err) TERN_MUST_CHECK;
 /* The same to a descriptor the caller made and owns (an unlinked or memory file). */
 enum tern_status tern_key_write(int fd, const struct tern_key *key, struct tern_err *err) TERN_MUST_CHECK;
+/* A second owner of the same key. */
+enum tern_status tern_key_copy(const struct tern_key *key, struct tern_key *out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_key_wipe(struct tern_key *key);
 
-/* 32 bytes <-> 40 characters of Z85 and a terminator. */
+/* Parses the text of a key file (tests, fuzzing). `name` is what sentences call it. */
+enum tern_status tern_key_parse(const char *name, const char *text, size_t len, struct tern_key *out,
+                                struct tern_err *err) TERN_MUST_CHECK;
+
+/* 32 bytes <-> 40 characters of Z85 and a terminator; `out` is untouched when the text is not a key. */
 void tern_key_to_z85(const uint8_t key[static TERN_KEY_BYTES], char out[static TERN_Z85_CHARS + 1]);
 bool tern_key_from_z85(const char *text, size_t len, uint8_t out[static TERN_KEY_BYTES]);
 

@@ -6,7 +6,8 @@
  * key.  Limits that act before authentication: MAXMSGSIZE (payload limit plus header), a handshake interval of 2 s,
  * RCVHWM 8 a peer, and a raised descriptor limit (tern_link_context_new).
  *
- * A link belongs to one thread.  Nothing blocks: sends answer TERN_AGAIN when the peer's queue is full.
+ * A link belongs to one thread.  Nothing blocks: sends answer TERN_AGAIN when the peer's queue is full (try the whole message again
+ * later).  One server a context.
  */
 #ifndef TERN_PROTO_LINK_H
 #define TERN_PROTO_LINK_H
@@ -46,6 +47,7 @@ struct tern_server_stats {
     uint64_t refused_key;      /* keys not on the list */
     uint64_t refused_protocol; /* plaintext peers, garbage, time-outs of the handshake */
     uint64_t refused_frames;   /* messages of more than two frames, or too large */
+    uint64_t closed;           /* accepted connections that ended; libzmq also ends one whose frame is far too large */
 };
 
 /* Binds tcp://ADDR:PORT ("*" or 0 as PORT takes a free one).  `allow` is borrowed and consulted at each handshake; the caller refreshes it. */
@@ -58,9 +60,9 @@ const char *tern_server_endpoint(const struct tern_server *s);
 /* Fills items[0..3) for zmq_poll; after a poll, and also when nothing was readable, call tern_server_pump. */
 #define TERN_SERVER_POLL_ITEMS 3
 void tern_server_poll_items(struct tern_server *s, zmq_pollitem_t items[static TERN_SERVER_POLL_ITEMS]);
-/* Answers pending ZAP requests and reads monitor events. */
+/* Answers pending ZAP requests, reads monitor events, logs (seldom) that peers were refused. */
 void tern_server_pump(struct tern_server *s);
-/* TERN_AGAIN when nothing is waiting. */
+/* TERN_AGAIN when nothing is waiting.  `m` is initialised; what it held is closed first.  Messages of the wrong form are counted and skipped. */
 enum tern_status tern_server_recv(struct tern_server *s, struct tern_link_message *m,
                                   struct tern_err *err) TERN_MUST_CHECK;
 /* payload may be NULL.  TERN_ERR_PEER when the route is gone. */
@@ -70,23 +72,26 @@ enum tern_status tern_server_send(struct tern_server *s, const uint8_t *route, s
 const struct tern_server_stats *tern_server_stats(const struct tern_server *s);
 
 enum tern_client_state {
-    TERN_CLIENT_CONNECTING, /* no handshake yet; libzmq tries again by itself until the first success */
+    TERN_CLIENT_CONNECTING, /* no handshake yet; tern_client_pump tries again until the first success */
     TERN_CLIENT_UP,
     TERN_CLIENT_REFUSED,    /* the peer does not know our key, has another key than we were told, or is no Tern */
     TERN_CLIENT_LOST        /* was up, and the connection is gone; never comes back */
 };
 
-/* Connects (in the background) to endpoint, which must prove server_key. */
+/* Connects (in the background) to endpoint, which must prove server_key.  The key is copied. */
 enum tern_status tern_client_open(struct tern_link_context *ctx, const char *endpoint, const struct tern_key *key,
                                   const uint8_t server_key[static TERN_KEY_BYTES], struct tern_client **out,
                                   struct tern_err *err) TERN_MUST_CHECK;
 void tern_client_close(struct tern_client **c);
 /* items[0] is the link itself: whoever waits for room to send adds ZMQ_POLLOUT to its events. */
 #define TERN_CLIENT_POLL_ITEMS 2
+/* Fill them anew before every poll: each attempt to connect has new sockets. */
 void tern_client_poll_items(struct tern_client *c, zmq_pollitem_t items[static TERN_CLIENT_POLL_ITEMS]);
-/* Reads monitor events and returns the state; after REFUSED and LOST `why` (of tern_client_why) has a sentence. */
+/* Reads monitor events and returns the state; call it at least every 100 ms.  What came before a connection was LOST can still be received. */
 enum tern_client_state tern_client_pump(struct tern_client *c);
+/* A sentence on why it is REFUSED or LOST, or on how the last attempt to connect ended; empty when there is nothing to say. */
 const char *tern_client_why(const struct tern_client *c);
+/* TERN_AGAIN when nothing is waiting, TERN_ERR_FORMAT for a message of the wrong form (it has been taken off). */
 enum tern_status tern_client_recv(struct tern_client *c, struct tern_link_message *m,
                                   struct tern_err *err) TERN_MUST_CHECK;
 enum tern_status tern_client_send(struct tern_client *c, const void *header, size_t header_len, const void *payload,

@@ -1,0 +1,1 @@
+tern_unit(test_link tern_proto)
