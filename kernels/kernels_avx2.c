@@ -48,6 +48,14 @@ static float quantize(const float *x, size_t k, size_t k_pad, int8_t *q, int32_t
  * the sixteen registers. */
 #define GEMM_ROWS 4
 
+/* Keeps a sum in its register: without it gcc 12 regroups the additions of a whole group, runs out of registers and four rows
+ * take longer than four times one row. */
+#ifdef TERN_SIMDE
+#define PIN(v) (void)(v)
+#else
+#define PIN(v) __asm__("" : "+x"(v))
+#endif
+
 INLINE __m256i broadcast4(const int8_t *q)
 {
     int32_t four;
@@ -74,6 +82,8 @@ INLINE void groups(const uint8_t *tile, size_t n_groups, const int8_t *q, size_t
             __m256i x = broadcast4(q + r * stride + 4 * (shift));                                            \
             a[2 * r] = _mm256_add_epi16(a[2 * r], _mm256_maddubs_epi16(c0, x));                              \
             a[2 * r + 1] = _mm256_add_epi16(a[2 * r + 1], _mm256_maddubs_epi16(c1, x));                      \
+            PIN(a[2 * r]);                                                                                   \
+            PIN(a[2 * r + 1]);                                                                               \
         }                                                                                                    \
     } while (0)
         STEP(0);
