@@ -1,0 +1,1 @@
+tern_unit(test_stage tern_stage tern_alloc_guard)
