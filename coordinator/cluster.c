@@ -27,7 +27,7 @@ enum tern_status cluster_new(const struct pipe_options *o, const struct cluster_
 
     if (!c)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a cluster");
-    c->o = o;
+    c->o = *o;
     c->key = key;
     c->spec = *spec;
     tern_arch_hash(o->arch, c->arch_hash);
@@ -88,7 +88,7 @@ static void send_bye(struct cluster *c, struct cluster_peer *p)
     Tern__Bye bye = TERN__BYE__INIT;
     size_t len;
 
-    if (!p->client || p->state < PEER_HELLO)
+    if (!p->client || p->state < PEER_HELLO || p->state == PEER_GONE)
         return;
     cluster_header(c, &h, TERN__HEADER__BODY_BYE);
     bye.reason = TERN_BYE_DONE;
@@ -103,7 +103,7 @@ static void release_workers(struct cluster *c)
 {
     for (uint32_t i = 0; i < c->spec.n; i++) {
         send_bye(c, &c->peers[i]);
-        c->peers[i].state = PEER_CONNECTING;
+        c->peers[i].state = PEER_GONE;
     }
 }
 
@@ -194,6 +194,8 @@ static void take_message(struct cluster *c, struct cluster_peer *p, struct tern_
         return;
     }
     p->heard_ms = now;
+    if (p->state == PEER_GONE)
+        return;
     if (!epoch_is_ours(c, p, h, now))
         return;
     if (h->body_case == TERN__HEADER__BODY_RESULT && p->state == PEER_READY) {
@@ -246,7 +248,7 @@ static void take_commands(struct cluster *c)
         } else if (item == &c->tag.assign) {
             c->assigned = true;
             c->layout++;
-            progress_begin(&c->bar, "workers are loading", c->o->quiet);
+            progress_begin(&c->bar, "workers are loading", c->o.quiet);
         } else if (!c->broken) { /* the steps of a broken cluster are its owner's again when it is freed */
             TERN_BUG_IF(c->n_flight == TERN_MAX_STEPS_IN_FLIGHT);
             c->flight[(c->flight_head + c->n_flight++) % TERN_MAX_STEPS_IN_FLIGHT] = item;
@@ -310,7 +312,7 @@ static enum tern_status open_links(struct cluster *c, struct tern_err *err)
     uint64_t now = tern_now_ms();
     enum tern_status st = tern_link_context_new(&c->ctx, err);
 
-    c->join_until_ms = now + c->o->join_timeout_ms;
+    c->join_until_ms = now + c->o.join_timeout_ms;
     c->next_ping_ms = now + CLUSTER_PING_MS;
     for (uint32_t i = 0; i < c->spec.n && st == TERN_OK; i++)
         st = cluster_connect(c, &c->peers[i], err);

@@ -42,6 +42,7 @@ enum peer_state {
     PEER_WELCOMED,   /* ours */
     PEER_LOADING,    /* assigned */
     PEER_READY,
+    PEER_GONE, /* released, by us or by itself: what it still says and whether its link lives is nothing to us */
     PEER_N_STATES
 };
 
@@ -64,7 +65,7 @@ struct cluster_peer {
 };
 
 struct cluster {
-    const struct pipe_options *o;
+    struct pipe_options o;
     const struct tern_key *key;        /* borrowed */
     struct cluster_spec spec;          /* planned */
     const struct tern_identity *model; /* set before the tag `assign` */
@@ -94,7 +95,6 @@ struct cluster {
 
     uint64_t join_until_ms, next_ping_ms, ping_seq;
     uint64_t hold_until_ms;            /* not 0: a neighbour's word is held back */
-    uint32_t hold_peer;
     struct tern_err hold_error;
     bool joined, assigned, ready, receiving, broken, stop;
     struct tern_err error;

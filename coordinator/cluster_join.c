@@ -38,6 +38,8 @@ static void on_refused(struct cluster *c, struct cluster_peer *p)
 
 void cluster_on_link(struct cluster *c, struct cluster_peer *p, enum tern_client_state state, uint64_t now)
 {
+    if (p->state == PEER_GONE)
+        return;
     switch (state) {
     case TERN_CLIENT_CONNECTING: break;
     case TERN_CLIENT_UP:
@@ -97,7 +99,7 @@ void cluster_on_welcome(struct cluster *c, struct cluster_peer *p, const Tern__H
                       "%s has the file of another model: its hyper-parameters are not those of '%s'; start "
                       "its ternd with "
                       "--model on a copy of that file",
-                      peer_describe(p).z, c->o->gguf->name);
+                      peer_describe(p).z, c->o.gguf->name);
     } else if (w->first_layer > m->first || w->last_layer < m->last) {
         cluster_break(
             c, TERN_ERR_USAGE,
@@ -141,11 +143,11 @@ static void send_assign(struct cluster *c, struct cluster_peer *p)
     a.first_layer = p->member->first;
     a.last_layer = p->member->last;
     a.arch_hash = bytes_of(c->arch_hash, TERN_HASH_BYTES);
-    a.boundary = (uint32_t)c->o->boundary;
-    a.n_pages = c->o->n_pages;
-    a.n_slots = c->o->n_slots;
-    a.max_positions = c->o->max_positions;
-    a.max_rows = c->o->max_rows;
+    a.boundary = (uint32_t)c->o.boundary;
+    a.n_pages = c->o.n_pages;
+    a.n_slots = c->o.n_slots;
+    a.max_positions = c->o.max_positions;
+    a.max_rows = c->o.max_rows;
     a.n_tensors = n;
     a.upstream_key = bytes_of(upstream, TERN_KEY_BYTES);
     if (next) {
@@ -153,7 +155,7 @@ static void send_assign(struct cluster *c, struct cluster_peer *p)
         a.next_key = bytes_of(next->key, TERN_KEY_BYTES);
     }
     a.stage = p->index;
-    a.dead_after_ms = c->o->dead_after_ms;
+    a.dead_after_ms = c->o.dead_after_ms;
     cluster_header(c, &h, TERN__HEADER__BODY_ASSIGN);
     h.assign = &a;
     if (cluster_post(c, p, &h) == TERN_OK) {
@@ -258,7 +260,7 @@ void cluster_on_ready(struct cluster *c, struct cluster_peer *p, const Tern__Hea
 
 static void on_join_timeout(struct cluster *c, const struct cluster_peer *p)
 {
-    double seconds = c->o->join_timeout_ms / 1000.0;
+    double seconds = c->o.join_timeout_ms / 1000.0;
 
     const char *why = p->client ? tern_client_why(p->client) : "";
 

@@ -201,7 +201,7 @@ static void check_silence(struct cluster *c, struct cluster_peer *p, uint64_t no
 {
     uint64_t silent = now > p->heard_ms ? now - p->heard_ms : 0;
 
-    if (silent >= c->o->dead_after_ms) {
+    if (silent >= c->o.dead_after_ms) {
         cluster_break(c, TERN_ERR_PEER,
                       "%s has been silent for %.1f s and counts as dead; is its machine still up?",
                       peer_describe(p).z, (double)silent / 1000.0);
@@ -229,7 +229,7 @@ void cluster_run_tick(struct cluster *c, uint64_t now)
     for (uint32_t i = 0; i < c->spec.n && !c->broken; i++) {
         struct cluster_peer *p = &c->peers[i];
 
-        if (p->state < PEER_WELCOMED)
+        if (p->state < PEER_WELCOMED || p->state == PEER_GONE)
             continue;
         if (ping)
             send_ping(c, p);
@@ -242,16 +242,13 @@ void cluster_run_tick(struct cluster *c, uint64_t now)
 
 void cluster_on_lost(struct cluster *c, struct cluster_peer *p)
 {
-    /* The worker whose word is held back may well fall silent next; what counts is the one it complained
-     * about. */
-    if (c->hold_until_ms && c->hold_peer == p->index)
-        return;
     cluster_break(c, TERN_ERR_PEER, "%s died: connection lost", peer_describe(p).z);
 }
 
 void cluster_on_bye(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)
 {
     (void)now;
+    p->state = PEER_GONE;
     cluster_break(c, TERN_ERR_PEER, "%s is leaving%s", peer_describe(p).z,
                   h->bye->reason == TERN_BYE_DRAINING ? ": its ternd was told to end (draining)" : "");
 }
@@ -262,6 +259,8 @@ void cluster_on_fault(struct cluster *c, struct cluster_peer *p, const Tern__Hea
 
     if (h->fault->status >= TERN_ERR_USAGE && h->fault->status <= TERN_ERR_NUMERIC)
         st = (enum tern_status)h->fault->status;
+    /* It has let go of us. */
+    p->state = PEER_GONE;
     if (st != TERN_ERR_PEER) {
         cluster_break(c, st, "%s: %s", peer_describe(p).z, h->fault->text);
         return;
@@ -269,6 +268,5 @@ void cluster_on_fault(struct cluster *c, struct cluster_peer *p, const Tern__Hea
     if (c->hold_until_ms)
         return;
     c->hold_until_ms = now + CLUSTER_HOLD_MS;
-    c->hold_peer = p->index;
     (void)TERN_FAIL(&c->hold_error, st, "%s: %s", peer_describe(p).z, h->fault->text);
 }

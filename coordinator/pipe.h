@@ -55,7 +55,7 @@ struct pipe {
     void *impl;
 };
 
-/* What any pipeline is made of.  Everything is borrowed and must outlive the pipe. */
+/* What any pipeline is made of.  What it points to is borrowed and must outlive the pipe, as must the key. */
 struct pipe_options {
     const struct tern_gguf *gguf;
     const struct tern_arch *arch;
