@@ -22,11 +22,16 @@ struct flight {
     struct flight_run runs[TERN_MAX_STEP_RUNS];
 };
 
+struct slot {
+    struct seq *q;  /* NULL: forgotten by its owner */
+    uint32_t gen;   /* last generation used */
+    bool open;      /* on the workers; to be freed there when q has ended or is forgotten */
+};
+
 struct sched {
     struct sched_options o;
     struct tern_kv_table *kv;       /* mirrors the workers' tables */
-    uint32_t *slot_gen;             /* [n_slots] last generation used */
-    struct seq **live;              /* [n_slots] by slot; NULL: free */
+    struct slot *slots;             /* [n_slots] */
     uint32_t n_live;                /* LIVE ones */
     uint32_t reserved;              /* pages the LIVE ones may take */
     uint32_t cursor;                /* slot after the last one served with a decode row */
@@ -84,9 +89,8 @@ enum tern_status sched_new(const struct sched_options *o, struct sched **out, st
     s->max_flights = o->pipe->max_in_flight < TERN_MAX_STEPS_IN_FLIGHT ? o->pipe->max_in_flight
                                                                        : TERN_MAX_STEPS_IN_FLIGHT;
     s->stats.n_stages = o->pipe->n_stages;
-    s->slot_gen = calloc(o->n_slots, sizeof *s->slot_gen);
-    s->live = calloc(o->n_slots, sizeof *s->live);
-    if (!s->slot_gen || !s->live)
+    s->slots = calloc(o->n_slots, sizeof *s->slots);
+    if (!s->slots)
         st = TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %u sequences", (unsigned)o->n_slots);
     else if (!(st = tern_kv_table_new(o->n_slots, o->n_pages, o->max_positions, &s->kv, err)))
         st = blocks_new(s, err);
@@ -105,8 +109,7 @@ void sched_free(struct sched **sp)
     if (!s)
         return;
     tern_kv_table_free(&s->kv);
-    free(s->slot_gen);
-    free(s->live);
+    free(s->slots);
     tern_block_free((void **)&s->x, s->x_bytes);
     tern_block_free((void **)&s->home, s->home_bytes);
     tern_block_free((void **)&s->logits, s->logits_bytes);
@@ -138,15 +141,47 @@ enum tern_status sched_add(struct sched *s, struct seq *q, struct tern_err *err)
     return TERN_OK;
 }
 
+static void queue_pop(struct sched *s)
+{
+    struct seq *q = s->queue;
+
+    s->queue = q->next;
+    if (!s->queue)
+        s->queue_end = &s->queue;
+    q->next = NULL;
+}
+
 /* Sequences that ended while waiting leave the queue. */
 static struct seq *queue_head(struct sched *s)
 {
-    while (s->queue && s->queue->state == SEQ_ENDED) {
-        s->queue = s->queue->next;
-        if (!s->queue)
-            s->queue_end = &s->queue;
-    }
+    while (s->queue && s->queue->state == SEQ_ENDED)
+        queue_pop(s);
     return s->queue;
+}
+
+void sched_forget(struct sched *s, struct seq *q)
+{
+    for (struct seq **at = &s->queue; *at;) {
+        if (*at == q)
+            *at = q->next;
+        else
+            at = &(*at)->next;
+    }
+    for (s->queue_end = &s->queue; *s->queue_end;)
+        s->queue_end = &(*s->queue_end)->next;
+    for (uint32_t i = 0; i < s->o.n_slots; i++)
+        if (s->slots[i].q == q)
+            s->slots[i].q = NULL;
+    for (uint32_t i = 0; i < TERN_MAX_STEPS_IN_FLIGHT; i++)
+        for (uint32_t r = 0; r < s->flights[i].n_runs; r++)
+            if (s->flights[i].runs[r].q == q)
+                s->flights[i].runs[r].q = NULL;
+    q->state = SEQ_ENDED;
+}
+
+static bool is_live(const struct slot *slot)
+{
+    return slot->q && slot->q->state == SEQ_LIVE;
 }
 
 /* LIVE sequences and the pages they may take: those that ended no longer count, for they are freed before others open. */
@@ -155,9 +190,9 @@ static void recount(struct sched *s)
     s->n_live = 0;
     s->reserved = 0;
     for (uint32_t i = 0; i < s->o.n_slots; i++)
-        if (s->live[i] && s->live[i]->state == SEQ_LIVE) {
+        if (is_live(&s->slots[i])) {
             s->n_live++;
-            s->reserved += pages_of(s->live[i]->max_len);
+            s->reserved += pages_of(s->slots[i].q->max_len);
         }
 }
 
@@ -179,7 +214,7 @@ static bool any_work(struct sched *s)
     if (q && fits(s, q))
         return true;
     for (uint32_t i = 0; i < s->o.n_slots; i++)
-        if (has_rows(s->live[i]))
+        if (has_rows(s->slots[i].q))
             return true;
     return false;
 }
@@ -196,28 +231,27 @@ static enum tern_status admit(struct sched *s, struct tern_step *step, struct te
     struct seq *q;
 
     for (uint32_t i = 0; i < s->o.n_slots && step->n_ops < TERN_MAX_STEP_OPS / 2; i++)
-        if (s->live[i] && s->live[i]->state == SEQ_ENDED) {
-            if ((st = tern_kv_free(s->kv, i, s->slot_gen[i], err)))
+        if (s->slots[i].open && !is_live(&s->slots[i])) {
+            if ((st = tern_kv_free(s->kv, i, s->slots[i].gen, err)))
                 return st;
-            add_op(step, TERN_OP_FREE, i, s->slot_gen[i]);
-            s->live[i] = NULL;
+            add_op(step, TERN_OP_FREE, i, s->slots[i].gen);
+            s->slots[i].open = false;
+            s->slots[i].q = NULL;
         }
     for (uint32_t i = 0; i < s->o.n_slots && step->n_ops < TERN_MAX_STEP_OPS; i++) {
-        if (s->live[i])
+        if (s->slots[i].open)
             continue;
         if (!(q = queue_head(s)) || !fits(s, q))
             break;
-        if ((st = tern_kv_open(s->kv, i, s->slot_gen[i] + 1, err)))
+        if ((st = tern_kv_open(s->kv, i, s->slots[i].gen + 1, err)))
             return st;
-        s->queue = q->next;
-        if (!s->queue)
-            s->queue_end = &s->queue;
-        q->next = NULL;
+        queue_pop(s);
         q->state = SEQ_LIVE;
         q->slot = i;
-        q->gen = ++s->slot_gen[i];
+        q->gen = ++s->slots[i].gen;
         q->t_start_ns = tern_now_ns();
-        s->live[i] = q;
+        s->slots[i].q = q;
+        s->slots[i].open = true;
         add_op(step, TERN_OP_OPEN, i, q->gen);
         recount(s);
     }
@@ -280,9 +314,9 @@ static enum tern_status fill_decode(struct sched *s, struct tern_step *step, str
     for (uint32_t k = 0, start = s->cursor; k < s->o.n_slots && share && has_room(s, step); k++) {
         uint32_t i = (start + k) % s->o.n_slots;
 
-        if (!is_decoding(s->live[i]))
+        if (!is_decoding(s->slots[i].q))
             continue;
-        if ((st = add_run(s, step, f, s->live[i], 1, err)))
+        if ((st = add_run(s, step, f, s->slots[i].q, 1, err)))
             return st;
         s->cursor = (i + 1) % s->o.n_slots;
         share--;
@@ -301,7 +335,7 @@ static enum tern_status fill_prompts(struct sched *s, struct tern_step *step, st
         uint32_t n, room = s->o.pipe->max_rows - step->n_rows;
 
         for (uint32_t i = 0; i < s->o.n_slots; i++) {
-            struct seq *q = s->live[i];
+            struct seq *q = s->slots[i].q;
             bool taken = false;
 
             if (!has_rows(q) || is_decoding(q) || (oldest && oldest->t_start_ns <= q->t_start_ns))
@@ -447,11 +481,11 @@ static enum tern_status take_home(struct sched *s, const struct flight *f, const
     for (uint32_t r = 0; r < f->n_runs; r++) {
         const struct flight_run *run = &f->runs[r];
 
-        for (uint32_t i = 0; i < step->n_failed; i++)
+        for (uint32_t i = 0; i < step->n_failed && run->q; i++)
             if (step->failed[i].slot == run->slot && step->failed[i].gen == run->gen)
                 fail_run(run, &step->failed[i]);
         for (uint32_t i = 0; i < run->n_want; i++, row += step->row_bytes) {
-            if (run->q->state != SEQ_LIVE)
+            if (!run->q || run->q->state != SEQ_LIVE)
                 continue;
             if (!tern_boundary_decode(s->o.boundary, m->kern, row, n_embd, s->home + (size_t)s->n_home * n_embd)) {
                 struct tern_err e;

@@ -53,6 +53,9 @@ void sched_free(struct sched **s);
 /* Queues a sequence.  TERN_ERR_LIMIT when it could never fit. */
 enum tern_status sched_add(struct sched *s, struct seq *q, struct tern_err *err) TERN_MUST_CHECK;
 
+/* Ends q and drops every pointer to it: it may be freed, from now on or (inside on_logits) from the end of the turn on. */
+void sched_forget(struct sched *s, struct seq *q);
+
 /*
  * One turn: sends every step there is work and room for, then takes one result, waiting up to timeout_ms, and hands out its
  * logits.  TERN_AGAIN when none came in time, TERN_END when nothing is queued, ready or in flight.  An error is the

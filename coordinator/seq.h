@@ -2,7 +2,7 @@
 /*
  * One sequence as the scheduler sees it: token ids, how far they have gone into the pipeline, and what to do with logits.
  *
- * Owned by whoever made it, who must keep it until the scheduler it was given to is freed.  The scheduler sends ids[n_sent .. n_ids)
+ * Owned by whoever made it, who must keep it until the scheduler is freed or told to forget it.  The scheduler sends ids[n_sent .. n_ids)
  * when it can; logits of positions want_from and later come back through on_logits, which may push the next id or finish
  * the sequence.  Prompts, generation and scoring of given text differ in that callback only.
  */

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The scheduler over a pipeline of our own that sends the wanted rows back as they came, keeps a page table of its own, and can be told
+ * to misbehave.  Since no layer runs, each next token is a function of the last one alone, known beforehand.
+ */
+#include "unit/unit.h"
+
+#include "coordinator/logprobs.h"
+#include "coordinator/sched.h"
+#include "engine/base/mem.h"
+#include "engine/forward.h"
+#include "engine/kv.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODEL TERN_SOURCE_DIR "/deploy/models/fable.gguf"
+#define WIRE TERN_BOUNDARY_INT8
+#define N_SEQS 10
+#define N_SLOTS 3
+#define MAX_LEN 64
+
+/* -- the pipeline --------------------------------------------------------------------------------------------------- */
+
+enum fault { NO_FAULT, FAIL_SEQUENCE, BAD_SCALE, WRONG_ROWS, WRONG_STEP, BREAK, TOO_MANY_TIMES };
+
+struct fake {
+    struct pipe pipe;
+    struct tern_kv_table *kv;
+    struct tern_step *steps[TERN_MAX_STEPS_IN_FLIGHT];
+    bool out[TERN_MAX_STEPS_IN_FLIGHT]; /* taken */
+    struct tern_step *line[TERN_MAX_STEPS_IN_FLIGHT];
+    uint32_t n_line, most_line; /* in flight; the most there ever were */
+    uint64_t sent, max_chunk, max_decode;
+    enum fault fault;
+    uint64_t fault_step;        /* at which step */
+    uint32_t fault_slot, fault_gen;
+};
+
+static struct tern_step *fake_take(struct pipe *p)
+{
+    struct fake *f = p->impl;
+
+    for (uint32_t i = 0; i < p->max_in_flight; i++)
+        if (!f->out[i]) {
+            f->out[i] = true;
+            return f->steps[i];
+        }
+    return NULL;
+}
+
+static void fake_give(struct pipe *p, struct tern_step *s)
+{
+    struct fake *f = p->impl;
+
+    for (uint32_t i = 0; i < p->max_in_flight; i++)
+        if (f->steps[i] == s) {
+            assert_true(f->out[i]);
+            f->out[i] = false;
+            return;
+        }
+    fail_msg("a step that is not ours was given back");
+}
+
+/* What every stage would do: each operation and run must be possible. */
+static enum tern_status fake_send(struct pipe *p, struct tern_step *s, struct tern_err *err)
+{
+    struct fake *f = p->impl;
+    uint64_t decode = 0, prompt = 0;
+    uint32_t a, b;
+
+    (void)err;
+    assert_ok(tern_step_check(s, &unit_err));
+    assert_true(s->n_rows > 0 && s->n_rows <= p->max_rows);
+    for (uint32_t i = 0; i < s->n_ops; i++) {
+        const struct tern_slot_op *o = &s->ops[i];
+
+        if (o->kind == TERN_OP_OPEN)
+            assert_ok(tern_kv_open(f->kv, o->slot, o->gen, &unit_err));
+        else
+            assert_ok(tern_kv_free(f->kv, o->slot, o->gen, &unit_err));
+    }
+    for (uint32_t i = 0; i < s->n_runs; i++) {
+        const struct tern_run *r = &s->runs[i];
+
+        assert_ok(tern_kv_append(f->kv, r->slot, r->gen, r->pos, r->n, &a, &b, &unit_err));
+        if (r->pos > 0 && r->n == 1)
+            decode++;
+        else
+            prompt += r->n;
+    }
+    f->max_chunk = prompt > f->max_chunk ? prompt : f->max_chunk;
+    f->max_decode = decode > f->max_decode ? decode : f->max_decode;
+    s->step = ++f->sent;
+    f->line[f->n_line++] = s;
+    f->most_line = f->n_line > f->most_line ? f->n_line : f->most_line;
+    return TERN_OK;
+}
+
+/* Keeps the wanted rows, which are the last of each run. */
+static void compact(struct tern_step *s)
+{
+    uint32_t row = 0, n = 0;
+
+    for (uint32_t i = 0; i < s->n_runs; i++) {
+        const struct tern_run *r = &s->runs[i];
+
+        for (uint32_t j = r->n - r->n_want; j < r->n; j++, n++)
+            memmove(s->payload + (size_t)n * s->row_bytes, s->payload + (size_t)(row + j) * s->row_bytes, s->row_bytes);
+        row += r->n;
+    }
+    s->n_rows = n;
+    s->n_runs = 0; /* results carry no runs */
+    s->n_ops = 0;
+}
+
+static enum tern_status fake_recv(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err)
+{
+    struct fake *f = p->impl;
+    struct tern_step *s = f->line[0];
+    const float bad = NAN;
+
+    (void)timeout_ms;
+    if (f->n_line == 0)
+        return TERN_AGAIN;
+    if (f->fault == BREAK && s->step >= f->fault_step)
+        return TERN_FAIL(err, TERN_ERR_PEER, "worker b died");
+    memmove(f->line, f->line + 1, --f->n_line * sizeof *f->line);
+    for (uint32_t i = 0; i < s->n_runs && s->step >= f->fault_step && f->fault == FAIL_SEQUENCE; i++)
+        if (s->runs[i].slot == f->fault_slot && s->runs[i].gen == f->fault_gen)
+            tern_step_add_failed(s, f->fault_slot, f->fault_gen, TERN_FAILED_NUMERIC, 3);
+    compact(s);
+    s->n_times = f->fault == TOO_MANY_TIMES ? TERN_MAX_WORKERS : p->n_stages;
+    for (uint32_t i = 0; i < s->n_times; i++)
+        s->times[i] = (struct tern_stage_time){ 10, 1, 100 };
+    if (s->step == f->fault_step && f->fault == BAD_SCALE && s->n_rows)
+        memcpy(s->payload, &bad, sizeof bad);
+    if (s->step == f->fault_step && f->fault == WRONG_ROWS)
+        s->n_rows++;
+    if (s->step == f->fault_step && f->fault == WRONG_STEP)
+        s->step++;
+    *out = s;
+    return TERN_OK;
+}
+
+/* -- the bench ------------------------------------------------------------------------------------------------------ */
+
+struct item {
+    struct seq seq;
+    uint32_t n_prompt, n_tokens, n_want; /* tokens to make */
+    uint32_t next_pos;
+    struct bench *b;
+};
+
+struct bench {
+    struct fake fake;
+    struct sched *sched;
+    struct item items[N_SEQS];
+};
+
+static struct {
+    struct tern_gguf *gguf;
+    struct tern_arch arch;
+    struct tern_kernels kern;
+    struct tern_pool *pool;
+    struct tern_model *model;
+    int32_t *after; /* [n_vocab] the token that follows each, -1: not computed yet */
+} env;
+
+/* embed, round, head: what the pipeline of nothing gives. */
+static int32_t token_after(int32_t id)
+{
+    static uint8_t row[8192];
+    float x[1024];
+    struct logprob best;
+    float *logits;
+
+    assert_true(env.arch.n_embd <= 1024);
+    if (env.after[id] < 0) {
+        logits = calloc(env.arch.n_vocab, sizeof *logits);
+        assert_non_null(logits);
+        tern_forward_embed(env.model, &id, 1, x);
+        tern_boundary_encode(WIRE, &env.kern, x, env.arch.n_embd, row);
+        assert_true(tern_boundary_decode(WIRE, &env.kern, row, env.arch.n_embd, x));
+        tern_forward_head(env.model, env.pool, x, 1, logits);
+        logprobs_top(logits, env.arch.n_vocab, 0, 1, &best);
+        env.after[id] = best.id;
+        free(logits);
+    }
+    return env.after[id];
+}
+
+static void on_logits(struct seq *q, uint32_t pos, const float *logits)
+{
+    struct item *t = q->user;
+    struct logprob best;
+
+    assert_int_equal(pos, t->next_pos);
+    t->next_pos++;
+    logprobs_top(logits, env.arch.n_vocab, 0, 1, &best);
+    if (++t->n_tokens == t->n_want)
+        seq_finish(q);
+    else
+        seq_push(q, best.id);
+}
+
+/* Item i: a prompt of 1 + 5 i tokens and 3 + i to be made. */
+static void item_init(struct bench *b, uint32_t i)
+{
+    struct item *t = &b->items[i];
+    int32_t ids[MAX_LEN];
+
+    memset(t, 0, sizeof *t);
+    t->n_prompt = 1 + 5 * i;
+    t->n_want = 3 + i;
+    t->b = b;
+    for (uint32_t k = 0; k < t->n_prompt; k++)
+        ids[k] = (int32_t)((i * 97 + k * 31 + 5) % env.arch.n_vocab);
+    assert_ok(seq_init(&t->seq, ids, t->n_prompt, MAX_LEN, &unit_err));
+    t->next_pos = t->n_prompt - 1;
+    t->seq.on_logits = on_logits;
+    t->seq.user = t;
+}
+
+static struct bench *bench_new(uint32_t n_stages, uint32_t in_flight, uint32_t chunk)
+{
+    struct bench *b = calloc(1, sizeof *b);
+    struct fake *f = &b->fake;
+    struct sched_options so = { .pipe = &f->pipe, .model = env.model, .pool = env.pool, .boundary = WIRE };
+
+    assert_non_null(b);
+    f->pipe = (struct pipe){ .n_stages = n_stages, .max_in_flight = in_flight, .max_rows = chunk + N_SLOTS,
+                             .take = fake_take, .give = fake_give, .send = fake_send, .recv = fake_recv, .impl = f };
+    f->pipe.row_bytes = (uint32_t)tern_boundary_row_bytes(WIRE, env.arch.n_embd);
+    so.n_slots = N_SLOTS;
+    so.n_pages = N_SLOTS * MAX_LEN / TERN_PAGE;
+    so.max_positions = MAX_LEN;
+    so.chunk = chunk;
+    assert_ok(tern_kv_table_new(N_SLOTS, so.n_pages, MAX_LEN, &f->kv, &unit_err));
+    for (uint32_t i = 0; i < in_flight; i++)
+        assert_ok(tern_step_new(f->pipe.max_rows, f->pipe.row_bytes, &f->steps[i], &unit_err));
+    assert_ok(sched_new(&so, &b->sched, &unit_err));
+    for (uint32_t i = 0; i < N_SEQS; i++) {
+        item_init(b, i);
+        assert_ok(sched_add(b->sched, &b->items[i].seq, &unit_err));
+        assert_int_equal(b->items[i].seq.state, SEQ_QUEUED);
+    }
+    return b;
+}
+
+static void bench_free(struct bench *b)
+{
+    sched_free(&b->sched);
+    for (uint32_t i = 0; i < N_SEQS; i++)
+        seq_fini(&b->items[i].seq);
+    for (uint32_t i = 0; i < TERN_MAX_STEPS_IN_FLIGHT; i++)
+        if (b->fake.steps[i])
+            tern_step_free(&b->fake.steps[i]);
+    tern_kv_table_free(&b->fake.kv);
+    free(b);
+}
+
+static enum tern_status run(struct bench *b)
+{
+    enum tern_status st;
+
+    do {
+        tern_alloc_guard_begin("a turn under test");
+        st = sched_turn(b->sched, 0, &unit_err);
+        tern_alloc_guard_end();
+        assert_int_not_equal(st, TERN_AGAIN); /* the pipeline always has the result of what is in flight */
+    } while (st == TERN_OK);
+    return st;
+}
+
+/* Every token follows from the one before it. */
+static void check_item(const struct item *t)
+{
+    const struct seq *q = &t->seq;
+
+    assert_int_equal(q->state, SEQ_ENDED);
+    assert_false(q->failed);
+    assert_int_equal(t->n_tokens, t->n_want);
+    assert_int_equal(q->n_ids, t->n_prompt + t->n_want - 1);
+    for (uint32_t i = t->n_prompt; i < q->n_ids; i++)
+        assert_int_equal(q->ids[i], token_after(q->ids[i - 1]));
+}
+
+/* -- tests ---------------------------------------------------------------------------------------------------------- */
+
+static void test_more_sequences_than_slots(void **state)
+{
+    static const uint32_t chunks[] = { 1, 7, 64 }, stages[] = { 1, 2, 3 };
+
+    (void)state;
+    for (int c = 0; c < 3; c++)
+        for (int s = 0; s < 3; s++) {
+            struct bench *b = bench_new(stages[s], stages[s] + 1, chunks[c]);
+            const struct sched_stats *st = sched_stats(b->sched);
+            uint64_t rows = 0, home = 0;
+
+            assert_int_equal(run(b), TERN_END);
+            for (uint32_t i = 0; i < N_SEQS; i++) {
+                check_item(&b->items[i]);
+                rows += b->items[i].seq.n_ids;
+                home += b->items[i].n_tokens;
+            }
+            assert_true(b->fake.max_chunk <= chunks[c]);
+            assert_true(b->fake.most_line <= stages[s] + 1);
+            if (chunks[c] == 1) /* one chunk need not wait for the other */
+                assert_true(b->fake.most_line == stages[s] + 1);
+            /* One-row chunks of prompts count as rows of decoding here, so only larger chunks tell. */
+            if (chunks[c] == 64)
+                assert_true(b->fake.max_decode <= (N_SLOTS + stages[s] - 1) / stages[s]);
+            assert_true(st->rows == rows && st->rows_home == home && st->steps == b->fake.sent);
+            assert_true(st->stages[0].compute_us == 10 * st->steps && st->stages[0].bytes == 100 * st->steps);
+            bench_free(b);
+        }
+}
+
+static void test_a_failed_sequence_harms_no_other(void **state)
+{
+    (void)state;
+    for (uint64_t at = 1; at < 20; at++) {
+        struct bench *b = bench_new(2, 3, 7);
+        uint32_t failed = 0;
+
+        b->fake.fault = FAIL_SEQUENCE;
+        b->fake.fault_step = at;
+        b->fake.fault_slot = 1;
+        b->fake.fault_gen = 1; /* the first to have slot 1: item 1, ended by step 20 or so */
+        assert_int_equal(run(b), TERN_END);
+        for (uint32_t i = 0; i < N_SEQS; i++) {
+            if (b->items[i].seq.failed) {
+                failed++;
+                assert_int_equal(i, 1);
+                assert_int_equal(b->items[i].seq.err.status, TERN_ERR_NUMERIC);
+                assert_non_null(strstr(b->items[i].seq.err.text, "layer 3"));
+            } else {
+                check_item(&b->items[i]);
+            }
+        }
+        assert_true(failed == 1 || at > 6);
+        bench_free(b);
+    }
+}
+
+static void test_rows_that_are_not_finite(void **state)
+{
+    uint32_t failed = 0;
+
+    (void)state;
+    for (uint64_t at = 1; at < 8; at++) {
+        struct bench *b = bench_new(1, 2, 7);
+        uint32_t here = 0;
+
+        b->fake.fault = BAD_SCALE;
+        b->fake.fault_step = at;
+        assert_int_equal(run(b), TERN_END);
+        for (uint32_t i = 0; i < N_SEQS; i++) {
+            if (b->items[i].seq.failed) {
+                assert_int_equal(b->items[i].seq.err.status, TERN_ERR_NUMERIC);
+                here++;
+            } else {
+                check_item(&b->items[i]);
+            }
+        }
+        assert_true(here <= 1);
+        failed += here;
+        bench_free(b);
+    }
+    assert_true(failed >= 5);
+}
+
+static void test_results_that_were_not_asked_for(void **state)
+{
+    static const enum fault faults[] = { WRONG_ROWS, WRONG_STEP, BREAK };
+    static const enum tern_status want[] = { TERN_ERR_STATE, TERN_ERR_STATE, TERN_ERR_PEER };
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        for (uint64_t at = 1; at < 12; at += 5) {
+            struct bench *b = bench_new(2, 3, 7);
+
+            b->fake.fault = faults[i];
+            b->fake.fault_step = at;
+            assert_int_equal(run(b), want[i]);
+            assert_true(strlen(unit_err.text) > 10);
+            bench_free(b);
+        }
+}
+
+static void test_more_times_than_stages(void **state)
+{
+    struct bench *b = bench_new(2, 3, 7);
+
+    (void)state;
+    b->fake.fault = TOO_MANY_TIMES;
+    assert_int_equal(run(b), TERN_END);
+    assert_true(sched_stats(b->sched)->stages[1].bytes > 0);
+    assert_true(sched_stats(b->sched)->stages[2].bytes == 0);
+    bench_free(b);
+}
+
+static void test_forgotten_and_cancelled(void **state)
+{
+    (void)state;
+    for (uint32_t turns = 0; turns < 30; turns++) {
+        struct bench *b = bench_new(3, 4, 7);
+        enum tern_status st = TERN_OK;
+
+        for (uint32_t i = 0; i < turns && !st; i++)
+            st = sched_turn(b->sched, 0, &unit_err);
+        if (b->items[2].seq.state != SEQ_ENDED) {
+            sched_forget(b->sched, &b->items[2].seq);
+            seq_fini(&b->items[2].seq); /* nobody may look at it any more */
+            b->items[2].n_want = 0;
+        }
+        if (b->items[9].seq.state == SEQ_QUEUED || b->items[9].seq.state == SEQ_LIVE) {
+            seq_finish(&b->items[9].seq);
+            b->items[9].n_want = 0;
+        }
+        assert_int_equal(run(b), TERN_END);
+        for (uint32_t i = 0; i < N_SEQS; i++)
+            if (b->items[i].n_want)
+                check_item(&b->items[i]);
+        bench_free(b);
+    }
+}
+
+static void test_what_never_fits(void **state)
+{
+    struct bench *b = bench_new(1, 2, 7);
+    int32_t ids[MAX_LEN + 1] = { 0 };
+    struct seq q;
+
+    (void)state;
+    assert_ok(seq_init(&q, ids, MAX_LEN + 1, MAX_LEN + 1, &unit_err));
+    assert_int_equal(sched_add(b->sched, &q, &unit_err), TERN_ERR_LIMIT);
+    assert_int_equal(q.state, SEQ_IDLE);
+    q.max_len = MAX_LEN;
+    assert_int_equal(sched_add(b->sched, &q, &unit_err), TERN_ERR_LIMIT);
+    seq_fini(&q);
+    bench_free(b);
+}
+
+static int set_up(void **state)
+{
+    struct tern_model_options mo = { .with_embd = true };
+
+    (void)state;
+    tern_cpu_set_float_mode();
+    tern_kernels_init(&env.kern, tern_cpu_detect());
+    if (tern_gguf_open(MODEL, &env.gguf, &unit_err) || tern_arch_read(env.gguf, &env.arch, &unit_err) ||
+        tern_pool_new(2, &env.pool, &unit_err) ||
+        tern_model_load(env.gguf, &env.arch, &env.kern, env.pool, &mo, &env.model, &unit_err)) {
+        print_error("%s\n", unit_err.text);
+        return -1;
+    }
+    env.after = malloc(env.arch.n_vocab * sizeof *env.after);
+    if (!env.after)
+        return -1;
+    memset(env.after, 0xff, env.arch.n_vocab * sizeof *env.after);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    free(env.after);
+    tern_model_free(&env.model);
+    tern_pool_free(&env.pool);
+    tern_gguf_close(&env.gguf);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_more_sequences_than_slots),
+        cmocka_unit_test(test_a_failed_sequence_harms_no_other),
+        cmocka_unit_test(test_rows_that_are_not_finite),
+        cmocka_unit_test(test_results_that_were_not_asked_for),
+        cmocka_unit_test(test_more_times_than_stages),
+        cmocka_unit_test(test_forgotten_and_cancelled),
+        cmocka_unit_test(test_what_never_fits),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
