@@ -38,6 +38,14 @@ static uint32_t pair_rank(const struct tern_merges *m, uint32_t left, uint32_t r
     return find_slot(m, left, right)->rank;
 }
 
+/* The token a side of a merge names.  Text outside the byte alphabet can not name a token that is in it. */
+static uint32_t find_side(const struct tern_vocab *v, const char *bytes, size_t n, bool whole)
+{
+    uint32_t id = tern_vocab_find(v, bytes, n);
+
+    return id != TERN_NO_TOKEN && !whole && (v->flags[id] & TERN_VOCAB_PLAIN) ? TERN_NO_TOKEN : id;
+}
+
 /* One line "left right", split at the first space past its first character. */
 static enum tern_status add_merge(struct tern_merges *m, const struct tern_vocab *v,
                                   const struct tern_gguf *g, uint32_t rank, struct tern_str line,
@@ -48,7 +56,7 @@ static enum tern_status add_merge(struct tern_merges *m, const struct tern_vocab
     size_t n_left, n_right;
     uint32_t left, right, both;
     struct tern_merge *slot;
-    bool whole;
+    bool whole_left, whole_right;
 
     if (!space || space + 1 == line.ptr + line.len)
         return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: merge %u is not two texts with a space between them",
@@ -56,11 +64,12 @@ static enum tern_status add_merge(struct tern_merges *m, const struct tern_vocab
     if (line.len > sizeof bytes)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: merge %u is %zu bytes long, at most %zu", g->name, rank,
                          line.len, sizeof bytes);
-    n_left = tern_vocab_unmap(line.ptr, (size_t)(space - line.ptr), bytes, &whole);
-    n_right = tern_vocab_unmap(space + 1, (size_t)(line.ptr + line.len - space - 1), bytes + n_left, &whole);
-    left = tern_vocab_find(v, bytes, n_left);
-    right = tern_vocab_find(v, bytes + n_left, n_right);
-    both = tern_vocab_find(v, bytes, n_left + n_right);
+    n_left = tern_vocab_unmap(line.ptr, (size_t)(space - line.ptr), bytes, &whole_left);
+    n_right =
+        tern_vocab_unmap(space + 1, (size_t)(line.ptr + line.len - space - 1), bytes + n_left, &whole_right);
+    left = find_side(v, bytes, n_left, whole_left);
+    right = find_side(v, bytes + n_left, n_right, whole_right);
+    both = find_side(v, bytes, n_left + n_right, whole_left && whole_right);
     if (left == TERN_NO_TOKEN || right == TERN_NO_TOKEN || both == TERN_NO_TOKEN)
         return TERN_FAIL(err, TERN_ERR_FORMAT,
                          "%s: merge %u ('%.*s') %s, which is not in the vocabulary; the file is damaged",

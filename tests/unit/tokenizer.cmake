@@ -1,0 +1,2 @@
+tern_unit(test_tokenizer tern_engine)
+tern_unit(test_tokenizer_hostile tern_engine)
