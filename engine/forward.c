@@ -15,6 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 3 microseconds' worth. */
+#define MIN_PIECE 32768
+
 struct tern_scratch {
     struct tern_arch arch;
     size_t max_rows;
@@ -139,6 +142,7 @@ struct pass {
     uint32_t i_layer; /* within the slice */
     struct tern_row *rows;
     size_t n_live;
+    size_t n_pos;    /* the longest row's positions, for sharing out work */
     float *x;        /* [n][n_embd], by batch index */
     uint8_t *out;    /* [n][row_bytes], by batch index; only behind the last layer */
     size_t row_bytes;
@@ -335,51 +339,56 @@ static void run_matrices(const struct pass *p, struct matrices *ms)
 {
     size_t total = 0;
     unsigned threads = tern_pool_threads(p->pool);
-    size_t grain;
+    size_t grain, least;
 
     for (unsigned i = 0; i < ms->n; i++)
         total += ms->tiles[i];
-    /* A few pieces a thread, so that a thread that was held up does not hold up the rest. */
+    /* A few pieces a thread, so that a thread that was held up does not hold up the rest; but none so small that handing
+     * it over costs more than doing it. */
     grain = total / (threads * 8) + 1;
-    tern_pool_run(p->pool, pass_tiles, ms, total, grain);
+    least = MIN_PIECE / (4 * ms->t[0].k_pad * p->n_live) + 1;
+    tern_pool_run(p->pool, pass_tiles, ms, total, grain > least ? grain : least);
 }
 
-static void run_rows(struct pass *p, tern_pool_fn *fn, size_t per_row)
+/* cost: of one unit, in elements touched. */
+static void run_rows(struct pass *p, tern_pool_fn *fn, size_t per_row, size_t cost)
 {
-    tern_pool_run(p->pool, fn, p, p->n_live * per_row, 1);
+    tern_pool_run(p->pool, fn, p, p->n_live * per_row, MIN_PIECE / 8 / cost + 1);
 }
 
 /* -- the walk ----------------------------------------------------------------------------------------------------- */
 
 static void layer_forward(struct pass *p)
 {
+    const struct tern_arch *a = &p->m->arch;
     const struct tern_layer *l = p->layer;
     struct tern_scratch *s = p->s;
     struct matrices ms;
+    size_t q_dim = (size_t)a->n_heads * a->head_dim;
 
-    run_rows(p, pass_attn_in, 1);
+    run_rows(p, pass_attn_in, 1, a->n_embd);
     ms.n = 0;
     add_matrix(&ms, p, &l->q, s->q);
     add_matrix(&ms, p, &l->k, s->k);
     add_matrix(&ms, p, &l->v, s->v);
     run_matrices(p, &ms);
-    run_rows(p, pass_rope_store, 1);
-    run_rows(p, pass_attend, p->m->arch.n_kv_heads);
-    run_rows(p, pass_attn_out, 1);
+    run_rows(p, pass_rope_store, 1, q_dim);
+    run_rows(p, pass_attend, a->n_kv_heads, 2 * p->n_pos * q_dim / a->n_kv_heads);
+    run_rows(p, pass_attn_out, 1, q_dim);
     ms.n = 0;
     add_matrix(&ms, p, &l->o, s->o);
     run_matrices(p, &ms);
 
-    run_rows(p, pass_ffn_in, 1);
+    run_rows(p, pass_ffn_in, 1, a->n_embd);
     ms.n = 0;
     add_matrix(&ms, p, &l->gate, s->gate);
     add_matrix(&ms, p, &l->up, s->up);
     run_matrices(p, &ms);
-    run_rows(p, pass_ffn_out, 1);
+    run_rows(p, pass_ffn_out, 1, a->n_ffn);
     ms.n = 0;
     add_matrix(&ms, p, &l->down, s->o);
     run_matrices(p, &ms);
-    run_rows(p, pass_boundary, 1);
+    run_rows(p, pass_boundary, 1, a->n_embd);
 }
 
 /* A dead row takes the later rows of its sequence with it: they have read its K and V. */
@@ -436,8 +445,12 @@ void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, str
 
         if (n_live == 0)
             return;
-        if (n_live != p.n_live) /* the first layer, or after a death */
+        if (n_live != p.n_live) { /* the first layer, or after a death */
             fill_cos_sin(s, rows, n_live);
+            p.n_pos = 0;
+            for (size_t i = 0; i < n_live; i++)
+                p.n_pos = rows[s->live[i]].pos >= p.n_pos ? rows[s->live[i]].pos + 1u : p.n_pos;
+        }
         p.n_live = n_live;
         p.layer = &m->layers[l];
         p.i_layer = l;
@@ -478,5 +491,5 @@ void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float
 
     for (size_t i = 0; i < n; i++)
         m->kern->rmsnorm(x + i * d, m->output_norm, d, m->arch.rms_eps, x + i * d);
-    tern_pool_run(pool, pass_head, &p, v, v / (tern_pool_threads(pool) * 16) + 1);
+    tern_pool_run(pool, pass_head, &p, v, v / (tern_pool_threads(pool) * 16) + MIN_PIECE / p.mv.row_bytes + 1);
 }
