@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 3 microseconds' worth. */
-#define MIN_PIECE 32768
+/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 10 microseconds' worth. */
+#define MIN_PIECE 131072
 
 struct tern_scratch {
     struct tern_arch arch;
