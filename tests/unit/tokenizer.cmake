@@ -1,2 +1,6 @@
 tern_unit(test_tokenizer tern_engine)
 tern_unit(test_tokenizer_hostile tern_engine)
+tern_unit(test_tokenizer_parts tern_engine)
+tern_unit(test_tokenizer_threads tern_engine Threads::Threads)
+tern_unit(test_utf8 tern_engine)
+set_property(TEST unit.test_tokenizer_threads APPEND PROPERTY LABELS tsan)
