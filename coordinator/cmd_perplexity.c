@@ -15,7 +15,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#define DEFAULT_CTX 512
+#define DEFAULT_CTX    512
 #define MAX_TEXT_BYTES ((size_t)1 << 30)
 #define CHUNKS_AT_ONCE 4 /* fills the stages of a pipeline; in one process it changes nothing */
 
@@ -35,12 +35,14 @@ static const char help[] =
     "\n"
     "usage: tern perplexity -f FILE [-m FILE] [options]\n"
     "\n"
-    "The text is cut into chunks of -c tokens (default: 512); of each the second half is scored.  Running values go to\n"
+    "The text is cut into chunks of -c tokens (default: 512); of each the second half is scored.  Running "
+    "values go to\n"
     "stderr, \"Final estimate: PPL = X +/- Y\" to stdout.\n"
     "\n"
     "  -f, --file FILE           the text (- is stdin)\n"
     "      --chunks N            only the first N chunks\n"
-    "      --nll                 the negative log-likelihood of every scored token, too\n"
+    "      --nll                 the negative log-likelihood of every scored token, too; with --json also the token\n"
+    "                            the model thought most likely there\n"
     "      --json                one JSON object on stdout, with a value for every chunk\n"
     "  -h, --help                this text\n"
     "\n";
@@ -60,16 +62,12 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     if (st != TERN_END)
         return st;
     switch (c) {
-    case 'f':
-        o->file = arg;
-        return TERN_OK;
+    case 'f': o->file = arg; return TERN_OK;
     case OPT_CHUNKS:
         if (!(st = cmd_parse_u64("--chunks", arg, 1, UINT32_MAX, &v, err)))
             o->chunks = (uint32_t)v;
         return st;
-    default:
-        o->nll = true;
-        return TERN_OK;
+    default: o->nll = true; return TERN_OK;
     }
 }
 
@@ -95,7 +93,8 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
             return st;
     }
     if (optind < argc)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; the text's file goes behind -f", argv[optind]);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; the text's file goes behind -f",
+                         argv[optind]);
     if (!o->file)
         return TERN_FAIL(err, TERN_ERR_USAGE, "which text? name a file with -f FILE, or - for stdin");
     if (o->engine.ctx && o->engine.ctx < 4)
@@ -105,7 +104,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     return engine_options_finish(&o->engine, err);
 }
 
-/* -- output --------------------------------------------------------------------------------------------------------- */
+/* -- output ---------------------------------------------------------------------------------------------- */
 
 static void on_chunk(void *arg, const struct perplexity *p)
 {
@@ -115,24 +114,29 @@ static void on_chunk(void *arg, const struct perplexity *p)
     if (o->engine.quiet)
         return;
     perplexity_estimate(p, p->n_done, &ppl, &error);
-    fprintf(stderr, "[%u]%.4f,%s", (unsigned)p->n_done, ppl, p->n_done % 8 == 0 || p->n_done == p->n_chunks ? "\n" : " ");
+    fprintf(stderr, "[%u]%.4f,%s", (unsigned)p->n_done, ppl,
+            p->n_done % 8 == 0 || p->n_done == p->n_chunks ? "\n" : " ");
 }
 
 static json_t *chunk_json(const struct perplexity *p, uint32_t i, bool nll)
 {
     const struct perplexity_chunk *c = &p->chunks[i];
     double ppl, error;
-    json_t *o, *a;
+    json_t *o, *nlls, *tops;
 
     perplexity_estimate(p, i + 1, &ppl, &error);
     o = json_pack("{s:i, s:i, s:f, s:f}", "chunk", (int)i + 1, "predictions", (int)p->per_chunk, "mean_nll",
                   c->sum / p->per_chunk, "running_ppl", ppl);
     if (!nll)
         return o;
-    a = json_array();
-    for (uint32_t k = 0; k < p->per_chunk; k++)
-        json_array_append_new(a, json_real(p->nll[(size_t)i * p->per_chunk + k]));
-    json_object_set_new(o, "nll", a);
+    nlls = json_array();
+    tops = json_array();
+    for (uint32_t k = 0; k < p->per_chunk; k++) {
+        json_array_append_new(nlls, json_real(p->nll[(size_t)i * p->per_chunk + k]));
+        json_array_append_new(tops, json_integer(p->tops[(size_t)i * p->per_chunk + k]));
+    }
+    json_object_set_new(o, "nll", nlls);
+    json_object_set_new(o, "top", tops);
     return o;
 }
 
@@ -144,10 +148,10 @@ static void print_json(const struct perplexity *p, const struct options *o, size
     for (uint32_t i = 0; i < p->n_chunks; i++)
         json_array_append_new(chunks, chunk_json(p, i, o->nll));
     perplexity_estimate(p, p->n_chunks, &ppl, &error);
-    root = json_pack("{s:f, s:f, s:i, s:i, s:I, s:s, s:s, s:f, s:o}", "ppl", ppl, "error", error, "n_ctx", (int)p->n_ctx,
-                     "n_chunks", (int)p->n_chunks, "n_tokens", (json_int_t)n_tokens, "wire",
-                     tern_boundary_name(o->engine.wire), "cpu", tern_cpu_name(p->s->kern.level), "elapsed_ms", ms,
-                     "chunks", chunks);
+    root = json_pack("{s:f, s:f, s:i, s:i, s:I, s:s, s:s, s:f, s:o}", "ppl", ppl, "error", error, "n_ctx",
+                     (int)p->n_ctx, "n_chunks", (int)p->n_chunks, "n_tokens", (json_int_t)n_tokens, "wire",
+                     tern_boundary_name(o->engine.wire), "cpu", tern_cpu_name(p->s->kern.level), "elapsed_ms",
+                     ms, "chunks", chunks);
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12) | JSON_PRESERVE_ORDER);
     putchar('\n');
     json_decref(root);
@@ -161,16 +165,17 @@ static void print_text(const struct perplexity *p, const struct options *o)
         for (uint32_t k = 0; k < p->per_chunk; k++) {
             size_t at = (size_t)i * p->per_chunk + k;
 
-            printf("nll chunk %u position %u token %d %.6f\n", (unsigned)i + 1, (unsigned)(p->n_ctx / 2 + 1 + k),
-                   (int)p->targets[at], p->nll[at]);
+            printf("nll chunk %u position %u token %d %.6f\n", (unsigned)i + 1,
+                   (unsigned)(p->n_ctx / 2 + 1 + k), (int)p->targets[at], p->nll[at]);
         }
     perplexity_estimate(p, p->n_chunks, &ppl, &error);
     printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl, error);
 }
 
-/* -- the command ---------------------------------------------------------------------------------------------------- */
+/* -- the command ----------------------------------------------------------------------------------------- */
 
-static enum tern_status score(struct options *o, const struct tern_ids *ids, struct session *s, struct tern_err *err)
+static enum tern_status score(struct options *o, const struct tern_ids *ids, struct session *s,
+                              struct tern_err *err)
 {
     struct perplexity *p = NULL;
     const uint64_t t0 = tern_now_ns();
@@ -184,8 +189,9 @@ static enum tern_status score(struct options *o, const struct tern_ids *ids, str
     if (!st) {
         ms = (double)(tern_now_ns() - t0) / 1e6;
         if (!o->engine.quiet)
-            fprintf(stderr, "%zu tokens, %u chunks of %u, %.1f tokens/s, wire %s\n", ids->n, (unsigned)p->n_chunks,
-                    (unsigned)p->n_ctx, (double)p->n_chunks * p->n_ctx * 1e3 / ms, tern_boundary_name(o->engine.wire));
+            fprintf(stderr, "%zu tokens, %u chunks of %u, %.1f tokens/s, wire %s\n", ids->n,
+                    (unsigned)p->n_chunks, (unsigned)p->n_ctx, (double)p->n_chunks * p->n_ctx * 1e3 / ms,
+                    tern_boundary_name(o->engine.wire));
         if (o->engine.json)
             print_json(p, o, ids->n, ms);
         else

@@ -12,6 +12,17 @@
 
 #define TURN_MS 1000
 
+/* Ties go to the lower id. */
+static int32_t argmax(const float *x, uint32_t n)
+{
+    uint32_t best = 0;
+
+    for (uint32_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return (int32_t)best;
+}
+
 static void on_logits(struct seq *q, uint32_t pos, const float *logits)
 {
     struct perplexity_chunk *c = q->user;
@@ -23,12 +34,13 @@ static void on_logits(struct seq *q, uint32_t pos, const float *logits)
     if (logprobs_norm(&p->s->kern, logits, p->s->arch.n_vocab, &norm))
         nll = norm - (double)logits[p->targets[at]];
     if (!(nll < INFINITY)) {
-        (void)TERN_FAIL(&err, TERN_ERR_NUMERIC, "the logits of position %u are not finite; the model file is damaged",
-                        (unsigned)pos);
+        (void)TERN_FAIL(&err, TERN_ERR_NUMERIC,
+                        "the logits of position %u are not finite; the model file is damaged", (unsigned)pos);
         seq_fail(q, &err);
         return;
     }
     p->nll[at] = nll;
+    p->tops[at] = argmax(logits, p->s->arch.n_vocab);
     c->sum += nll;
     c->sum_sq += nll * nll;
     if (++c->n == p->per_chunk)
@@ -55,18 +67,19 @@ static enum tern_status chunk_init(struct perplexity *p, uint32_t i, const int32
     return TERN_OK;
 }
 
-enum tern_status perplexity_new(struct session *s, const int32_t *ids, size_t n, uint32_t n_ctx, uint32_t max_chunks,
-                                struct perplexity **out, struct tern_err *err)
+enum tern_status perplexity_new(struct session *s, const int32_t *ids, size_t n, uint32_t n_ctx,
+                                uint32_t max_chunks, struct perplexity **out, struct tern_err *err)
 {
     struct perplexity *p;
     size_t n_chunks = n / n_ctx;
     enum tern_status st = TERN_OK;
 
     if (n < 2 * (size_t)n_ctx)
-        return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "the text has %zu tokens and at least %zu are needed, two chunks of %u; give a longer text or a "
-                         "smaller -c",
-                         n, 2 * (size_t)n_ctx, (unsigned)n_ctx);
+        return TERN_FAIL(
+            err, TERN_ERR_USAGE,
+            "the text has %zu tokens and at least %zu are needed, two chunks of %u; give a longer text or a "
+            "smaller -c",
+            n, 2 * (size_t)n_ctx, (unsigned)n_ctx);
     if (max_chunks && n_chunks > max_chunks)
         n_chunks = max_chunks;
     p = calloc(1, sizeof *p);
@@ -78,8 +91,9 @@ enum tern_status perplexity_new(struct session *s, const int32_t *ids, size_t n,
     p->per_chunk = n_ctx - 1 - n_ctx / 2;
     p->chunks = calloc(n_chunks, sizeof *p->chunks);
     p->targets = calloc(n_chunks * p->per_chunk, sizeof *p->targets);
+    p->tops = calloc(n_chunks * p->per_chunk, sizeof *p->tops);
     p->nll = calloc(n_chunks * p->per_chunk, sizeof *p->nll);
-    if (!p->chunks || !p->targets || !p->nll)
+    if (!p->chunks || !p->targets || !p->tops || !p->nll)
         st = TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to score %zu chunks", n_chunks);
     for (uint32_t i = 0; i < p->n_chunks && !st; i++)
         st = chunk_init(p, i, ids + (size_t)i * n_ctx, err);
@@ -100,6 +114,7 @@ void perplexity_free(struct perplexity **pp)
         seq_fini(&p->chunks[i].seq);
     free(p->chunks);
     free(p->targets);
+    free(p->tops);
     free(p->nll);
     free(p);
     *pp = NULL;
@@ -124,7 +139,8 @@ enum tern_status perplexity_run(struct perplexity *p, void (*on_chunk)(void *arg
             return st;
         while (p->n_done < p->n_chunks && (q = &p->chunks[p->n_done].seq)->state == SEQ_ENDED) {
             if (q->failed)
-                return TERN_FAIL(err, q->err.status, "chunk %u: %.300s", (unsigned)p->n_done + 1, q->err.text);
+                return TERN_FAIL(err, q->err.status, "chunk %u: %.300s", (unsigned)p->n_done + 1,
+                                 q->err.text);
             p->n_done++;
             if (on_chunk)
                 on_chunk(arg, p);
