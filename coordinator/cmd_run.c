@@ -2,8 +2,9 @@
 /*
  * `tern run`: prompts in, text out.
  *
- * Open the model, tokenize, connect the pipeline, queue one sequence per prompt, turn the scheduler until all have ended, showing
- * text as it becomes final.  The first of several prompts streams; each later one is shown when those before it have ended.
+ * Open the model, tokenize, connect the pipeline, queue one sequence per prompt, turn the scheduler until
+ * all have ended, showing text as it becomes final.  The first of several prompts streams; each later one
+ * is shown when those before it have ended.
  */
 #include "coordinator/commands.h"
 #include "coordinator/generate.h"
@@ -21,8 +22,8 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#define MAX_AT_ONCE 32 /* sequences with a KV cache at one time; others wait */
-#define TURN_MS 100    /* how long a signal may go unnoticed */
+#define MAX_AT_ONCE 32  /* sequences with a KV cache at one time; others wait */
+#define TURN_MS     100 /* how long a signal may go unnoticed */
 
 struct run {
     struct run_options o;
@@ -53,7 +54,7 @@ static void catch_signals(void)
     sigaction(SIGTERM, &sa, NULL);
 }
 
-/* -- showing text --------------------------------------------------------------------------------------------------- */
+/* -- showing text ---------------------------------------------------------------------------------------- */
 
 /* A reader who went away ends the run without a word; any other failure is one. */
 static enum tern_status put(struct run *r, const char *text, size_t n, struct tern_err *err)
@@ -118,7 +119,7 @@ static enum tern_status show(struct run *r, struct tern_err *err)
     return TERN_OK;
 }
 
-/* -- the loop ------------------------------------------------------------------------------------------------------- */
+/* -- the loop -------------------------------------------------------------------------------------------- */
 
 static void stop_all(struct run *r, enum generate_end why)
 {
@@ -158,14 +159,15 @@ static enum tern_status loop(struct run *r, struct tern_err *err)
             st = show(r, err);
         tern_alloc_guard_end();
         if (st == TERN_END && !all_ended(r))
-            return TERN_FAIL(err, TERN_ERR_STATE, "the scheduler has nothing to do but not every text has ended");
+            return TERN_FAIL(err, TERN_ERR_STATE,
+                             "the scheduler has nothing to do but not every text has ended");
         if (st && st != TERN_END)
             return st;
     }
     return TERN_OK;
 }
 
-/* -- set-up --------------------------------------------------------------------------------------------------------- */
+/* -- set-up ---------------------------------------------------------------------------------------------- */
 
 static enum tern_status open_logits(struct run *r, uint32_t i, struct tern_err *err)
 {
@@ -179,7 +181,8 @@ static enum tern_status open_logits(struct run *r, uint32_t i, struct tern_err *
         snprintf(path, sizeof path, "%s", r->o.logits_out);
     r->gens[i].logits_out = fopen(path, "wb");
     if (!r->gens[i].logits_out)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "--logits-out: cannot write '%s': %s", path, strerror(errno));
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "--logits-out: cannot write '%s': %s", path,
+                             strerror(errno));
     return TERN_OK;
 }
 
@@ -192,10 +195,11 @@ static enum tern_status prepare_one(struct run *r, uint32_t i, struct tern_err *
 
     if (!st && ids.n > s->ctx)
         st = TERN_FAIL(err, TERN_ERR_LIMIT,
-                       "the prompt has %zu tokens and the context has room for %u; shorten it or raise -c", ids.n,
-                       (unsigned)s->ctx);
+                       "the prompt has %zu tokens and the context has room for %u; shorten it or raise -c",
+                       ids.n, (unsigned)s->ctx);
     if (!st)
-        st = generate_init(&r->gens[i], &r->o.gen, s->tok, &s->kern, s->arch.n_vocab, ids.ids, (uint32_t)ids.n, err);
+        st = generate_init(&r->gens[i], &r->o.gen, s->tok, &s->kern, s->arch.n_vocab, ids.ids,
+                           (uint32_t)ids.n, err);
     if (!st) {
         r->n_gens = i + 1;
         st = open_logits(r, i, err);
@@ -232,7 +236,7 @@ static enum tern_status prepare(struct run *r, struct tern_err *err)
     return TERN_OK;
 }
 
-/* -- the end -------------------------------------------------------------------------------------------------------- */
+/* -- the end --------------------------------------------------------------------------------------------- */
 
 static enum tern_status close_logits(struct run *r, struct tern_err *err)
 {
@@ -243,8 +247,8 @@ static enum tern_status close_logits(struct run *r, struct tern_err *err)
 
         r->gens[i].logits_out = NULL;
         if (f && (ferror(f) | fclose(f)))
-            st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "--logits-out: cannot write '%s': %s", r->o.logits_out,
-                               strerror(errno));
+            st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "--logits-out: cannot write '%s': %s",
+                               r->o.logits_out, strerror(errno));
     }
     return st;
 }

@@ -13,7 +13,8 @@
 
 const char engine_options_help[] =
     "Model and machine\n"
-    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model of this installation)\n"
+    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model of this "
+    "installation)\n"
     "  -c, --ctx-size N          positions of one sequence; 0: what the model was trained with\n"
     "                            (default: that, but at most 2048)\n"
     "  -t, --threads N           compute threads (default: all CPUs this process may use)\n"
@@ -25,11 +26,15 @@ const char engine_options_help[] =
     "Where the layers are (default: in this process)\n"
     "      --local N             N worker processes on this machine, over encrypted loopback links\n"
     "      --split A,B,...       layers of each of them (default: even)\n"
-    "      --cluster FILE        workers on other machines, one `name tcp://host:port PUBLICKEY [layers=a-b]` a line\n"
+    "      --cluster FILE        workers on other machines, one `name tcp://host:port PUBLICKEY "
+    "[layers=a-b]` a line\n"
     "      --key FILE            this coordinator's key, made by `tern keygen`; with --cluster\n"
-    "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-64, int8-row, int8x2,\n"
-    "                            f16 or f32; the same text for every way of cutting the model (default: int8)\n"
-    "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows, for tests\n"
+    "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-64, int8-row, "
+    "int8x2,\n"
+    "                            f16 or f32; the same text for every way of cutting the model (default: "
+    "int8)\n"
+    "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows, for "
+    "tests\n"
     "      --dead-after MS       silence of a worker that counts as its death (default: 3000)\n"
     "\n"
     "Output\n"
@@ -45,8 +50,8 @@ void engine_options_default(struct engine_options *o)
     o->dead_after_ms = 3000;
 }
 
-static enum tern_status parse_u32(const char *option, const char *text, uint32_t min, uint32_t max, uint32_t *out,
-                                  struct tern_err *err)
+static enum tern_status parse_u32(const char *option, const char *text, uint32_t min, uint32_t max,
+                                  uint32_t *out, struct tern_err *err)
 {
     unsigned long long v;
     enum tern_status st = cmd_parse_u64(option, text, min, max, &v, err);
@@ -66,7 +71,8 @@ static enum tern_status parse_split(struct engine_options *o, const char *text, 
         size_t len = strcspn(p, ",");
 
         if (len == 0 || len >= sizeof word || n == TERN_MAX_WORKERS)
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--split: '%s' is not a list of layer counts such as 4,2", text);
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--split: '%s' is not a list of layer counts such as 4,2",
+                             text);
         memcpy(word, p, len);
         word[len] = '\0';
         if ((st = parse_u32("--split", word, 1, TERN_MAX_LAYERS, &split[n++], err)))
@@ -119,14 +125,9 @@ static enum tern_status short_option(struct engine_options *o, int c, const char
         st = parse_u32("-c", arg, 0, TERN_MAX_CONTEXT, &o->ctx, err);
         o->ctx_trained = !st && o->ctx == 0;
         return st;
-    case 't':
-        o->threads_given = true;
-        return parse_u32("-t", arg, 1, MAX_THREADS, &o->threads, err);
-    case 'q':
-        o->quiet = true;
-        return TERN_OK;
-    default:
-        return TERN_END;
+    case 't': o->threads_given = true; return parse_u32("-t", arg, 1, MAX_THREADS, &o->threads, err);
+    case 'q': o->quiet = true; return TERN_OK;
+    default: return TERN_END;
     }
 }
 
@@ -138,42 +139,24 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
             return TERN_FAIL(err, TERN_ERR_USAGE,
                              "--wire: '%s' is not int8, int8-64, int8-row, int8x2, f16 or f32", arg);
         return TERN_OK;
-    case ENGINE_OPT_CPU:
-        return parse_cpu(o, arg, err);
-    case ENGINE_OPT_PRE:
-        o->pre = arg;
-        return TERN_OK;
-    case ENGINE_OPT_LAYOUT:
-        return parse_layout(o, arg, err);
+    case ENGINE_OPT_CPU: return parse_cpu(o, arg, err);
+    case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
+    case ENGINE_OPT_LAYOUT: return parse_layout(o, arg, err);
     case ENGINE_OPT_CHUNK:
         if (strcmp(arg, "all") == 0) {
             o->chunk = TERN_MAX_STEP_ROWS;
             return TERN_OK;
         }
         return parse_u32("--chunk", arg, 1, TERN_MAX_STEP_ROWS, &o->chunk, err);
-    case ENGINE_OPT_LOCAL:
-        return parse_u32("--local", arg, 1, TERN_MAX_WORKERS, &o->local, err);
-    case ENGINE_OPT_SPLIT:
-        return parse_split(o, arg, err);
-    case ENGINE_OPT_CLUSTER:
-        o->cluster = arg;
-        return TERN_OK;
-    case ENGINE_OPT_KEY:
-        o->key = arg;
-        return TERN_OK;
-    case ENGINE_OPT_DEAD_AFTER:
-        return parse_u32("--dead-after", arg, 500, 3600000, &o->dead_after_ms, err);
-    case ENGINE_OPT_DUMP_STEPS:
-        o->dump_steps = arg;
-        return TERN_OK;
-    case ENGINE_OPT_JSON:
-        o->json = true;
-        return TERN_OK;
-    case ENGINE_OPT_VERBOSE:
-        o->verbose = true;
-        return TERN_OK;
-    default:
-        return short_option(o, c, arg, err);
+    case ENGINE_OPT_LOCAL: return parse_u32("--local", arg, 1, TERN_MAX_WORKERS, &o->local, err);
+    case ENGINE_OPT_SPLIT: return parse_split(o, arg, err);
+    case ENGINE_OPT_CLUSTER: o->cluster = arg; return TERN_OK;
+    case ENGINE_OPT_KEY: o->key = arg; return TERN_OK;
+    case ENGINE_OPT_DEAD_AFTER: return parse_u32("--dead-after", arg, 500, 3600000, &o->dead_after_ms, err);
+    case ENGINE_OPT_DUMP_STEPS: o->dump_steps = arg; return TERN_OK;
+    case ENGINE_OPT_JSON: o->json = true; return TERN_OK;
+    case ENGINE_OPT_VERBOSE: o->verbose = true; return TERN_OK;
+    default: return short_option(o, c, arg, err);
     }
 }
 
@@ -190,13 +173,15 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
     if (o->local && o->cluster)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--local and --cluster exclude each other; give one of them");
     if (o->n_split && !o->local)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--split goes with --local N; a cluster file says layers=a-b itself");
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--split goes with --local N; a cluster file says layers=a-b itself");
     if (o->n_split && o->n_split != o->local)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--split names %u workers and --local %u", (unsigned)o->n_split,
                          (unsigned)o->local);
     if (o->cluster && !o->key)
-        return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "--cluster needs --key FILE, this coordinator's own key; make one with `tern keygen`");
+        return TERN_FAIL(
+            err, TERN_ERR_USAGE,
+            "--cluster needs --key FILE, this coordinator's own key; make one with `tern keygen`");
     if (o->key && !o->cluster)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--key goes with --cluster FILE");
     if (o->quiet && o->verbose)

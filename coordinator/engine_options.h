@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options shared by every subcommand that runs a model: which file, on which machines, with which arithmetic.
+ * Options shared by every subcommand that runs a model: which file, on which machines, with which
+ * arithmetic.
  *
- * A subcommand puts ENGINE_LONG_OPTIONS into its getopt_long table and ENGINE_SHORT_OPTIONS into its short options, and hands
- * every option to engine_option(), which says whether it was one of these.
+ * A subcommand puts ENGINE_LONG_OPTIONS into its getopt_long table and ENGINE_SHORT_OPTIONS into its short
+ * options, and hands every option to engine_option(), which says whether it was one of these.
  */
 #ifndef TERN_COORDINATOR_ENGINE_OPTIONS_H
 #define TERN_COORDINATOR_ENGINE_OPTIONS_H
@@ -19,24 +20,24 @@
 #include <stdint.h>
 
 struct engine_options {
-    char model[4096];           /* filled by engine_options_finish when not given */
-    const char *pre;            /* NULL: the file's */
+    char model[4096]; /* filled by engine_options_finish when not given */
+    const char *pre;  /* NULL: the file's */
     enum tern_i2s_layout layout;
-    const char *layout_name;    /* "A", "B", "C"; NULL: not given */
-    uint32_t ctx;               /* 0: not given */
-    bool ctx_trained;           /* -c 0: the model's own */
+    const char *layout_name; /* "A", "B", "C"; NULL: not given */
+    uint32_t ctx;            /* 0: not given */
+    bool ctx_trained;        /* -c 0: the model's own */
     unsigned threads;
     bool threads_given;
     enum tern_cpu_level cpu;
     bool cpu_given;
     enum tern_boundary wire;
-    uint32_t chunk;             /* prompt rows per step */
-    uint32_t local;             /* child processes; 0: none */
+    uint32_t chunk; /* prompt rows per step */
+    uint32_t local; /* child processes; 0: none */
     uint32_t n_split;
     uint32_t split[TERN_MAX_WORKERS];
-    const char *cluster, *key;  /* files; both or neither */
+    const char *cluster, *key; /* files; both or neither */
     uint32_t dead_after_ms;
-    const char *dump_steps;     /* file, or NULL: pipe_dump.h */
+    const char *dump_steps; /* file, or NULL: pipe_dump.h */
     bool json, quiet, verbose;
 };
 
@@ -60,19 +61,20 @@ enum {
 
 /* clang-format off */
 #define ENGINE_SHORT_OPTIONS "m:c:t:q"
-#define ENGINE_LONG_OPTIONS                                                                                   \
-    { "model", required_argument, NULL, 'm' }, { "ctx-size", required_argument, NULL, 'c' },                  \
-    { "threads", required_argument, NULL, 't' }, { "quiet", no_argument, NULL, 'q' },                         \
-    { "wire", required_argument, NULL, ENGINE_OPT_WIRE }, { "cpu", required_argument, NULL, ENGINE_OPT_CPU }, \
-    { "pre", required_argument, NULL, ENGINE_OPT_PRE },                                                       \
-    { "i2s-layout", required_argument, NULL, ENGINE_OPT_LAYOUT },                                             \
-    { "chunk", required_argument, NULL, ENGINE_OPT_CHUNK },                                                   \
-    { "local", required_argument, NULL, ENGINE_OPT_LOCAL },                                                   \
-    { "split", required_argument, NULL, ENGINE_OPT_SPLIT },                                                   \
-    { "cluster", required_argument, NULL, ENGINE_OPT_CLUSTER },                                               \
-    { "key", required_argument, NULL, ENGINE_OPT_KEY },                                                       \
-    { "dead-after", required_argument, NULL, ENGINE_OPT_DEAD_AFTER },                                         \
-    { "dump-steps", required_argument, NULL, ENGINE_OPT_DUMP_STEPS },                                         \
+#define ENGINE_LONG_OPTIONS \
+    { "model", required_argument, NULL, 'm' }, { "ctx-size", required_argument, NULL, 'c' }, \
+    { "threads", required_argument, NULL, 't' }, { "quiet", no_argument, NULL, 'q' }, \
+    { "wire", required_argument, NULL, ENGINE_OPT_WIRE }, \
+    { "cpu", required_argument, NULL, ENGINE_OPT_CPU }, \
+    { "pre", required_argument, NULL, ENGINE_OPT_PRE }, \
+    { "i2s-layout", required_argument, NULL, ENGINE_OPT_LAYOUT }, \
+    { "chunk", required_argument, NULL, ENGINE_OPT_CHUNK }, \
+    { "local", required_argument, NULL, ENGINE_OPT_LOCAL }, \
+    { "split", required_argument, NULL, ENGINE_OPT_SPLIT }, \
+    { "cluster", required_argument, NULL, ENGINE_OPT_CLUSTER }, \
+    { "key", required_argument, NULL, ENGINE_OPT_KEY }, \
+    { "dead-after", required_argument, NULL, ENGINE_OPT_DEAD_AFTER }, \
+    { "dump-steps", required_argument, NULL, ENGINE_OPT_DUMP_STEPS }, \
     { "json", no_argument, NULL, ENGINE_OPT_JSON }, { "verbose", no_argument, NULL, ENGINE_OPT_VERBOSE }
 /* clang-format on */
 
@@ -82,9 +84,11 @@ extern const char engine_options_help[];
 void engine_options_default(struct engine_options *o);
 
 /* Takes option c (getopt_long's return) with its argument.  TERN_END when it is not one of these. */
-enum tern_status engine_option(struct engine_options *o, int c, const char *arg, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
+                               struct tern_err *err) TERN_MUST_CHECK;
 
-/* Checks options against each other, fills in the model's path and the number of threads, sets the log level. */
+/* Checks options against each other, fills in the model's path and the number of threads, sets the log
+ * level. */
 enum tern_status engine_options_finish(struct engine_options *o, struct tern_err *err) TERN_MUST_CHECK;
 
 /* After getopt_long returned '?' or ':' with opterr 0: one sentence about what was wrong with argv. */

@@ -18,21 +18,22 @@ const char *generate_end_name(enum generate_end e)
     return names[e];
 }
 
-enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern_tokenizer *tok, uint32_t n_vocab,
-                                     struct tern_err *err)
+enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern_tokenizer *tok,
+                                     uint32_t n_vocab, struct tern_err *err)
 {
     for (uint32_t i = 0; i < n_vocab; i++) {
         if (!tern_tokenizer_is_eog(tok, (int32_t)i))
             continue;
         if (o->n_bias == SAMPLE_MAX_BIAS)
-            return TERN_FAIL(err, TERN_ERR_LIMIT, "--ignore-eos and --logit-bias together name more than %d tokens",
+            return TERN_FAIL(err, TERN_ERR_LIMIT,
+                             "--ignore-eos and --logit-bias together name more than %d tokens",
                              SAMPLE_MAX_BIAS);
         o->bias[o->n_bias++] = (struct sample_bias){ (int32_t)i, -INFINITY };
     }
     return TERN_OK;
 }
 
-/* -- text ----------------------------------------------------------------------------------------------------------- */
+/* -- text ------------------------------------------------------------------------------------------------ */
 
 /* Where the earliest stop string begins at or after `from`; n_text when there is none. */
 static size_t find_stop(const struct generate *g, size_t from)
@@ -94,7 +95,7 @@ static void end(struct generate *g, enum generate_end why)
     seq_finish(&g->seq);
 }
 
-/* -- tokens --------------------------------------------------------------------------------------------------------- */
+/* -- tokens ---------------------------------------------------------------------------------------------- */
 
 static void note_token(struct generate *g, int32_t id, double norm, const float *logits)
 {
@@ -129,7 +130,8 @@ static void on_logits(struct seq *q, uint32_t pos, const float *logits)
         return;
     }
     if (g->o->n_logprobs >= 0 && !logprobs_norm(g->kern, logits, g->n_vocab, &norm)) {
-        (void)TERN_FAIL(&err, TERN_ERR_NUMERIC, "the logits have no probabilities; the model file is damaged");
+        (void)TERN_FAIL(&err, TERN_ERR_NUMERIC,
+                        "the logits have no probabilities; the model file is damaged");
         seq_fail(q, &err);
         return;
     }
@@ -146,11 +148,11 @@ static void on_logits(struct seq *q, uint32_t pos, const float *logits)
         seq_push(q, id);
 }
 
-/* -- life ----------------------------------------------------------------------------------------------------------- */
+/* -- life ------------------------------------------------------------------------------------------------ */
 
-enum tern_status generate_init(struct generate *g, const struct generate_options *o, const struct tern_tokenizer *tok,
-                               const struct tern_kernels *kern, uint32_t n_vocab, const int32_t *ids, uint32_t n,
-                               struct tern_err *err)
+enum tern_status generate_init(struct generate *g, const struct generate_options *o,
+                               const struct tern_tokenizer *tok, const struct tern_kernels *kern,
+                               uint32_t n_vocab, const int32_t *ids, uint32_t n, struct tern_err *err)
 {
     uint64_t cap = (uint64_t)n + o->n_predict;
     enum tern_status st;

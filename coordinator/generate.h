@@ -2,7 +2,8 @@
 /*
  * One answer being made: a sequence, its sampler, and the text that comes out of it.
  *
- * Text is complete, valid UTF-8.  What could still become a stop string is held back, so whatever generate_ready() shows is final.
+ * Text is complete, valid UTF-8.  What could still become a stop string is held back, so whatever
+ * generate_ready() shows is final.
  *
  * Thread: the scheduler's.  Memory grows in generate_reserve() only, which is called between turns.
  */
@@ -17,48 +18,48 @@
 
 #include <stdio.h>
 
-#define GENERATE_MAX_STOPS 16
+#define GENERATE_MAX_STOPS      16
 #define GENERATE_MAX_STOP_BYTES 256
 
 enum generate_end {
     GENERATE_RUNNING,
-    GENERATE_STOP,        /* end-of-text token, or a stop string */
-    GENERATE_LENGTH,      /* n_predict tokens */
-    GENERATE_CONTEXT,     /* no position left */
+    GENERATE_STOP,    /* end-of-text token, or a stop string */
+    GENERATE_LENGTH,  /* n_predict tokens */
+    GENERATE_CONTEXT, /* no position left */
     GENERATE_ERROR,
     GENERATE_INTERRUPTED
 };
 
 struct generate_options {
-    uint32_t n_predict;       /* UINT32_MAX: until the end of text or context */
-    uint32_t ctx;             /* positions */
-    bool ignore_eos;          /* end-of-text tokens are text like any other (bias forbids them: generate_forbid_eog) */
+    uint32_t n_predict; /* UINT32_MAX: until the end of text or context */
+    uint32_t ctx;       /* positions */
+    bool ignore_eos; /* end-of-text tokens are text like any other (bias forbids them: generate_forbid_eog) */
     uint32_t n_stops;
     const char *stops[GENERATE_MAX_STOPS];
-    int n_logprobs;           /* -1: none; else the chosen token's, and this many of the most probable */
+    int n_logprobs; /* -1: none; else the chosen token's, and this many of the most probable */
     struct sample_options sample;
 };
 
 struct generate_token {
     int32_t id;
-    uint32_t n_top;           /* entries in tops */
-    double logprob;           /* when n_logprobs >= 0 */
+    uint32_t n_top; /* entries in tops */
+    double logprob; /* when n_logprobs >= 0 */
 };
 
 struct generate {
     struct seq seq;
-    const struct generate_options *o;        /* borrowed, as are the next three */
+    const struct generate_options *o; /* borrowed, as are the next three */
     const struct tern_tokenizer *tok;
     const struct tern_kernels *kern;
-    FILE *logits_out;                        /* raw f32 logits of every sampled position, or NULL */
+    FILE *logits_out; /* raw f32 logits of every sampled position, or NULL */
     uint32_t n_vocab, n_prompt;
     struct sampler *sampler;
     struct tern_utf8 utf8;
-    char *text;                              /* [n_text], generated so far */
+    char *text; /* [n_text], generated so far */
     size_t n_text, text_cap;
-    size_t n_ready;                          /* bytes that are final */
-    struct generate_token *tokens;           /* [n_tokens] */
-    struct logprob *tops;                    /* [tokens_cap][n_logprobs] */
+    size_t n_ready;                /* bytes that are final */
+    struct generate_token *tokens; /* [n_tokens] */
+    struct logprob *tops;          /* [tokens_cap][n_logprobs] */
     uint32_t n_tokens, tokens_cap;
     enum generate_end end;
 };
@@ -67,12 +68,13 @@ struct generate {
 const char *generate_end_name(enum generate_end e);
 
 /* Adds a bias of -infinity for every end-of-text token of the vocabulary. */
-enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern_tokenizer *tok, uint32_t n_vocab,
-                                     struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern_tokenizer *tok,
+                                     uint32_t n_vocab, struct tern_err *err) TERN_MUST_CHECK;
 
 /* ids [n]: the prompt, 1 <= n <= o->ctx. */
-enum tern_status generate_init(struct generate *g, const struct generate_options *o, const struct tern_tokenizer *tok,
-                               const struct tern_kernels *kern, uint32_t n_vocab, const int32_t *ids, uint32_t n,
+enum tern_status generate_init(struct generate *g, const struct generate_options *o,
+                               const struct tern_tokenizer *tok, const struct tern_kernels *kern,
+                               uint32_t n_vocab, const int32_t *ids, uint32_t n,
                                struct tern_err *err) TERN_MUST_CHECK;
 void generate_fini(struct generate *g);
 

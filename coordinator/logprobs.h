@@ -17,11 +17,12 @@ struct logprob {
     double value;
 };
 
-/* log(sum exp(logits)), so that a token's log-probability is its logit minus this.  False when a logit is NaN or +infinity or
- * all are -infinity. */
+/* log(sum exp(logits)), so that a token's log-probability is its logit minus this.  False when a logit is
+ * NaN or +infinity or all are -infinity. */
 bool logprobs_norm(const struct tern_kernels *kern, const float *logits, uint32_t n_vocab, double *norm);
 
-/* The k largest in descending order (equal ones by the lower id) into top [k]; returns how many there are: min(k, n_vocab). */
+/* The k largest in descending order (equal ones by the lower id) into top [k]; returns how many there are:
+ * min(k, n_vocab). */
 uint32_t logprobs_top(const float *logits, uint32_t n_vocab, double norm, uint32_t k, struct logprob *top);
 
 #endif

@@ -16,8 +16,22 @@
 #define DEFAULT_PROMPT "Once upon a time"
 
 enum {
-    OPT_TEMP = ENGINE_OPT_LAST, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_REPEAT, OPT_REPEAT_N, OPT_FREQUENCY, OPT_PRESENCE, OPT_SEED,
-    OPT_STOP, OPT_BIAS, OPT_LOGPROBS, OPT_IGNORE_EOS, OPT_LOGITS_OUT, OPT_DISPLAY, OPT_HELP
+    OPT_TEMP = ENGINE_OPT_LAST,
+    OPT_TOP_K,
+    OPT_TOP_P,
+    OPT_MIN_P,
+    OPT_REPEAT,
+    OPT_REPEAT_N,
+    OPT_FREQUENCY,
+    OPT_PRESENCE,
+    OPT_SEED,
+    OPT_STOP,
+    OPT_BIAS,
+    OPT_LOGPROBS,
+    OPT_IGNORE_EOS,
+    OPT_LOGITS_OUT,
+    OPT_DISPLAY,
+    OPT_HELP
 };
 
 /* clang-format off */
@@ -54,20 +68,24 @@ static const char help[] =
     "\n"
     "usage: tern run [-m FILE] [-p PROMPT]... [options]\n"
     "\n"
-    "The text goes to stdout and figures to stderr.  Without -p and -f the prompt is read from stdin if that is a pipe\n"
+    "The text goes to stdout and figures to stderr.  Without -p and -f the prompt is read from stdin if that "
+    "is a pipe\n"
     "or file, and else is \"" DEFAULT_PROMPT "\".\n"
     "\n"
     "Text\n"
     "  -p, --prompt TEXT         the prompt; several run together as one batch, printed in order\n"
-    "  -f, --file FILE           prompt from a file (- is stdin), one newline at its end dropped; may be repeated\n"
+    "  -f, --file FILE           prompt from a file (- is stdin), one newline at its end dropped; may be "
+    "repeated\n"
     "      --display-prompt      print the prompt in front of the text\n"
-    "  -n, --n-predict N         tokens to generate; -1: until the text ends or the context is full (default: 128)\n"
+    "  -n, --n-predict N         tokens to generate; -1: until the text ends or the context is full "
+    "(default: 128)\n"
     "  -r, --stop TEXT           end in front of this text; up to 16 of them\n"
     "      --ignore-eos          never end by the model's own wish\n"
     "\n"
     "Sampling, in this order\n"
     "      --logit-bias ID+V|ID-V  add to (take from) a token's logit; ID-inf forbids it; may be repeated\n"
-    "      --repeat-penalty R    divide logits of seen tokens by R, multiply negative ones (default: 1, off)\n"
+    "      --repeat-penalty R    divide logits of seen tokens by R, multiply negative ones (default: 1, "
+    "off)\n"
     "      --frequency-penalty F take F from a logit each time its token was seen (default: 0)\n"
     "      --presence-penalty F  take F from a logit if its token was seen (default: 0)\n"
     "      --repeat-last-n N     how many last tokens count as seen; 0: none, -1: all (default: 64)\n"
@@ -75,18 +93,21 @@ static const char help[] =
     "      --top-p P             keep the best that together have probability P (default: 0.95)\n"
     "      --min-p P             keep those with P times the best one's probability (default: 0.05)\n"
     "      --temp T              divide logits by T; 0: always the best token (default: 0.8)\n"
-    "  -s, --seed N              the same seed gives the same text on every machine (default: random, printed)\n"
+    "  -s, --seed N              the same seed gives the same text on every machine (default: random, "
+    "printed)\n"
     "\n";
 
 static const char help_output[] =
     "      --json                one JSON object (several prompts: an array) on stdout instead of text\n"
     "      --logprobs K          with --json: log-probabilities of each token and of the K most probable\n"
-    "      --logits-out FILE     raw f32 logits of every sampled position (several prompts: FILE.1, FILE.2, ...)\n"
+    "      --logits-out FILE     raw f32 logits of every sampled position (several prompts: FILE.1, FILE.2, "
+    "...)\n"
     "  -h, --help                this text\n";
 
-/* -- single options ------------------------------------------------------------------------------------------------- */
+/* -- single options -------------------------------------------------------------------------------------- */
 
-static enum tern_status add_prompt(struct run_options *o, const char *text, size_t len, char *owned, struct tern_err *err)
+static enum tern_status add_prompt(struct run_options *o, const char *text, size_t len, char *owned,
+                                   struct tern_err *err)
 {
     if (o->n_prompts == RUN_MAX_PROMPTS) {
         free(owned);
@@ -120,7 +141,8 @@ static enum tern_status parse_bias(struct sample_options *s, const char *text, s
 
     if (digits == 0 || digits >= sizeof id_text || (text[digits] != '+' && text[digits] != '-') ||
         text[digits + 1] == '+' || text[digits + 1] == '-')
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--logit-bias: '%s' is not of the form ID+VALUE or ID-VALUE", text);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--logit-bias: '%s' is not of the form ID+VALUE or ID-VALUE",
+                         text);
     memcpy(id_text, text, digits);
     id_text[digits] = '\0';
     if ((st = cmd_parse_u64("--logit-bias", id_text, 0, TERN_MAX_VOCAB - 1, &id, err)))
@@ -138,14 +160,16 @@ static enum tern_status parse_bias(struct sample_options *s, const char *text, s
 static enum tern_status add_stop(struct generate_options *g, const char *text, struct tern_err *err)
 {
     if (!*text || strlen(text) > GENERATE_MAX_STOP_BYTES)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--stop: the text must have 1 to %d bytes", GENERATE_MAX_STOP_BYTES);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--stop: the text must have 1 to %d bytes",
+                         GENERATE_MAX_STOP_BYTES);
     if (g->n_stops == GENERATE_MAX_STOPS)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "--stop: more than %d texts", GENERATE_MAX_STOPS);
     g->stops[g->n_stops++] = text;
     return TERN_OK;
 }
 
-static enum tern_status parse_u32(const char *name, const char *arg, uint32_t max, uint32_t *out, struct tern_err *err)
+static enum tern_status parse_u32(const char *name, const char *arg, uint32_t max, uint32_t *out,
+                                  struct tern_err *err)
 {
     unsigned long long v;
     enum tern_status st = cmd_parse_u64(name, arg, 0, max, &v, err);
@@ -162,16 +186,11 @@ static enum tern_status sample_option(struct run_options *o, int c, const char *
     enum tern_status st;
 
     switch (c) {
-    case OPT_TEMP:
-        return cmd_parse_f64("--temp", arg, -1e6, 1e6, &s->temperature, err);
-    case OPT_TOP_K:
-        return parse_u32("--top-k", arg, INT32_MAX, &s->top_k, err);
-    case OPT_TOP_P:
-        return cmd_parse_f64("--top-p", arg, 0, 1, &s->top_p, err);
-    case OPT_MIN_P:
-        return cmd_parse_f64("--min-p", arg, 0, 1, &s->min_p, err);
-    case OPT_REPEAT:
-        return cmd_parse_f64("--repeat-penalty", arg, 0.01, 100, &s->repeat_penalty, err);
+    case OPT_TEMP: return cmd_parse_f64("--temp", arg, -1e6, 1e6, &s->temperature, err);
+    case OPT_TOP_K: return parse_u32("--top-k", arg, INT32_MAX, &s->top_k, err);
+    case OPT_TOP_P: return cmd_parse_f64("--top-p", arg, 0, 1, &s->top_p, err);
+    case OPT_MIN_P: return cmd_parse_f64("--min-p", arg, 0, 1, &s->min_p, err);
+    case OPT_REPEAT: return cmd_parse_f64("--repeat-penalty", arg, 0.01, 100, &s->repeat_penalty, err);
     case OPT_REPEAT_N:
         if (strcmp(arg, "-1") == 0) {
             s->repeat_last_n = -1;
@@ -182,8 +201,7 @@ static enum tern_status sample_option(struct run_options *o, int c, const char *
         return st;
     case OPT_FREQUENCY:
         return cmd_parse_f64("--frequency-penalty", arg, -100, 100, &s->frequency_penalty, err);
-    case OPT_PRESENCE:
-        return cmd_parse_f64("--presence-penalty", arg, -100, 100, &s->presence_penalty, err);
+    case OPT_PRESENCE: return cmd_parse_f64("--presence-penalty", arg, -100, 100, &s->presence_penalty, err);
     case OPT_SEED:
     case 's':
         if (strcmp(arg, "-1") == 0)
@@ -193,10 +211,8 @@ static enum tern_status sample_option(struct run_options *o, int c, const char *
             o->seed_given = true;
         }
         return st;
-    case OPT_BIAS:
-        return parse_bias(s, arg, err);
-    default:
-        return TERN_END;
+    case OPT_BIAS: return parse_bias(s, arg, err);
+    default: return TERN_END;
     }
 }
 
@@ -206,10 +222,8 @@ static enum tern_status text_option(struct run_options *o, int c, const char *ar
     enum tern_status st;
 
     switch (c) {
-    case 'p':
-        return add_prompt(o, arg, strlen(arg), NULL, err);
-    case 'f':
-        return add_prompt_file(o, arg, err);
+    case 'p': return add_prompt(o, arg, strlen(arg), NULL, err);
+    case 'f': return add_prompt_file(o, arg, err);
     case 'n':
         if (strcmp(arg, "-1") == 0) {
             o->gen.n_predict = UINT32_MAX;
@@ -217,27 +231,19 @@ static enum tern_status text_option(struct run_options *o, int c, const char *ar
         }
         return parse_u32("-n", arg, TERN_MAX_CONTEXT, &o->gen.n_predict, err);
     case OPT_STOP:
-    case 'r':
-        return add_stop(&o->gen, arg, err);
+    case 'r': return add_stop(&o->gen, arg, err);
     case OPT_LOGPROBS:
         if (!(st = parse_u32("--logprobs", arg, LOGPROBS_MAX_TOP, &k, err)))
             o->gen.n_logprobs = (int)k;
         return st;
-    case OPT_IGNORE_EOS:
-        o->gen.ignore_eos = true;
-        return TERN_OK;
-    case OPT_LOGITS_OUT:
-        o->logits_out = arg;
-        return TERN_OK;
-    case OPT_DISPLAY:
-        o->display_prompt = true;
-        return TERN_OK;
-    default:
-        return TERN_END;
+    case OPT_IGNORE_EOS: o->gen.ignore_eos = true; return TERN_OK;
+    case OPT_LOGITS_OUT: o->logits_out = arg; return TERN_OK;
+    case OPT_DISPLAY: o->display_prompt = true; return TERN_OK;
+    default: return TERN_END;
     }
 }
 
-/* -- the whole ------------------------------------------------------------------------------------------------------ */
+/* -- the whole ------------------------------------------------------------------------------------------- */
 
 static enum tern_status finish(struct run_options *o, struct tern_err *err)
 {
@@ -251,7 +257,8 @@ static enum tern_status finish(struct run_options *o, struct tern_err *err)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--logprobs shows in --json only; add --json");
     if (!o->seed_given) {
         if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
-            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "no random seed from the system: %s", strerror(errno));
+            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "no random seed from the system: %s",
+                                 strerror(errno));
         o->gen.sample.seed = seed;
     }
     if (o->n_prompts)

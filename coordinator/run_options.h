@@ -8,7 +8,7 @@
 #include "coordinator/engine_options.h"
 #include "coordinator/generate.h"
 
-#define RUN_MAX_PROMPTS 256
+#define RUN_MAX_PROMPTS      256
 #define RUN_MAX_PROMPT_BYTES ((size_t)64 << 20)
 
 struct run_prompt {
@@ -28,8 +28,10 @@ struct run_options {
     const char *logits_out; /* file, or NULL */
 };
 
-/* Parses and checks argv, reads prompt files, draws a seed when none was given.  TERN_END: --help was printed. */
-enum tern_status run_options_parse(int argc, char **argv, struct run_options *o, struct tern_err *err) TERN_MUST_CHECK;
+/* Parses and checks argv, reads prompt files, draws a seed when none was given.  TERN_END: --help was
+ * printed. */
+enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
+                                   struct tern_err *err) TERN_MUST_CHECK;
 void run_options_free(struct run_options *o);
 
 #endif

@@ -34,7 +34,7 @@ static struct times times_of(const struct generate *g)
     return t;
 }
 
-/* -- figures on stderr ---------------------------------------------------------------------------------------------- */
+/* -- figures on stderr ----------------------------------------------------------------------------------- */
 
 static double mib(uint64_t bytes)
 {
@@ -50,7 +50,8 @@ static void print_stages(const struct session *s, const struct sched_stats *st)
         const struct pipe_stage_info *g = &p->stages[i];
         const struct sched_stage_stats *x = &st->stages[i];
 
-        fprintf(stderr, "  stage %u  %-12s layers %u-%u  %s x%u  %.2f ms computing, %.2f ms queued per step  ",
+        fprintf(stderr,
+                "  stage %u  %-12s layers %u-%u  %s x%u  %.2f ms computing, %.2f ms queued per step  ",
                 (unsigned)i, g->name, (unsigned)g->first, (unsigned)g->last - 1, g->cpu, (unsigned)g->threads,
                 (double)x->compute_us / steps / 1e3, (double)x->queue_us / steps / 1e3);
         if (p->remote)
@@ -60,11 +61,13 @@ static void print_stages(const struct session *s, const struct sched_stats *st)
     fprintf(stderr, "  home     embedding %.2f ms, head %.2f ms per step", (double)st->embed_us / steps / 1e3,
             (double)st->head_us / steps / 1e3);
     if (p->remote)
-        fprintf(stderr, "  %.0f bytes in per token", (double)st->bytes_home / (st->rows_home ? (double)st->rows_home : 1));
+        fprintf(stderr, "  %.0f bytes in per token",
+                (double)st->bytes_home / (st->rows_home ? (double)st->rows_home : 1));
     fputc('\n', stderr);
 }
 
-void run_output_figures(const struct session *s, const struct generate *gens, uint32_t n, uint64_t wall_ns, uint64_t seed)
+void run_output_figures(const struct session *s, const struct generate *gens, uint32_t n, uint64_t wall_ns,
+                        uint64_t seed)
 {
     const struct sched_stats *st = sched_stats(s->sched);
     const double wall_ms = (double)wall_ns / 1e6;
@@ -85,15 +88,16 @@ void run_output_figures(const struct session *s, const struct generate *gens, ui
                 generate_end_name(gens[i].end));
     }
     if (n > 1)
-        fprintf(stderr, "  all together: prompts %llu tokens, generated %llu tokens in %.2f s, %.1f tokens/s\n",
+        fprintf(stderr,
+                "  all together: prompts %llu tokens, generated %llu tokens in %.2f s, %.1f tokens/s\n",
                 (unsigned long long)prompt, (unsigned long long)predicted, wall_ms / 1e3,
                 per_second((double)predicted, wall_ms));
     print_stages(s, st);
-    fprintf(stderr, "  %llu steps in %.2f s  wire %s  seed %llu\n", (unsigned long long)st->steps, wall_ms / 1e3,
-            tern_boundary_name(s->o->wire), (unsigned long long)seed);
+    fprintf(stderr, "  %llu steps in %.2f s  wire %s  seed %llu\n", (unsigned long long)st->steps,
+            wall_ms / 1e3, tern_boundary_name(s->o->wire), (unsigned long long)seed);
 }
 
-/* -- JSON ----------------------------------------------------------------------------------------------------------- */
+/* -- JSON ------------------------------------------------------------------------------------------------ */
 
 /* A token's bytes as a JSON string; what is no UTF-8 on its own becomes U+FFFD. */
 static json_t *piece_json(const struct tern_tokenizer *tok, int32_t id)
@@ -130,8 +134,8 @@ static json_t *token_json(const struct generate *g, uint32_t i)
     for (uint32_t k = 0; k < t->n_top; k++) {
         const struct logprob *p = &g->tops[(size_t)i * (size_t)g->o->n_logprobs + k];
 
-        json_array_append_new(tops, json_pack("{s:i, s:o, s:o}", "id", (int)p->id, "text", piece_json(g->tok, p->id),
-                                              "logprob", logprob_json(p->value)));
+        json_array_append_new(tops, json_pack("{s:i, s:o, s:o}", "id", (int)p->id, "text",
+                                              piece_json(g->tok, p->id), "logprob", logprob_json(p->value)));
     }
     json_object_set_new(o, "logprob", logprob_json(t->logprob));
     json_object_set_new(o, "top_logprobs", tops);
@@ -147,12 +151,13 @@ static json_t *stages_json(const struct session *s, const struct sched_stats *st
         const struct pipe_stage_info *g = &s->pipe->stages[i];
         const struct sched_stage_stats *x = &st->stages[i];
 
-        json_array_append_new(
-            a, json_pack("{s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:I}", "name", g->name, "cpu", g->cpu,
-                         "first_layer", (int)g->first, "last_layer", (int)g->last - 1, "threads", (int)g->threads,
-                         "compute_ms_per_step", (double)x->compute_us / steps / 1e3, "queue_ms_per_step",
-                         (double)x->queue_us / steps / 1e3, "bytes_per_token", (double)x->bytes / rows, "weight_bytes",
-                         (json_int_t)g->weight_bytes, "kv_bytes", (json_int_t)g->kv_bytes));
+        json_array_append_new(a, json_pack("{s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:I}", "name",
+                                           g->name, "cpu", g->cpu, "first_layer", (int)g->first, "last_layer",
+                                           (int)g->last - 1, "threads", (int)g->threads,
+                                           "compute_ms_per_step", (double)x->compute_us / steps / 1e3,
+                                           "queue_ms_per_step", (double)x->queue_us / steps / 1e3,
+                                           "bytes_per_token", (double)x->bytes / rows, "weight_bytes",
+                                           (json_int_t)g->weight_bytes, "kv_bytes", (json_int_t)g->kv_bytes));
     }
     return a;
 }
@@ -165,26 +170,28 @@ static json_t *answer_json(const struct session *s, const struct generate *g, ui
 
     for (uint32_t i = 0; i < g->n_tokens; i++)
         json_array_append_new(tokens, token_json(g, i));
-    o = json_pack("{s:o, s:o, s:s, s:{s:i, s:i, s:i}, s:I, s:s, s:s}", "text", json_stringn(g->text, g->n_text),
-                  "tokens", tokens, "finish_reason", generate_end_name(g->end), "usage", "prompt_tokens",
-                  (int)g->n_prompt, "completion_tokens", (int)g->n_tokens, "total_tokens",
-                  (int)(g->n_prompt + g->n_tokens), "seed", (json_int_t)seed, "wire", tern_boundary_name(s->o->wire),
-                  "cpu", tern_cpu_name(s->kern.level));
+    o = json_pack("{s:o, s:o, s:s, s:{s:i, s:i, s:i}, s:I, s:s, s:s}", "text",
+                  json_stringn(g->text, g->n_text), "tokens", tokens, "finish_reason",
+                  generate_end_name(g->end), "usage", "prompt_tokens", (int)g->n_prompt, "completion_tokens",
+                  (int)g->n_tokens, "total_tokens", (int)(g->n_prompt + g->n_tokens), "seed",
+                  (json_int_t)seed, "wire", tern_boundary_name(s->o->wire), "cpu",
+                  tern_cpu_name(s->kern.level));
     if (!o)
         return NULL;
     if (g->seq.failed)
         json_object_set_new(o, "error", json_string(g->seq.err.text));
     json_object_set_new(o, "timings",
-                        json_pack("{s:f, s:f, s:f, s:f}", "prompt_ms", t.prompt_ms, "predicted_ms", t.predicted_ms,
-                                  "prompt_per_second", t.prompt_per_s, "predicted_per_second", t.predicted_per_s));
+                        json_pack("{s:f, s:f, s:f, s:f}", "prompt_ms", t.prompt_ms, "predicted_ms",
+                                  t.predicted_ms, "prompt_per_second", t.prompt_per_s, "predicted_per_second",
+                                  t.predicted_per_s));
     json_object_set_new(o, "stages", stages_json(s, st));
     json_object_set_new(o, "home_bytes_per_token",
                         json_real(st->rows_home ? (double)st->bytes_home / (double)st->rows_home : 0));
     return o;
 }
 
-enum tern_status run_output_json(const struct session *s, const struct generate *gens, uint32_t n, uint64_t seed,
-                                 struct tern_err *err)
+enum tern_status run_output_json(const struct session *s, const struct generate *gens, uint32_t n,
+                                 uint64_t seed, struct tern_err *err)
 {
     json_t *root;
     int bad;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sampling: see sample.h.  Candidates are a binary heap of ids over the adjusted logits; the order is total (larger logit
- * first, then lower id), so what comes off it does not depend on how it was built.
+ * Sampling: see sample.h.  Candidates are a binary heap of ids over the adjusted logits; the order is total
+ * (larger logit first, then lower id), so what comes off it does not depend on how it was built.
  */
 #include "coordinator/sample.h"
 
@@ -16,13 +16,13 @@ struct sampler {
     struct sample_rng rng;
     double (*sum_exp)(const float *x, size_t n, float max);
     uint32_t n_vocab;
-    float *logits;     /* [n_vocab] after bias and penalties */
-    int32_t *heap;     /* [n_vocab] candidates that have not come off yet */
+    float *logits; /* [n_vocab] after bias and penalties */
+    int32_t *heap; /* [n_vocab] candidates that have not come off yet */
     uint32_t n_heap;
-    int32_t *top;      /* [n_vocab] survivors in descending order */
-    double *weight;    /* [n_vocab] of the survivors */
+    int32_t *top;   /* [n_vocab] survivors in descending order */
+    double *weight; /* [n_vocab] of the survivors */
     uint32_t n_top;
-    uint32_t *count;   /* [n_vocab] occurrences in the window; all zero between calls */
+    uint32_t *count; /* [n_vocab] occurrences in the window; all zero between calls */
 };
 
 void sample_options_default(struct sample_options *o)
@@ -36,7 +36,7 @@ void sample_options_default(struct sample_options *o)
     o->repeat_last_n = 64;
 }
 
-/* -- generator ------------------------------------------------------------------------------------------------------ */
+/* -- generator ------------------------------------------------------------------------------------------- */
 
 static uint64_t rotl(uint64_t x, int k)
 {
@@ -80,16 +80,17 @@ static double exp_below(double x)
     return x < -700.0 ? 0.0 : tern_exp(x);
 }
 
-/* -- life ----------------------------------------------------------------------------------------------------------- */
+/* -- life ------------------------------------------------------------------------------------------------ */
 
-enum tern_status sampler_new(const struct sample_options *o, const struct tern_kernels *kern, uint32_t n_vocab,
-                             struct sampler **out, struct tern_err *err)
+enum tern_status sampler_new(const struct sample_options *o, const struct tern_kernels *kern,
+                             uint32_t n_vocab, struct sampler **out, struct tern_err *err)
 {
     struct sampler *s;
 
     for (uint32_t i = 0; i < o->n_bias; i++)
         if (o->bias[i].id < 0 || (uint32_t)o->bias[i].id >= n_vocab)
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--logit-bias: token %d is not in the vocabulary of %u tokens",
+            return TERN_FAIL(err, TERN_ERR_USAGE,
+                             "--logit-bias: token %d is not in the vocabulary of %u tokens",
                              (int)o->bias[i].id, (unsigned)n_vocab);
     s = calloc(1, sizeof *s);
     if (s) {
@@ -130,7 +131,7 @@ uint32_t sampler_survivors(const struct sampler *s, const int32_t **ids)
     return s->n_top;
 }
 
-/* -- bias and penalties --------------------------------------------------------------------------------------------- */
+/* -- bias and penalties ---------------------------------------------------------------------------------- */
 
 static void penalize(struct sampler *s, const int32_t *history, uint32_t n)
 {
@@ -163,7 +164,7 @@ static void penalize(struct sampler *s, const int32_t *history, uint32_t n)
     }
 }
 
-/* -- heap ----------------------------------------------------------------------------------------------------------- */
+/* -- heap ------------------------------------------------------------------------------------------------ */
 
 /* True when a comes before b. */
 static bool before(const float *l, int32_t a, int32_t b)
@@ -212,9 +213,10 @@ static int32_t heap_pop(struct sampler *s)
     return best;
 }
 
-/* -- filters -------------------------------------------------------------------------------------------------------- */
+/* -- filters --------------------------------------------------------------------------------------------- */
 
-/* Takes candidates off the heap into top[] until top-k, top-p or min-p says stop.  top-p counts shares of what top-k leaves. */
+/* Takes candidates off the heap into top[] until top-k, top-p or min-p says stop.  top-p counts shares of
+ * what top-k leaves. */
 static void filter(struct sampler *s, float max)
 {
     const struct sample_options *o = &s->o;
@@ -281,18 +283,18 @@ static int32_t draw(struct sampler *s, float max)
     return s->top[0];
 }
 
-/* -- the whole ------------------------------------------------------------------------------------------------------ */
+/* -- the whole ------------------------------------------------------------------------------------------- */
 
-enum tern_status sampler_pick(struct sampler *s, const float *logits, const int32_t *history, uint32_t n_history,
-                              int32_t *id, struct tern_err *err)
+enum tern_status sampler_pick(struct sampler *s, const float *logits, const int32_t *history,
+                              uint32_t n_history, int32_t *id, struct tern_err *err)
 {
     const struct sample_options *o = &s->o;
     int32_t best = -1;
 
     for (uint32_t i = 0; i < s->n_vocab; i++)
         if (!(logits[i] < INFINITY))
-            return TERN_FAIL(err, TERN_ERR_NUMERIC, "the logit of token %u is not finite; the model file is damaged",
-                             (unsigned)i);
+            return TERN_FAIL(err, TERN_ERR_NUMERIC,
+                             "the logit of token %u is not finite; the model file is damaged", (unsigned)i);
     memcpy(s->logits, logits, s->n_vocab * sizeof *logits);
     for (uint32_t i = 0; i < o->n_bias; i++)
         s->logits[o->bias[i].id] += o->bias[i].value;

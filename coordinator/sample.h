@@ -2,9 +2,10 @@
 /*
  * From logits to one token: bias and penalties, top-k, top-p, min-p, temperature, draw, in this order.
  *
- * The same logits, options, history and seed give the same token on every machine: the generator is our own, exp and log are
- * kernels/exact_math.h, sums have one order, and equal logits are ordered by the lower id.  All three filters keep a prefix of
- * the candidates in descending order, so candidates come off a heap one by one and the vocabulary is never sorted.
+ * The same logits, options, history and seed give the same token on every machine: the generator is our
+ * own, exp and log are kernels/exact_math.h, sums have one order, and equal logits are ordered by the lower
+ * id.  All three filters keep a prefix of the candidates in descending order, so candidates come off a heap
+ * one by one and the vocabulary is never sorted.
  *
  * No allocation after creation.  Thread: one at a time per sampler.
  */
@@ -25,13 +26,16 @@ struct sample_bias {
 };
 
 struct sample_options {
-    double temperature;     /* <= 0: greedy, the largest logit after bias and penalties */
-    uint32_t top_k;         /* 0: off */
-    double top_p;           /* >= 1: off; at least one candidate stays */
-    double min_p;           /* <= 0: off */
-    double repeat_penalty;  /* 1: off; logits of seen tokens are divided by it when positive, multiplied otherwise */
-    double frequency_penalty, presence_penalty; /* 0: off; count * frequency + presence is subtracted */
-    int64_t repeat_last_n;  /* how many of the last tokens count as seen, prompt included; -1: all; 0: penalties off */
+    double temperature; /* <= 0: greedy, the largest logit after bias and penalties */
+    uint32_t top_k;     /* 0: off */
+    double top_p;       /* >= 1: off; at least one candidate stays */
+    double min_p;       /* <= 0: off */
+    /* 1: off; logits of seen tokens are divided by it when positive, multiplied otherwise */
+    double repeat_penalty;
+    /* 0: off; count * frequency + presence is subtracted */
+    double frequency_penalty, presence_penalty;
+    /* how many of the last tokens count as seen, prompt included; -1: all; 0: penalties off */
+    int64_t repeat_last_n;
     uint64_t seed;
     uint32_t n_bias;
     struct sample_bias bias[SAMPLE_MAX_BIAS];
@@ -43,17 +47,17 @@ void sample_options_default(struct sample_options *o);
 struct sampler;
 
 /* Options are copied.  n_vocab at least 1; bias ids must be below it. */
-enum tern_status sampler_new(const struct sample_options *o, const struct tern_kernels *kern, uint32_t n_vocab,
-                             struct sampler **out, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status sampler_new(const struct sample_options *o, const struct tern_kernels *kern,
+                             uint32_t n_vocab, struct sampler **out, struct tern_err *err) TERN_MUST_CHECK;
 void sampler_free(struct sampler **s);
 
 /*
- * history [n_history]: the sequence's tokens so far, oldest first; ids outside the vocabulary count for nothing.  logits
- * [n_vocab] are not changed.  Exactly one number is drawn from the generator per call that is not greedy.
- * TERN_ERR_NUMERIC when a logit is NaN or +infinity or when no token is possible.
+ * history [n_history]: the sequence's tokens so far, oldest first; ids outside the vocabulary count for
+ * nothing.  logits [n_vocab] are not changed.  Exactly one number is drawn from the generator per call that
+ * is not greedy. TERN_ERR_NUMERIC when a logit is NaN or +infinity or when no token is possible.
  */
-enum tern_status sampler_pick(struct sampler *s, const float *logits, const int32_t *history, uint32_t n_history,
-                              int32_t *id, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status sampler_pick(struct sampler *s, const float *logits, const int32_t *history,
+                              uint32_t n_history, int32_t *id, struct tern_err *err) TERN_MUST_CHECK;
 
 /* The survivors of the last sampler_pick that was not greedy, in descending order: for tests. */
 uint32_t sampler_survivors(const struct sampler *s, const int32_t **ids);

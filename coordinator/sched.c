@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The scheduler: see sched.h.  From top to bottom: life, admission, filling a step, sending, and what comes home. */
+/* The scheduler: see sched.h.  From top to bottom: life, admission, filling a step, sending, and what comes
+ * home. */
 #include "coordinator/sched.h"
 
 #include "engine/base/log.h"
@@ -23,9 +24,9 @@ struct flight {
 };
 
 struct slot {
-    struct seq *q;  /* NULL: forgotten by its owner */
-    uint32_t gen;   /* last generation used */
-    bool open;      /* on the workers; to be freed there when q has ended or is forgotten */
+    struct seq *q; /* NULL: forgotten by its owner */
+    uint32_t gen;  /* last generation used */
+    bool open;     /* on the workers; to be freed there when q has ended or is forgotten */
 };
 
 struct sched {
@@ -41,9 +42,9 @@ struct sched {
     uint32_t first_flight, n_flights, max_flights;
     uint64_t sent;
 
-    float *x;                       /* [max_rows][n_embd] on the way out */
-    float *home;                    /* [SCHED_HEAD_ROWS][n_embd] */
-    float *logits;                  /* [SCHED_HEAD_ROWS][n_vocab] */
+    float *x;      /* [max_rows][n_embd] on the way out */
+    float *home;   /* [SCHED_HEAD_ROWS][n_embd] */
+    float *logits; /* [SCHED_HEAD_ROWS][n_vocab] */
     size_t x_bytes, home_bytes, logits_bytes;
     uint32_t n_home;
     struct {
@@ -53,7 +54,7 @@ struct sched {
     struct sched_stats stats;
 };
 
-/* -- life ----------------------------------------------------------------------------------------------------------- */
+/* -- life ------------------------------------------------------------------------------------------------ */
 
 static enum tern_status blocks_new(struct sched *s, struct tern_err *err)
 {
@@ -86,8 +87,8 @@ enum tern_status sched_new(const struct sched_options *o, struct sched **out, st
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the scheduler");
     s->o = *o;
     s->queue_end = &s->queue;
-    s->max_flights = o->pipe->max_in_flight < TERN_MAX_STEPS_IN_FLIGHT ? o->pipe->max_in_flight
-                                                                       : TERN_MAX_STEPS_IN_FLIGHT;
+    s->max_flights =
+        o->pipe->max_in_flight < TERN_MAX_STEPS_IN_FLIGHT ? o->pipe->max_in_flight : TERN_MAX_STEPS_IN_FLIGHT;
     s->stats.n_stages = o->pipe->n_stages;
     s->slots = calloc(o->n_slots, sizeof *s->slots);
     if (!s->slots)
@@ -122,7 +123,7 @@ const struct sched_stats *sched_stats(const struct sched *s)
     return &s->stats;
 }
 
-/* -- admission ------------------------------------------------------------------------------------------------------ */
+/* -- admission ------------------------------------------------------------------------------------------- */
 
 static uint32_t pages_of(uint32_t positions)
 {
@@ -133,7 +134,8 @@ enum tern_status sched_add(struct sched *s, struct seq *q, struct tern_err *err)
 {
     if (q->n_ids > q->max_len || q->max_len > s->o.max_positions || pages_of(q->max_len) > s->o.n_pages)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "a sequence of %u tokens does not fit a context of %u",
-                         (unsigned)(q->n_ids > q->max_len ? q->n_ids : q->max_len), (unsigned)s->o.max_positions);
+                         (unsigned)(q->n_ids > q->max_len ? q->n_ids : q->max_len),
+                         (unsigned)s->o.max_positions);
     q->state = SEQ_QUEUED;
     q->next = NULL;
     *s->queue_end = q;
@@ -184,7 +186,8 @@ static bool is_live(const struct slot *slot)
     return slot->q && slot->q->state == SEQ_LIVE;
 }
 
-/* LIVE sequences and the pages they may take: those that ended no longer count, for they are freed before others open. */
+/* LIVE sequences and the pages they may take: those that ended no longer count, for they are freed before
+ * others open. */
 static void recount(struct sched *s)
 {
     s->n_live = 0;
@@ -224,7 +227,8 @@ static void add_op(struct tern_step *step, uint32_t kind, uint32_t slot, uint32_
     step->ops[step->n_ops++] = (struct tern_slot_op){ .kind = kind, .slot = slot, .gen = gen };
 }
 
-/* Slots of ended sequences go back, then waiting sequences take what is free; the workers do the same in the same order. */
+/* Slots of ended sequences go back, then waiting sequences take what is free; the workers do the same in
+ * the same order. */
 static enum tern_status admit(struct sched *s, struct tern_step *step, struct tern_err *err)
 {
     enum tern_status st;
@@ -258,11 +262,12 @@ static enum tern_status admit(struct sched *s, struct tern_step *step, struct te
     return TERN_OK;
 }
 
-/* -- filling a step ------------------------------------------------------------------------------------------------- */
+/* -- filling a step -------------------------------------------------------------------------------------- */
 
-/* Embeds the next n rows of q into the step.  An embedding that is not finite fails the sequence and sends nothing. */
-static enum tern_status add_run(struct sched *s, struct tern_step *step, struct flight *f, struct seq *q, uint32_t n,
-                                struct tern_err *err)
+/* Embeds the next n rows of q into the step.  An embedding that is not finite fails the sequence and sends
+ * nothing. */
+static enum tern_status add_run(struct sched *s, struct tern_step *step, struct flight *f, struct seq *q,
+                                uint32_t n, struct tern_err *err)
 {
     const struct tern_model *m = s->o.model;
     const uint32_t n_embd = m->arch.n_embd, pos = q->n_sent, end = pos + n;
@@ -274,7 +279,8 @@ static enum tern_status add_run(struct sched *s, struct tern_step *step, struct 
     if (!m->kern->all_finite(x, (size_t)n * n_embd)) {
         struct tern_err e;
 
-        (void)TERN_FAIL(&e, TERN_ERR_NUMERIC, "the embedding of a token is not finite; the model file is damaged");
+        (void)TERN_FAIL(&e, TERN_ERR_NUMERIC,
+                        "the embedding of a token is not finite; the model file is damaged");
         seq_fail(q, &e);
         return TERN_OK;
     }
@@ -303,9 +309,10 @@ static bool has_room(const struct sched *s, const struct tern_step *step)
     return step->n_runs < TERN_MAX_STEP_RUNS && step->n_rows < s->o.pipe->max_rows;
 }
 
-/* One row of each sequence that is ready.  A pipeline of several stages is kept full by sending shares: as many groups as
- * there are stages, one in each. */
-static enum tern_status fill_decode(struct sched *s, struct tern_step *step, struct flight *f, struct tern_err *err)
+/* One row of each sequence that is ready.  A pipeline of several stages is kept full by sending shares: as
+ * many groups as there are stages, one in each. */
+static enum tern_status fill_decode(struct sched *s, struct tern_step *step, struct flight *f,
+                                    struct tern_err *err)
 {
     uint32_t n_groups = s->o.pipe->n_stages < s->max_flights ? s->o.pipe->n_stages : s->max_flights;
     uint32_t share = (s->n_live + n_groups - 1) / n_groups;
@@ -324,7 +331,8 @@ static enum tern_status fill_decode(struct sched *s, struct tern_step *step, str
     return TERN_OK;
 }
 
-static enum tern_status fill_prompts(struct sched *s, struct tern_step *step, struct flight *f, struct tern_err *err)
+static enum tern_status fill_prompts(struct sched *s, struct tern_step *step, struct flight *f,
+                                     struct tern_err *err)
 {
     uint32_t budget = s->o.chunk;
     enum tern_status st;
@@ -357,7 +365,7 @@ static enum tern_status fill_prompts(struct sched *s, struct tern_step *step, st
     return TERN_OK;
 }
 
-/* -- sending -------------------------------------------------------------------------------------------------------- */
+/* -- sending --------------------------------------------------------------------------------------------- */
 
 /* Fills and sends one step; TERN_END when there is nothing to send or no room in flight. */
 static enum tern_status send_one(struct sched *s, struct tern_err *err)
@@ -378,12 +386,13 @@ static enum tern_status send_one(struct sched *s, struct tern_err *err)
     f = &s->flights[(s->first_flight + s->n_flights) % TERN_MAX_STEPS_IN_FLIGHT];
     f->n_runs = 0;
     f->n_want = 0;
-    if ((st = admit(s, step, err)) || (st = fill_decode(s, step, f, err)) || (st = fill_prompts(s, step, f, err)) ||
-        (st = tern_model_check(s->o.model, err))) {
+    if ((st = admit(s, step, err)) || (st = fill_decode(s, step, f, err)) ||
+        (st = fill_prompts(s, step, f, err)) || (st = tern_model_check(s->o.model, err))) {
         pipe->give(pipe, step);
         return st;
     }
-    /* A step may be left with operations only, when every embedding failed: the workers' tables still need them. */
+    /* A step may be left with operations only, when every embedding failed: the workers' tables still need
+     * them. */
     s->stats.embed_us += (tern_now_ns() - t0) / 1000;
     s->stats.rows += step->n_rows;
     f->number = ++s->sent;
@@ -391,7 +400,7 @@ static enum tern_status send_one(struct sched *s, struct tern_err *err)
     return pipe->send(pipe, step, err);
 }
 
-/* -- coming home ---------------------------------------------------------------------------------------------------- */
+/* -- coming home ----------------------------------------------------------------------------------------- */
 
 static enum tern_status flush_home(struct sched *s, struct tern_err *err)
 {
@@ -426,16 +435,18 @@ static void fail_run(const struct flight_run *r, const struct tern_failed *why)
 
     switch (why->code) {
     case TERN_FAILED_NUMERIC:
-        (void)TERN_FAIL(&e, TERN_ERR_NUMERIC,
-                        "a value became infinite or not a number in layer %u; the model file there is damaged",
-                        (unsigned)why->where);
+        (void)TERN_FAIL(
+            &e, TERN_ERR_NUMERIC,
+            "a value became infinite or not a number in layer %u; the model file there is damaged",
+            (unsigned)why->where);
         break;
     case TERN_FAILED_PAGES:
         (void)TERN_FAIL(&e, TERN_ERR_LIMIT, "stage %u has no room left for the sequence in its KV cache",
                         (unsigned)why->where);
         break;
     case TERN_FAILED_POSITION:
-        (void)TERN_FAIL(&e, TERN_ERR_STATE, "stage %u lost track of the sequence's position", (unsigned)why->where);
+        (void)TERN_FAIL(&e, TERN_ERR_STATE, "stage %u lost track of the sequence's position",
+                        (unsigned)why->where);
         break;
     default:
         (void)TERN_FAIL(&e, TERN_ERR_STATE, "stage %u gave up on the sequence with the unknown code %u",
@@ -445,14 +456,15 @@ static void fail_run(const struct flight_run *r, const struct tern_failed *why)
 }
 
 /* The result must be what was asked for: the next step, all wanted rows, no more stages than there are. */
-static enum tern_status check_home(const struct sched *s, const struct flight *f, const struct tern_step *step,
-                                   struct tern_err *err)
+static enum tern_status check_home(const struct sched *s, const struct flight *f,
+                                   const struct tern_step *step, struct tern_err *err)
 {
     if (step->step != f->number)
         return TERN_FAIL(err, TERN_ERR_STATE, "the result of step %llu came where that of step %llu was due",
                          (unsigned long long)step->step, (unsigned long long)f->number);
     if (step->n_rows != f->n_want || step->row_bytes != s->o.pipe->row_bytes)
-        return TERN_FAIL(err, TERN_ERR_STATE, "step %llu came back with %u rows of %u bytes; %u of %u were asked for",
+        return TERN_FAIL(err, TERN_ERR_STATE,
+                         "step %llu came back with %u rows of %u bytes; %u of %u were asked for",
                          (unsigned long long)step->step, (unsigned)step->n_rows, (unsigned)step->row_bytes,
                          (unsigned)f->n_want, (unsigned)s->o.pipe->row_bytes);
     return TERN_OK;
@@ -487,7 +499,8 @@ static enum tern_status take_home(struct sched *s, const struct flight *f, const
         for (uint32_t i = 0; i < run->n_want; i++, row += step->row_bytes) {
             if (!run->q || run->q->state != SEQ_LIVE)
                 continue;
-            if (!tern_boundary_decode(s->o.boundary, m->kern, row, n_embd, s->home + (size_t)s->n_home * n_embd)) {
+            if (!tern_boundary_decode(s->o.boundary, m->kern, row, n_embd,
+                                      s->home + (size_t)s->n_home * n_embd)) {
                 struct tern_err e;
 
                 (void)TERN_FAIL(&e, TERN_ERR_NUMERIC, "the last worker sent back a row that is not finite");

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One sequence as the scheduler sees it: token ids, how far they have gone into the pipeline, and what to do with logits.
+ * One sequence as the scheduler sees it: token ids, how far they have gone into the pipeline, and what to
+ * do with logits.
  *
- * Owned by whoever made it, who must keep it until the scheduler is freed or told to forget it.  The scheduler sends ids[n_sent .. n_ids)
- * when it can; logits of positions want_from and later come back through on_logits, which may push the next id or finish
- * the sequence.  Prompts, generation and scoring of given text differ in that callback only.
+ * Owned by whoever made it, who must keep it until the scheduler is freed or told to forget it.  The
+ * scheduler sends ids[n_sent .. n_ids) when it can; logits of positions want_from and later come back
+ * through on_logits, which may push the next id or finish the sequence.  Prompts, generation and scoring of
+ * given text differ in that callback only.
  */
 #ifndef TERN_COORDINATOR_SEQ_H
 #define TERN_COORDINATOR_SEQ_H
@@ -15,27 +17,27 @@
 #include <stdint.h>
 
 enum seq_state {
-    SEQ_IDLE,    /* not given to a scheduler */
-    SEQ_QUEUED,  /* waits for a slot */
-    SEQ_LIVE,    /* has a slot */
-    SEQ_ENDED    /* finished or failed; its slot goes back with the next step */
+    SEQ_IDLE,   /* not given to a scheduler */
+    SEQ_QUEUED, /* waits for a slot */
+    SEQ_LIVE,   /* has a slot */
+    SEQ_ENDED   /* finished or failed; its slot goes back with the next step */
 };
 
 struct seq {
-    int32_t *ids;        /* [cap], owned */
+    int32_t *ids; /* [cap], owned */
     uint32_t n_ids, cap;
-    uint32_t want_from;  /* first position whose logits are wanted */
-    uint32_t max_len;    /* positions it may ever take in the KV cache; what the scheduler reserves */
-    uint32_t n_sent;     /* positions given to the pipeline */
+    uint32_t want_from; /* first position whose logits are wanted */
+    uint32_t max_len;   /* positions it may ever take in the KV cache; what the scheduler reserves */
+    uint32_t n_sent;    /* positions given to the pipeline */
 
     enum seq_state state;
-    bool failed;         /* ended with err */
+    bool failed; /* ended with err */
     struct tern_err err;
-    uint32_t slot, gen;  /* while LIVE */
-    struct seq *next;    /* in the scheduler's queue */
+    uint32_t slot, gen; /* while LIVE */
+    struct seq *next;   /* in the scheduler's queue */
 
-    /* Logits [n_vocab] of position pos, in ascending order of positions; on the scheduler's thread, inside its allocation guard.
-     * NULL logits are never passed. */
+    /* Logits [n_vocab] of position pos, in ascending order of positions; on the scheduler's thread, inside
+     * its allocation guard. NULL logits are never passed. */
     void (*on_logits)(struct seq *q, uint32_t pos, const float *logits);
     void *user;
 
@@ -45,7 +47,8 @@ struct seq {
 };
 
 /* Copies n ids; room for cap >= n.  max_len starts as cap, want_from as n - 1 (the last of the prompt). */
-enum tern_status seq_init(struct seq *q, const int32_t *ids, uint32_t n, uint32_t cap, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status seq_init(struct seq *q, const int32_t *ids, uint32_t n, uint32_t cap,
+                          struct tern_err *err) TERN_MUST_CHECK;
 void seq_fini(struct seq *q);
 
 /* One more id, to be sent next.  There must be room. */

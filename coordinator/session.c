@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_CTX 2048
+#define DEFAULT_CTX     2048
 #define JOIN_TIMEOUT_MS 5000
 
 /* -c against what the model was trained with. */
@@ -24,7 +24,8 @@ static void choose_ctx(struct session *s)
     else
         s->ctx = trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
     if (s->ctx > trained && !s->o->quiet)
-        fprintf(stderr, "tern: note: a context of %u is more than the %u positions the model was trained with\n",
+        fprintf(stderr,
+                "tern: note: a context of %u is more than the %u positions the model was trained with\n",
                 (unsigned)s->ctx, (unsigned)trained);
 }
 
@@ -61,15 +62,16 @@ static enum tern_status check_split(const struct session *s, struct tern_err *er
     for (uint32_t i = 0; i < s->o->n_split; i++)
         sum += s->o->split[i];
     if (s->o->n_split && sum != s->arch.n_layers)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--split adds up to %u layers and the model has %u", (unsigned)sum,
-                         (unsigned)s->arch.n_layers);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--split adds up to %u layers and the model has %u",
+                         (unsigned)sum, (unsigned)s->arch.n_layers);
     if (s->o->local > s->arch.n_layers)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--local %u is more workers than the model has layers (%u)",
                          (unsigned)s->o->local, (unsigned)s->arch.n_layers);
     return TERN_OK;
 }
 
-/* Threads of each child: what was asked for, else an even share, so that stages working at once do not crowd each other. */
+/* Threads of each child: what was asked for, else an even share, so that stages working at once do not
+ * crowd each other. */
 static enum tern_status start_workers(struct session *s, struct tern_err *err)
 {
     const struct engine_options *o = s->o;
@@ -113,8 +115,9 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
 
     if (n_slots == 0 || max_len == 0 || n_slots > TERN_MAX_SLOTS || max_len > TERN_MAX_CONTEXT ||
         (uint64_t)pages * n_slots > UINT32_MAX)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%u sequences of %u positions are more than a KV cache can hold",
-                         (unsigned)n_slots, (unsigned)max_len);
+        return TERN_FAIL(err, TERN_ERR_LIMIT,
+                         "%u sequences of %u positions are more than a KV cache can hold", (unsigned)n_slots,
+                         (unsigned)max_len);
     po.gguf = s->gguf;
     po.arch = &s->arch;
     po.kern = &s->kern;
@@ -175,12 +178,13 @@ enum tern_status session_encode(const struct session *s, const char *text, size_
     if (st)
         return st;
     if (out->n == 0)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "the prompt is empty and this model has no token to begin a text with");
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "the prompt is empty and this model has no token to begin a text with");
     for (size_t i = 0; i < out->n; i++)
         if (out->ids[i] < 0 || (uint32_t)out->ids[i] >= s->arch.n_vocab)
             return TERN_FAIL(err, TERN_ERR_FORMAT,
-                             "%s: the tokenizer gives token %d but the embedding has only %u rows", s->gguf->name,
-                             (int)out->ids[i], (unsigned)s->arch.n_vocab);
+                             "%s: the tokenizer gives token %d but the embedding has only %u rows",
+                             s->gguf->name, (int)out->ids[i], (unsigned)s->arch.n_vocab);
     if (s->dump_fd < 0)
         return TERN_OK;
     st = pipe_dump_write(s->dump_fd, text, len, err);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Everything a command that runs a model sets up: file, tokenizer, embedding and head, pool, pipeline, scheduler.
+ * Everything a command that runs a model sets up: file, tokenizer, embedding and head, pool, pipeline,
+ * scheduler.
  *
- * In two moves, because the size of the KV cache follows from the prompts and those need the tokenizer: session_open reads
- * the model and leaves the layers alone, session_connect opens the pipeline (in-process, child processes or a cluster).
+ * In two moves, because the size of the KV cache follows from the prompts and those need the tokenizer:
+ * session_open reads the model and leaves the layers alone, session_connect opens the pipeline (in-process,
+ * child processes or a cluster).
  */
 #ifndef TERN_COORDINATOR_SESSION_H
 #define TERN_COORDINATOR_SESSION_H
@@ -31,18 +33,21 @@ struct session {
     struct tern_key key;
     struct local_workers *workers;
     struct pipe *pipe;
-    int dump_fd;              /* of --dump-steps, or -1 */
+    int dump_fd; /* of --dump-steps, or -1 */
     struct sched *sched;
 };
 
-enum tern_status session_open(const struct engine_options *o, struct session **out, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status session_open(const struct engine_options *o, struct session **out,
+                              struct tern_err *err) TERN_MUST_CHECK;
 
 /* Room for n_slots sequences at a time of at most max_len positions each. */
-enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len,
+                                 struct tern_err *err) TERN_MUST_CHECK;
 
 void session_close(struct session **s);
 
-/* Ids of text with the model's BOS rule, control tokens recognised if parse_special; at least one, all below n_vocab. */
+/* Ids of text with the model's BOS rule, control tokens recognised if parse_special; at least one, all
+ * below n_vocab. */
 enum tern_status session_encode(const struct session *s, const char *text, size_t len, bool parse_special,
                                 struct tern_ids *out, struct tern_err *err) TERN_MUST_CHECK;
 

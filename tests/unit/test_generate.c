@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Text out of tokens: ends, stop strings held back and cut, UTF-8 across tokens, the context's last position, log-probabilities.
- * Logits are made by hand so that greedy sampling gives the tokens each test wants.
+ * Text out of tokens: ends, stop strings held back and cut, UTF-8 across tokens, the context's last
+ * position, log-probabilities. Logits are made by hand so that greedy sampling gives the tokens each test
+ * wants.
  */
 #include "unit/unit.h"
 
@@ -100,7 +101,8 @@ static void test_ends(void **state)
     assert_int_equal(g.n_tokens, 0);
     generate_fini(&g);
 
-    o.n_predict = UINT32_MAX; /* context: prompt 3, positions 5; the token behind the last position is still good */
+    o.n_predict =
+        UINT32_MAX; /* context: prompt 3, positions 5; the token behind the last position is still good */
     o.ctx = 5;
     begin(&g, &o);
     assert_int_equal(g.seq.max_len, 5);
@@ -206,7 +208,7 @@ static void test_stop_strings(void **state)
     check_stop(king, 1, "there was a king and", "there was a ", true);
     check_stop(two, 2, "there was a king and a queen", "there was a ", true);
     check_stop(inner, 1, "there was a king and", "there was a ki", true); /* begins and ends inside tokens */
-    check_stop(same, 1, "xaaab yes", "xa", true);                         /* the search must not skip an overlap */
+    check_stop(same, 1, "xaaab yes", "xa", true); /* the search must not skip an overlap */
     check_stop(whole, 1, "once", "", true);
     check_stop(king, 1, "he is kind, kin", "he is kind, kin", false); /* held back, then let go */
 }
@@ -298,9 +300,12 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ends),         cmocka_unit_test(test_end_by_others),
-        cmocka_unit_test(test_ignore_eos),   cmocka_unit_test(test_stop_strings),
-        cmocka_unit_test(test_utf8_across_tokens), cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_end_by_others),
+        cmocka_unit_test(test_ignore_eos),
+        cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_utf8_across_tokens),
+        cmocka_unit_test(test_logprobs),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The fable model against an independent double-precision implementation (tests/golden/fable.json), fed the golden text.
+ * The fable model against an independent double-precision implementation (tests/golden/fable.json), fed the
+ * golden text.
  *
- * An int8 code that rounds the other way cascades, so end-to-end limits cannot be tight: greedy ids equal in 97 % of positions and,
- * where they differ, close in the golden too; log-probabilities with a median difference of 0.02; perplexity within 0.2 %; the
- * residual stream after each layer within 2 %.  Exactness is the business of the kernels' tests.
+ * An int8 code that rounds the other way cascades, so end-to-end limits cannot be tight: greedy ids equal
+ * in 97 % of positions and, where they differ, close in the golden too; log-probabilities with a median
+ * difference of 0.02; perplexity within 0.2 %; the residual stream after each layer within 2 %.  Exactness
+ * is the business of the kernels' tests.
  */
 #include "unit/unit.h"
 
@@ -21,9 +23,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODEL TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-#define GOLDEN TERN_SOURCE_DIR "/tests/golden/fable.json"
-#define VALIDATION TERN_SOURCE_DIR "/tests/golden/fable_validation.txt"
+#define MODEL         TERN_SOURCE_DIR "/deploy/models/fable.gguf"
+#define GOLDEN        TERN_SOURCE_DIR "/tests/golden/fable.json"
+#define VALIDATION    TERN_SOURCE_DIR "/tests/golden/fable_validation.txt"
 #define MAX_POSITIONS 1024
 
 static json_t *golden;
@@ -42,13 +44,13 @@ static struct engine_options options(enum tern_boundary wire, uint32_t ctx)
     return o;
 }
 
-/* -- greedy ids and log-probabilities ------------------------------------------------------------------------------- */
+/* -- greedy ids and log-probabilities -------------------------------------------------------------------- */
 
 struct tally {
     const struct session *s;
-    const json_t *top5;           /* of the prompt being fed: [position][5][id, log-probability] */
+    const json_t *top5; /* of the prompt being fed: [position][5][id, log-probability] */
     size_t positions, agree;
-    double worst_margin;          /* of the golden's first two where ours is another */
+    double worst_margin; /* of the golden's first two where ours is another */
     size_t n_diffs;
     double diffs[5 * MAX_POSITIONS];
 };
@@ -67,7 +69,8 @@ static void on_logits(struct seq *q, uint32_t pos, const float *logits)
     if (best.id == json_integer_value(json_array_get(first, 0))) {
         t->agree++;
     } else {
-        double margin = json_number_value(json_array_get(first, 1)) - json_number_value(json_array_get(second, 1));
+        double margin =
+            json_number_value(json_array_get(first, 1)) - json_number_value(json_array_get(second, 1));
 
         t->worst_margin = fmax(t->worst_margin, margin);
     }
@@ -139,11 +142,11 @@ static void test_golden_prefix(void **state)
     assert_ok(session_open(&o, &s, &unit_err));
     assert_ok(session_connect(s, 1, 128, &unit_err));
     t.s = s;
-    json_array_foreach(json_object_get(golden, "prompts"), i, prompt)
-        feed(s, &t, prompt);
+    json_array_foreach(json_object_get(golden, "prompts"), i, prompt) feed(s, &t, prompt);
     session_close(&s);
     qsort(t.diffs, t.n_diffs, sizeof *t.diffs, by_size);
-    print_message("%zu positions, %zu greedy ids equal, worst golden margin %.4f; log-probabilities: median %.5f, 99 %% "
+    print_message("%zu positions, %zu greedy ids equal, worst golden margin %.4f; log-probabilities: median "
+                  "%.5f, 99 %% "
                   "within %.4f, all within %.4f\n",
                   t.positions, t.agree, t.worst_margin, t.diffs[t.n_diffs / 2], t.diffs[t.n_diffs * 99 / 100],
                   t.diffs[t.n_diffs - 1]);
@@ -154,12 +157,13 @@ static void test_golden_prefix(void **state)
     assert_true(t.diffs[t.n_diffs * 99 / 100] <= 0.15);
 }
 
-/* -- perplexity ----------------------------------------------------------------------------------------------------- */
+/* -- perplexity ------------------------------------------------------------------------------------------ */
 
 static void test_perplexity(void **state)
 {
     const json_t *want = json_object_get(golden, "perplexity");
-    struct engine_options o = options(TERN_BOUNDARY_F32, (uint32_t)json_integer_value(json_object_get(want, "n_ctx")));
+    struct engine_options o =
+        options(TERN_BOUNDARY_F32, (uint32_t)json_integer_value(json_object_get(want, "n_ctx")));
     struct perplexity *p;
     struct session *s;
     struct tern_ids ids = { 0 };
@@ -186,10 +190,11 @@ static void test_perplexity(void **state)
     free(text);
 }
 
-/* -- layer by layer ------------------------------------------------------------------------------------------------- */
+/* -- layer by layer -------------------------------------------------------------------------------------- */
 
-/* x [n_embd] against {l2, first}: the norm, and the first values as a vector, by their distance.  Single values would not do: the f16
- * KV cache, which the golden computation has not, moves some int8 codes of every layer by one. */
+/* x [n_embd] against {l2, first}: the norm, and the first values as a vector, by their distance.  Single
+ * values would not do: the f16 KV cache, which the golden computation has not, moves some int8 codes of
+ * every layer by one. */
 static void check_state(const float *x, uint32_t n_embd, const json_t *want, size_t layer)
 {
     const json_t *first = json_object_get(want, "first");
@@ -205,7 +210,8 @@ static void check_state(const float *x, uint32_t n_embd, const json_t *want, siz
     }
     l2 = sqrt(l2);
     off = sqrt(off / size);
-    print_message("state %zu: norm %+.3f %%, first values %.3f %% off\n", layer, 100 * (l2 / golden_l2 - 1), 100 * off);
+    print_message("state %zu: norm %+.3f %%, first values %.3f %% off\n", layer, 100 * (l2 / golden_l2 - 1),
+                  100 * off);
     assert_true(fabs(l2 / golden_l2 - 1) < 0.02);
     assert_true(off < 0.02);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The sampler: what each filter leaves of hand-made logits, what the draws are distributed like, ties, refusals, and that the
- * same seed gives the same tokens.
+ * The sampler: what each filter leaves of hand-made logits, what the draws are distributed like, ties,
+ * refusals, and that the same seed gives the same tokens.
  */
 #include "unit/unit.h"
 
@@ -32,7 +32,8 @@ static struct sample_options plain(void)
     return o;
 }
 
-static int32_t pick(const struct sample_options *o, const float *logits, uint32_t n, const int32_t *hist, uint32_t n_hist)
+static int32_t pick(const struct sample_options *o, const float *logits, uint32_t n, const int32_t *hist,
+                    uint32_t n_hist)
 {
     struct sampler *s;
     int32_t id = -1;
@@ -45,8 +46,8 @@ static int32_t pick(const struct sample_options *o, const float *logits, uint32_
 }
 
 /* The survivors after one draw are exactly ids[], in this order. */
-static void check_survivors(const struct sample_options *o, const float *logits, uint32_t n_vocab, const int32_t *hist,
-                            uint32_t n_hist, const int32_t *ids, uint32_t n)
+static void check_survivors(const struct sample_options *o, const float *logits, uint32_t n_vocab,
+                            const int32_t *hist, uint32_t n_hist, const int32_t *ids, uint32_t n)
 {
     struct sampler *s;
     const int32_t *got;
@@ -253,8 +254,8 @@ static void test_refusals(void **state)
     }
 }
 
-/* Draws `draws` times and compares with the expected shares: chi-square with N - 1 = 7 degrees of freedom exceeds 24.3 once in
- * 1000 seeds; this seed is fixed. */
+/* Draws `draws` times and compares with the expected shares: chi-square with N - 1 = 7 degrees of freedom
+ * exceeds 24.3 once in 1000 seeds; this seed is fixed. */
 static void check_distribution(const struct sample_options *o, const float *l, const double *p, uint32_t n)
 {
     enum { DRAWS = 40000 };
@@ -349,7 +350,8 @@ static void test_determinism(void **state)
     assert_true(other);
 }
 
-/* Published outputs: splitmix64 of seed 1234567 (https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64) are the state. */
+/* Published outputs: splitmix64 of seed 1234567
+ * (https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64) are the state. */
 static void test_generator(void **state)
 {
     static const uint64_t seeded[4] = { 6457827717110365317u, 3203168211198807973u, 9817491932198370423u,
@@ -395,10 +397,12 @@ static void test_logprobs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_top_k),       cmocka_unit_test(test_top_p),     cmocka_unit_test(test_min_p),
-        cmocka_unit_test(test_greedy),      cmocka_unit_test(test_penalties), cmocka_unit_test(test_bias),
+        cmocka_unit_test(test_top_k),       cmocka_unit_test(test_top_p),
+        cmocka_unit_test(test_min_p),       cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_penalties),   cmocka_unit_test(test_bias),
         cmocka_unit_test(test_refusals),    cmocka_unit_test(test_distribution),
-        cmocka_unit_test(test_determinism), cmocka_unit_test(test_generator), cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_determinism), cmocka_unit_test(test_generator),
+        cmocka_unit_test(test_logprobs),
     };
 
     tern_cpu_set_float_mode();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The scheduler over a pipeline of our own that sends the wanted rows back as they came, keeps a page table of its own, and can be told
- * to misbehave.  Since no layer runs, each next token is a function of the last one alone, known beforehand.
+ * The scheduler over a pipeline of our own that sends the wanted rows back as they came, keeps a page table
+ * of its own, and can be told to misbehave.  Since no layer runs, each next token is a function of the last
+ * one alone, known beforehand.
  */
 #include "unit/unit.h"
 
@@ -16,13 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODEL TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-#define WIRE TERN_BOUNDARY_INT8
-#define N_SEQS 10
+#define MODEL   TERN_SOURCE_DIR "/deploy/models/fable.gguf"
+#define WIRE    TERN_BOUNDARY_INT8
+#define N_SEQS  10
 #define N_SLOTS 3
 #define MAX_LEN 64
 
-/* -- the pipeline --------------------------------------------------------------------------------------------------- */
+/* -- the pipeline ---------------------------------------------------------------------------------------- */
 
 enum fault { NO_FAULT, FAIL_SEQUENCE, BAD_SCALE, WRONG_ROWS, WRONG_STEP, BREAK, TOO_MANY_TIMES };
 
@@ -35,7 +36,7 @@ struct fake {
     uint32_t n_line, most_line; /* in flight; the most there ever were */
     uint64_t sent, max_chunk, max_decode;
     enum fault fault;
-    uint64_t fault_step;        /* at which step */
+    uint64_t fault_step; /* at which step */
     uint32_t fault_slot, fault_gen;
 };
 
@@ -108,7 +109,8 @@ static void compact(struct tern_step *s)
         const struct tern_run *r = &s->runs[i];
 
         for (uint32_t j = r->n - r->n_want; j < r->n; j++, n++)
-            memmove(s->payload + (size_t)n * s->row_bytes, s->payload + (size_t)(row + j) * s->row_bytes, s->row_bytes);
+            memmove(s->payload + (size_t)n * s->row_bytes, s->payload + (size_t)(row + j) * s->row_bytes,
+                    s->row_bytes);
         row += r->n;
     }
     s->n_rows = n;
@@ -116,7 +118,8 @@ static void compact(struct tern_step *s)
     s->n_ops = 0;
 }
 
-static enum tern_status fake_recv(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err)
+static enum tern_status fake_recv(struct pipe *p, int timeout_ms, struct tern_step **out,
+                                  struct tern_err *err)
 {
     struct fake *f = p->impl;
     struct tern_step *s = f->line[0];
@@ -145,7 +148,7 @@ static enum tern_status fake_recv(struct pipe *p, int timeout_ms, struct tern_st
     return TERN_OK;
 }
 
-/* -- the bench ------------------------------------------------------------------------------------------------------ */
+/* -- the bench ------------------------------------------------------------------------------------------- */
 
 struct item {
     struct seq seq;
@@ -231,8 +234,14 @@ static struct bench *bench_new(uint32_t n_stages, uint32_t in_flight, uint32_t c
     struct sched_options so = { .pipe = &f->pipe, .model = env.model, .pool = env.pool, .boundary = WIRE };
 
     assert_non_null(b);
-    f->pipe = (struct pipe){ .n_stages = n_stages, .max_in_flight = in_flight, .max_rows = chunk + N_SLOTS,
-                             .take = fake_take, .give = fake_give, .send = fake_send, .recv = fake_recv, .impl = f };
+    f->pipe = (struct pipe){ .n_stages = n_stages,
+                             .max_in_flight = in_flight,
+                             .max_rows = chunk + N_SLOTS,
+                             .take = fake_take,
+                             .give = fake_give,
+                             .send = fake_send,
+                             .recv = fake_recv,
+                             .impl = f };
     f->pipe.row_bytes = (uint32_t)tern_boundary_row_bytes(WIRE, env.arch.n_embd);
     so.n_slots = N_SLOTS;
     so.n_pages = N_SLOTS * MAX_LEN / TERN_PAGE;
@@ -288,7 +297,7 @@ static void check_item(const struct item *t)
         assert_int_equal(q->ids[i], token_after(q->ids[i - 1]));
 }
 
-/* -- tests ---------------------------------------------------------------------------------------------------------- */
+/* -- tests ----------------------------------------------------------------------------------------------- */
 
 static void test_more_sequences_than_slots(void **state)
 {
