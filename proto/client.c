@@ -5,6 +5,9 @@
  * Until the first success the connection is tried again and again, each time with new sockets: libzmq's own reconnecting would go on after
  * the success too, and a second connection of the same peer in the same epoch must not exist.  So libzmq is told to wait for an
  * hour before it tries again, and does not live that long.
+ *
+ * Nothing is queued before the handshake: tern_client_send waits for UP.  (ZMQ_IMMEDIATE would see to that as well, but with it libzmq throws
+ * away what came in and was not yet read when a connection ends: a peer's last words.)
  */
 #include "proto/endpoint.h"
 #include "proto/link_impl.h"
@@ -49,7 +52,6 @@ static enum tern_status set_options(struct tern_client *c, struct tern_err *err)
 {
     static const struct tern_link_option options[] = {
         { ZMQ_RCVHWM, RECEIVE_QUEUE },
-        { ZMQ_IMMEDIATE, 1 }, /* nothing is queued to a connection that does not exist */
         { ZMQ_RECONNECT_IVL, NEVER_MS },
         { ZMQ_CONNECT_TIMEOUT, CONNECT_MS },
     };
@@ -71,6 +73,8 @@ static void end_attempt(struct tern_client *c)
     if (!c->dealer)
         return;
     tern_link_monitor_close(c->dealer, &c->monitor);
+    if (c->state != TERN_CLIENT_UP)
+        (void)zmq_setsockopt(c->dealer, ZMQ_LINGER, &(int){ 0 }, sizeof(int));
     zmq_close(c->dealer);
     c->dealer = NULL;
 }
@@ -241,7 +245,7 @@ enum tern_status tern_client_send(struct tern_client *c, const void *header, siz
 {
     if (c->state == TERN_CLIENT_LOST || c->state == TERN_CLIENT_REFUSED)
         return TERN_FAIL(err, TERN_ERR_PEER, "%s", c->why.text);
-    if (!c->dealer)
+    if (c->state != TERN_CLIENT_UP)
         return TERN_AGAIN;
     return tern_link_send_frames(c->dealer, header, header_len, payload, payload_len, err);
 }
