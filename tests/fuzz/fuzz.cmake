@@ -22,3 +22,4 @@ function(tern_fuzz name)
 endfunction()
 
 # One line for each target, sorted.
+tern_fuzz(tokenizer tern_engine)
