@@ -7,6 +7,8 @@
 #include "worker/worker_out.h"
 #include "worker/worker_run.h"
 
+#include <inttypes.h>
+
 #define HELD_SILENCE_MS 5000 /* before an assignment names its own limit */
 /* To reach the next worker: with the coordinator's own checks, a sentence within 5 s. */
 #define NEXT_TIMEOUT_MS 4000
@@ -26,8 +28,9 @@ static enum tern_status start_run(struct worker *w, struct tern_err *err)
     if (st)
         return st;
     w->loaded = true;
-    tern_log(TERN_LOG_INFO, "loaded", "layers=%u-%u weight_bytes=%zu kv_bytes=%zu", w->plan.first,
-             w->plan.last - 1, model->tiles_bytes + model->norms_bytes, tern_stage_kv_bytes(w->run->stage));
+    tern_log(TERN_LOG_INFO, "loaded", "layers=%u-%u weight_bytes=%zu kv_bytes=%zu loads=%" PRIu64,
+             w->plan.first, w->plan.last - 1, model->tiles_bytes + model->norms_bytes,
+             tern_stage_kv_bytes(w->run->stage), worker_loader_n_loads(w->loader));
     return TERN_OK;
 }
 
