@@ -237,7 +237,7 @@ enum tern_status tern_key_write(int fd, const struct tern_key *key, struct tern_
 {
     char z85[TERN_Z85_CHARS + 1], *text;
     size_t cap = sizeof heading + 2 * (sizeof "public \n" + TERN_Z85_CHARS);
-    uint8_t *buf;
+    uint8_t *buf = NULL;
     enum tern_status st = new_secret(cap, &buf, err);
     int n;
 
