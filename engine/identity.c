@@ -75,6 +75,7 @@ static enum tern_status hash_all(struct job *job, struct tern_identity *id, stru
     if (id->n > 0)
         tern_pool_run(pool, hash_tensors, job, id->n, 1);
     free(job->by_size);
+    tern_mapping_release(&job->g->map, 0, job->g->size); /* with the pages that came along with neighbours */
     if (job->progress)
         job->progress(job->arg, job->total, job->total);
     return job->g->map.bytes ? tern_mapping_check(&job->g->map, err) : TERN_OK;

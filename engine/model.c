@@ -342,6 +342,8 @@ enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_ar
     m->last = o->last;
     st = fill(m, g, o, pool, layers, err);
     free(layers);
+    /* Once more for all: reading a tensor brings pages of its neighbours back, and edges were left.  What is needed yet comes again. */
+    tern_mapping_release(&g->map, 0, g->size);
     /* A file that shrinks while it is read looks damaged; say what really happened. */
     if (g->map.bytes && tern_mapping_check(&g->map, &lost)) {
         st = lost.status;

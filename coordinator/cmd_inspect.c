@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `tern inspect`: what is in a model file, and what running it will take.
+ */
+#include "coordinator/commands.h"
+#include "coordinator/engine_options.h"
+#include "coordinator/inspect.h"
+#include "coordinator/progress.h"
+#include "engine/identity.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#define DEFAULT_CTX 2048  /* as `tern run`: the trained context, but at most this */
+#define DEFAULT_ROWS 65   /* as `tern run`: a chunk of the prompt, and one token of a sequence */
+#define MAX_THREADS 256
+
+enum { OPT_JSON = 256, OPT_LAYERS, OPT_TENSORS, OPT_HASH, OPT_PRE };
+
+static const struct option longs[] = {
+    { "model", required_argument, NULL, 'm' },  { "json", no_argument, NULL, OPT_JSON },
+    { "layers", required_argument, NULL, OPT_LAYERS }, { "ctx-size", required_argument, NULL, 'c' },
+    { "threads", required_argument, NULL, 't' }, { "tensors", no_argument, NULL, OPT_TENSORS },
+    { "hash", no_argument, NULL, OPT_HASH },    { "pre", required_argument, NULL, OPT_PRE },
+    { "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
+};
+
+static const char help[] =
+    "tern inspect: what is in a model file, and the memory it will take.\n"
+    "\n"
+    "usage: tern inspect [-m FILE] [options]\n"
+    "\n"
+    "  -m, --model FILE          the model (default: $TERN_MODEL, else the fable model)\n"
+    "      --layers A-B          predict the memory of a worker of these layers (default: all in the file)\n"
+    "  -c, --ctx-size N          ... for a context of N positions (default: the trained one, at most 2048)\n"
+    "  -t, --threads N           ... and N compute threads (default: 1)\n"
+    "      --tensors             list every tensor\n"
+    "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
+    "      --pre NAME            the pre-tokenizer to assume, whatever the file says\n"
+    "      --json                one object\n"
+    "  -h, --help                this text\n";
+
+struct options {
+    char model[4096];
+    const char *layers, *pre;
+    unsigned long long ctx, threads;
+    bool json, tensors, hash;
+};
+
+static enum tern_status parse_one(struct options *o, int c, const char *arg, struct tern_err *err)
+{
+    switch (c) {
+    case 'm':
+        if (!*arg || snprintf(o->model, sizeof o->model, "%s", arg) >= (int)sizeof o->model)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "-m: the path is %s", *arg ? "too long" : "empty");
+        return TERN_OK;
+    case 'c': return cmd_parse_u64("-c", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
+    case 't': return cmd_parse_u64("-t", arg, 1, MAX_THREADS, &o->threads, err);
+    case OPT_JSON: o->json = true; return TERN_OK;
+    case OPT_LAYERS: o->layers = arg; return TERN_OK;
+    case OPT_TENSORS: o->tensors = true; return TERN_OK;
+    case OPT_HASH: o->hash = true; return TERN_OK;
+    default: o->pre = arg; return TERN_OK;
+    }
+}
+
+/* TERN_END: --help was printed. */
+static enum tern_status parse(int argc, char **argv, struct options *o, struct tern_err *err)
+{
+    enum tern_status st;
+    int c;
+
+    memset(o, 0, sizeof *o);
+    o->threads = 1;
+    optind = 1;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":m:c:t:h", longs, NULL)) != -1) {
+        if (c == 'h') {
+            fputs(help, stdout);
+            return TERN_END;
+        }
+        if (c == ':' || c == '?')
+            return engine_option_unknown(c, argv, err);
+        st = parse_one(o, c, optarg, err);
+        if (st)
+            return st;
+    }
+    if (optind < argc)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a model goes behind -m", argv[optind]);
+    return o->model[0] ? TERN_OK : cmd_default_model(o->model, sizeof o->model, err);
+}
+
+/* "3-7" or "3", inclusive; checked against the model's layers. */
+static enum tern_status parse_layers(const char *arg, const struct tern_arch *arch, uint32_t *first, uint32_t *last,
+                                     struct tern_err *err)
+{
+    unsigned a, b;
+    int n = -1;
+
+    if (sscanf(arg, "%9u-%9u%n", &a, &b, &n) != 2 || n != (int)strlen(arg)) {
+        if (sscanf(arg, "%9u%n", &a, &n) != 1 || n != (int)strlen(arg))
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: '%s' is not a range of layers such as 0-14", arg);
+        b = a;
+    }
+    if (a > b || b >= arch->n_layers)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: the model has layers 0 to %u, and the first comes first: not '%s'",
+                         arch->n_layers - 1, arg);
+    *first = a;
+    *last = b + 1;
+    return TERN_OK;
+}
+
+/* The layers a file holds: all, or those of a slice. */
+static void layers_in_file(const struct tern_gguf *g, uint32_t *first, uint32_t *last)
+{
+    int lo = -1, hi = -1;
+
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        int layer = tern_tensor_layer(g->tensors[i].name);
+
+        if (layer < 0)
+            continue;
+        lo = lo < 0 || layer < lo ? layer : lo;
+        hi = layer > hi ? layer : hi;
+    }
+    *first = lo < 0 ? 0 : (uint32_t)lo;
+    *last = lo < 0 ? 0 : (uint32_t)hi + 1;
+}
+
+static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t last, bool with_embd, struct inspect_memory *out,
+                                struct tern_err *err)
+{
+    const struct tern_arch *a = &in->arch;
+    size_t pages = (in->ctx + TERN_PAGE - 1) / TERN_PAGE;
+    enum tern_status st = tern_model_need(in->g, a, first, last, with_embd, in->rows, in->threads, &out->need, err);
+
+    if (st)
+        return st;
+    out->kv_bytes = pages * out->need.kv_page_bytes;
+    out->rows_bytes = with_embd ? ((size_t)in->rows * a->n_embd + a->n_vocab) * sizeof(float) : 0;
+    out->total_bytes = out->need.tiles_bytes + out->need.norms_bytes + out->need.embd_bytes + out->kv_bytes +
+                       out->need.scratch_bytes + out->rows_bytes + out->need.fixed_bytes;
+    return TERN_OK;
+}
+
+/* Memory of the worker asked for, and of a coordinator when the file can serve one. */
+static enum tern_status predict_all(struct inspect *in, const struct options *o, struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    in->threads = (uint32_t)o->threads;
+    in->rows = DEFAULT_ROWS;
+    in->ctx = o->ctx                             ? (uint32_t)o->ctx
+              : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX
+                                                   : in->arch.n_ctx_train;
+    layers_in_file(in->g, &in->first, &in->last);
+    if (o->layers && (st = parse_layers(o->layers, &in->arch, &in->first, &in->last, err)))
+        return st;
+    if (in->last > in->first) {
+        in->memory_status = predict(in, in->first, in->last, false, &in->worker, &in->memory_err);
+        in->has_worker = !in->memory_status;
+    }
+    if (!in->memory_status && tern_gguf_tensor(in->g, "token_embd.weight")) {
+        in->memory_status = predict(in, 0, 0, true, &in->coordinator, &in->memory_err);
+        in->has_coordinator = !in->memory_status;
+    }
+    return TERN_OK;
+}
+
+static enum tern_status hash(struct inspect *in, unsigned threads, struct tern_err *err)
+{
+    struct progress progress;
+    struct tern_pool *pool;
+    struct tern_identity *id = NULL;
+    enum tern_status st = tern_pool_new(threads, &pool, err);
+
+    if (st)
+        return st;
+    progress_begin(&progress, "hashing the model", in->g->size < ((size_t)64 << 20));
+    st = tern_identity_compute(in->g, &in->arch, pool, progress_update, &progress, &id, err);
+    progress_end(&progress);
+    tern_pool_free(&pool);
+    if (st)
+        return st;
+    memcpy(in->hash, id->model_hash, sizeof in->hash);
+    in->has_hash = true;
+    tern_identity_free(&id);
+    return TERN_OK;
+}
+
+/* Fills `in` with all that can be known.  Fails only when the user asked for what cannot be had. */
+static enum tern_status gather(struct inspect *in, const struct options *o, struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    in->arch_status = tern_arch_read(in->g, &in->arch, &in->arch_err);
+    in->has_tokenizer = tern_gguf_find(in->g, "tokenizer.ggml.tokens") != NULL;
+    if (in->has_tokenizer)
+        in->tokenizer_status = tern_tokenizer_new(in->g, o->pre, &in->tokenizer, &in->tokenizer_err);
+    if (!in->arch_status)
+        st = predict_all(in, o, err);
+    if (!st && o->hash && !in->arch_status)
+        st = hash(in, (unsigned)o->threads, err);
+    return st;
+}
+
+/* The first part that failed decides the exit code, after everything else was printed. */
+static enum tern_status verdict(const struct inspect *in, struct tern_err *err)
+{
+    if (in->arch_status)
+        *err = in->arch_err;
+    else if (in->tokenizer_status)
+        *err = in->tokenizer_err;
+    else if (in->memory_status)
+        *err = in->memory_err;
+    else
+        return TERN_OK;
+    return err->status;
+}
+
+int cmd_inspect(int argc, char **argv)
+{
+    struct options o;
+    struct inspect in;
+    struct tern_gguf *g = NULL;
+    struct tern_err err;
+    enum tern_status st = parse(argc, argv, &o, &err);
+
+    if (st)
+        return st == TERN_END ? EX_OK : cmd_fail("inspect", &err);
+    signal(SIGPIPE, SIG_IGN);
+    memset(&in, 0, sizeof in);
+    st = tern_gguf_open(o.model, &g, &err);
+    if (!st) {
+        in.path = o.model;
+        in.g = g;
+        in.list_tensors = o.tensors;
+        st = gather(&in, &o, &err);
+    }
+    if (!st && o.json)
+        st = inspect_print_json(&in, &err);
+    else if (!st)
+        inspect_print_text(&in);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE && !st)
+        st = TERN_FAIL_SYS(&err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
+    if (!st)
+        st = verdict(&in, &err);
+    if (!st)
+        st = tern_mapping_check(&g->map, &err);
+    tern_tokenizer_free(&in.tokenizer);
+    tern_gguf_close(&g);
+    return st ? cmd_fail("inspect", &err) : EX_OK;
+}
