@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cluster files: what is understood, what is refused and with which line number, and how layers are shared out.
+ * Cluster files: what is understood, what is refused and with which line number, and how layers are shared
+ * out.
  */
 #include "coordinator/cluster_spec.h"
 
@@ -94,15 +95,17 @@ static void test_layers(void **state)
 
 static void test_layers_that_do_not_follow(void **state)
 {
-    static const char *const pairs[][2] = { { "1-2", "3-5" }, { "0-2", "4-5" }, { "0-3", "3-5" }, { "3-5", "0-2" } };
+    static const char *const pairs[][2] = {
+        { "1-2", "3-5" }, { "0-2", "4-5" }, { "0-3", "3-5" }, { "3-5", "0-2" }
+    };
     struct cluster_spec spec;
     struct tern_err err;
     char text[1024];
 
     (void)state;
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
-        snprintf(text, sizeof text, "a tcp://h:1 %s layers=%s\nb tcp://h:2 %s layers=%s\n", key_text(0), pairs[i][0],
-                 key_text(1), pairs[i][1]);
+        snprintf(text, sizeof text, "a tcp://h:1 %s layers=%s\nb tcp://h:2 %s layers=%s\n", key_text(0),
+                 pairs[i][0], key_text(1), pairs[i][1]);
         assert_int_equal(parse(text, &spec, &err), TERN_OK);
         assert_int_equal(cluster_spec_plan(&spec, 6, &err), TERN_ERR_USAGE);
         assert_non_null(strstr(err.text, "begins at layer"));
@@ -146,7 +149,8 @@ static void test_bad_lines(void **state)
         const char *at = strstr(bad[i].format, "%s");
         size_t head = at ? (size_t)(at - bad[i].format) : strlen(bad[i].format);
 
-        snprintf(text, sizeof text, "%.*s%s%s", (int)head, bad[i].format, at ? key_text(0) : "", at ? at + 2 : "");
+        snprintf(text, sizeof text, "%.*s%s%s", (int)head, bad[i].format, at ? key_text(0) : "",
+                 at ? at + 2 : "");
         if (parse(text, &spec, &err) == TERN_OK)
             fail_msg("accepted: %s", text);
         if (!strstr(err.text, bad[i].place) || !strstr(err.text, bad[i].word))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pipelines under a scripted workload: in-process and over 1, 2, 3 and 6 child processes, even and uneven, the same bytes come back
- * for every boundary format; and what is said when a worker dies, is stopped, cannot be reached or has another model.
+ * The pipelines under a scripted workload: in-process and over 1, 2, 3 and 6 child processes, even and
+ * uneven, the same bytes come back for every boundary format; and what is said when a worker dies, is
+ * stopped, cannot be reached or has another model.
  */
 #include "coordinator/local_workers.h"
 #include "coordinator/pipe.h"
@@ -71,15 +72,15 @@ static struct pipe_options options(enum tern_boundary boundary)
     };
 }
 
-/* -- the workload --------------------------------------------------------------------------------------------------- */
+/* -- the workload --------------------------------------------------------------------------------------- */
 
 struct script_step {
     struct tern_slot_op ops[2];
     struct tern_run runs[2];
 };
 
-/* Prompts of one and of several parts, decoding, a fork within a page, a rewind, a reused slot, an op without rows, and two
- * sequences that must fail: a wrong position and a wrong generation. */
+/* Prompts of one and of several parts, decoding, a fork within a page, a rewind, a reused slot, an op
+ * without rows, and two sequences that must fail: a wrong position and a wrong generation. */
 static const struct script_step script[] = {
     { .ops = { { TERN_OP_OPEN, 0, 1 } }, .runs = { { 0, 1, 0, 7, 1 } } },
     { .ops = { { TERN_OP_OPEN, 1, 1 } }, .runs = { { 0, 1, 7, 1, 1 }, { 1, 1, 0, 40, 2 } } },
@@ -179,7 +180,7 @@ static void run_script(struct pipe *p, enum tern_boundary boundary, struct recor
     }
 }
 
-/* -- cluster in child processes ------------------------------------------------------------------------------------- */
+/* -- cluster in child processes ------------------------------------------------------------------------- */
 
 struct local_cluster {
     struct local_workers *workers;
@@ -196,7 +197,8 @@ static void start_workers(struct local_cluster *c, uint32_t n, const uint32_t *s
     assert_ok(local_workers_start(&lo, &c->workers, &c->spec, &c->key, &unit_err));
 }
 
-static void open_cluster(struct local_cluster *c, uint32_t n, const uint32_t *split, enum tern_boundary boundary)
+static void open_cluster(struct local_cluster *c, uint32_t n, const uint32_t *split,
+                         enum tern_boundary boundary)
 {
     struct pipe_options o = options(boundary);
 
@@ -212,7 +214,7 @@ static void close_cluster(struct local_cluster *c)
     tern_key_wipe(&c->key);
 }
 
-/* -- the same bytes ------------------------------------------------------------------------------------------------- */
+/* -- the same bytes ------------------------------------------------------------------------------------- */
 
 static void run_local(enum tern_boundary boundary, struct record *r)
 {
@@ -227,7 +229,8 @@ static void run_local(enum tern_boundary boundary, struct record *r)
     p->close(p);
 }
 
-static void check_cut(uint32_t n, const uint32_t *split, enum tern_boundary boundary, const struct record *want)
+static void check_cut(uint32_t n, const uint32_t *split, enum tern_boundary boundary,
+                      const struct record *want)
 {
     struct local_cluster c;
     struct record got = { 0 };
@@ -268,7 +271,8 @@ static void test_cuts_give_the_same_bytes(void **state)
 /* f32 rows of 300 positions are more than one message, there and back. */
 static void test_formats_give_the_same_bytes(void **state)
 {
-    static const enum tern_boundary formats[] = { TERN_BOUNDARY_F32, TERN_BOUNDARY_F16, TERN_BOUNDARY_INT8X2 };
+    static const enum tern_boundary formats[] = { TERN_BOUNDARY_F32, TERN_BOUNDARY_F16,
+                                                  TERN_BOUNDARY_INT8X2 };
 
     (void)state;
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
@@ -280,7 +284,7 @@ static void test_formats_give_the_same_bytes(void **state)
     }
 }
 
-/* -- death and silence ---------------------------------------------------------------------------------------------- */
+/* -- death and silence ---------------------------------------------------------------------------------- */
 
 /* Sends decode steps until the pipe breaks; the time from `since` to the error. */
 static uint64_t wait_for_break(struct pipe *p, uint64_t since, struct tern_err *err)
@@ -403,7 +407,7 @@ static void test_leaving_worker_is_named(void **state)
     close_cluster(&c);
 }
 
-/* -- orphans -------------------------------------------------------------------------------------------------------- */
+/* -- orphans -------------------------------------------------------------------------------------------- */
 
 /* False when there is no such process, or only its remains that nobody has collected. */
 static bool process_lives(pid_t pid)
@@ -466,7 +470,7 @@ static void test_no_orphans(void **state)
     close(ends[0]);
 }
 
-/* -- sentences ------------------------------------------------------------------------------------------------------ */
+/* -- sentences ------------------------------------------------------------------------------------------ */
 
 static void expect_failure(struct local_cluster *c, const struct tern_key *key, uint32_t join_ms,
                            const char *const words[], size_t n_words)
@@ -484,8 +488,8 @@ static void expect_failure(struct local_cluster *c, const struct tern_key *key, 
         if (!strstr(err.text, words[i]))
             fail_msg("'%s' is missing in: %s", words[i], err.text);
 }
-#define EXPECT(c, key, ms, ...)                                                                          \
-    expect_failure((c), (key), (ms), (const char *const[]){ __VA_ARGS__ },                               \
+#define EXPECT(c, key, ms, ...)                                                                              \
+    expect_failure((c), (key), (ms), (const char *const[]){ __VA_ARGS__ },                                   \
                    sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *))
 
 static void test_nobody_there(void **state)
