@@ -147,7 +147,7 @@ struct tern_kernels {
 
     /* -- the residual stream at layer boundaries ---------------------------------------------------------------- */
 
-    /* int8, blocks of `block` elements (the last may be short): d = absmax / 127.0f, q_i = rne(x_i * (1.0f / d)) clamped to
+    /* int8, blocks of `block` >= 1 elements (the last may be short): d = absmax / 127.0f, q_i = rne(x_i * (1.0f / d)) clamped to
      * -127..127; d and q are 0 when absmax < 1e-30f.  scales: [ceil(n / block)]. */
     void (*encode_i8)(const float *x, size_t n, size_t block, float *scales, int8_t *q);
     /* x_i = (float)q_i * d. */
@@ -162,7 +162,8 @@ struct tern_kernels {
 };
 
 /* Fills the table: the reference first, then each level up to `level` overwrites what it does better.  A level that this
- * build does not contain is skipped; k->level says which one was reached.  Pure: no globals, no detection. */
+ * build does not contain is skipped; k->level says which one was reached.  Pure: no globals, no detection; so level must not
+ * be above tern_cpu_detect()'s, since even filling in a level's ops runs its instructions. */
 void tern_kernels_init(struct tern_kernels *k, enum tern_cpu_level level);
 
 /* -- plain helpers, the same code for every level --------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Small verbs of the AVX2 level: loads, stores and folds over the sixteen lanes of the contract, as two registers of eight.
+ * The verbs of kernels_lanes.h for AVX2: sixteen lanes are two registers of eight.
  *
  * Empty unless the file that includes it is compiled for AVX2.
  */
@@ -8,6 +8,7 @@
 #define TERN_KERNELS_AVX2_H
 
 #if defined(__AVX2__) || defined(TERN_SIMDE)
+#define TERN_HAVE_LANES
 
 #include "kernels/exact_math_poly.h"
 #include "kernels/kernels_scalar.h"
@@ -18,21 +19,37 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Sixteen lanes: 0..7 and 8..15. */
+/* Sixteen floats, sixteen int32, sixteen doubles; lane 0 first. */
 struct v16 {
     __m256 lo, hi;
 };
+struct i16 {
+    __m256i lo, hi;
+};
+struct d16 {
+    __m256d q[4];
+};
 
-/* The first n (0..8) lanes set. */
+/* The first n (0..8) lanes of a register set. */
 INLINE __m256i lanes_below(size_t n)
 {
     static const int32_t table[16] = { -1, -1, -1, -1, -1, -1, -1, -1 };
     return _mm256_loadu_si256((const __m256i *)(table + 8 - n));
 }
 
-INLINE struct v16 zero16(void)
+INLINE __m256i lo_mask(size_t n)
 {
-    return (struct v16){ _mm256_setzero_ps(), _mm256_setzero_ps() };
+    return lanes_below(n < 8 ? n : 8);
+}
+
+INLINE __m256i hi_mask(size_t n)
+{
+    return lanes_below(n < 8 ? 0 : n - 8);
+}
+
+INLINE struct v16 set16(float f)
+{
+    return (struct v16){ _mm256_set1_ps(f), _mm256_set1_ps(f) };
 }
 
 INLINE struct v16 load16(const float *x)
@@ -40,26 +57,78 @@ INLINE struct v16 load16(const float *x)
     return (struct v16){ _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8) };
 }
 
-/* The first n (0..16) elements, zeros behind them. */
-INLINE struct v16 load16_tail(const float *x, size_t n)
+/* At most sixteen elements, zeros behind them. */
+INLINE struct v16 load16n(const float *x, size_t n)
 {
+    if (n >= 16)
+        return load16(x);
     if (n <= 8)
         return (struct v16){ _mm256_maskload_ps(x, lanes_below(n)), _mm256_setzero_ps() };
     return (struct v16){ _mm256_loadu_ps(x), _mm256_maskload_ps(x + 8, lanes_below(n - 8)) };
 }
 
+INLINE void store16n(float *x, struct v16 v, size_t n)
+{
+    if (n >= 16) {
+        _mm256_storeu_ps(x, v.lo);
+        _mm256_storeu_ps(x + 8, v.hi);
+    } else {
+        _mm256_maskstore_ps(x, lo_mask(n), v.lo);
+        if (n > 8)
+            _mm256_maskstore_ps(x + 8, hi_mask(n), v.hi);
+    }
+}
+
+INLINE struct v16 add16(struct v16 a, struct v16 b)
+{
+    return (struct v16){ _mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi) };
+}
+
+INLINE struct v16 sub16(struct v16 a, struct v16 b)
+{
+    return (struct v16){ _mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi) };
+}
+
+INLINE struct v16 mul16(struct v16 a, struct v16 b)
+{
+    return (struct v16){ _mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi) };
+}
+
+INLINE struct v16 div16(struct v16 a, struct v16 b)
+{
+    return (struct v16){ _mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi) };
+}
+
+/* a > b ? a : b, so b where a is NaN. */
+INLINE struct v16 max16(struct v16 a, struct v16 b)
+{
+    return (struct v16){ _mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi) };
+}
+
+INLINE struct v16 min16(struct v16 a, struct v16 b)
+{
+    return (struct v16){ _mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi) };
+}
+
+/* a * b + c, one rounding. */
 INLINE struct v16 fma16(struct v16 a, struct v16 b, struct v16 c)
 {
     return (struct v16){ _mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi) };
 }
 
 /* As fma16, but lanes from n on keep c, the sign of a zero included. */
-INLINE struct v16 fma16_tail(struct v16 a, struct v16 b, struct v16 c, size_t n)
+INLINE struct v16 fma16n(struct v16 a, struct v16 b, struct v16 c, size_t n)
 {
     struct v16 r = fma16(a, b, c);
-    __m256 lo = _mm256_castsi256_ps(lanes_below(n < 8 ? n : 8));
-    __m256 hi = _mm256_castsi256_ps(lanes_below(n < 8 ? 0 : n - 8));
-    return (struct v16){ _mm256_blendv_ps(c.lo, r.lo, lo), _mm256_blendv_ps(c.hi, r.hi, hi) };
+    return (struct v16){ _mm256_blendv_ps(c.lo, r.lo, _mm256_castsi256_ps(lo_mask(n))),
+                         _mm256_blendv_ps(c.hi, r.hi, _mm256_castsi256_ps(hi_mask(n))) };
+}
+
+/* +0 in the lanes from n on. */
+INLINE struct v16 keep16n(struct v16 a, size_t n)
+{
+    return (struct v16){ _mm256_and_ps(a.lo, _mm256_castsi256_ps(lo_mask(n < 16 ? n : 16))),
+                         _mm256_and_ps(a.hi, _mm256_castsi256_ps(hi_mask(n < 16 ? n : 16))) };
 }
 
 /* 8+8, 4+4, 2+2, 1+1. */
@@ -71,51 +140,6 @@ INLINE float fold(struct v16 a)
     return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
 }
 
-/* Clamped to -127..127 (a NaN becomes -127, as in round_i8) and rounded to nearest even. */
-INLINE __m256i round8(__m256 v)
-{
-    v = _mm256_max_ps(v, _mm256_set1_ps(-127.0f));
-    v = _mm256_min_ps(v, _mm256_set1_ps(127.0f));
-    return _mm256_cvtps_epi32(v);
-}
-
-/* Eight int32 within int8's range to eight bytes. */
-INLINE void store_i8(int8_t *q, __m256i v, size_t n)
-{
-    __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    w = _mm_packs_epi16(w, w);
-    if (n >= 8) {
-        _mm_storel_epi64((__m128i *)q, w);
-    } else {
-        int64_t bytes = _mm_cvtsi128_si64(w);
-        memcpy(q, &bytes, n);
-    }
-}
-
-INLINE __m256i load_i8(const int8_t *q, size_t n)
-{
-    if (n >= 8)
-        return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)q));
-    int64_t bytes = 0;
-    memcpy(&bytes, q, n);
-    return _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes));
-}
-
-/* Up to eight floats. */
-INLINE __m256 load8(const float *x, size_t n)
-{
-    return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, lanes_below(n));
-}
-
-INLINE void store8(float *x, __m256 v, size_t n)
-{
-    if (n >= 8)
-        _mm256_storeu_ps(x, v);
-    else
-        _mm256_maskstore_ps(x, lanes_below(n), v);
-}
-
-/* tern_expf, eight at a time. */
 INLINE __m256 exp8(__m256 x)
 {
     __m256 magic = _mm256_set1_ps(EXPF_MAGIC);
@@ -134,11 +158,136 @@ INLINE __m256 exp8(__m256 x)
     return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(EXPF_MIN), _CMP_LT_OQ), y);
 }
 
-/* Largest absolute value as bits, as absmax_bits. */
-INLINE uint32_t absmax(const float *x, size_t n, uint32_t least)
+/* tern_expf. */
+INLINE struct v16 exp16(struct v16 x)
 {
-    __m256i mask = _mm256_set1_epi32(0x7fffffff);
-    __m256i a = _mm256_set1_epi32((int32_t)least), b = a;
+    return (struct v16){ exp8(x.lo), exp8(x.hi) };
+}
+
+/* Rounded to nearest even. */
+INLINE struct i16 round16(struct v16 v)
+{
+    return (struct i16){ _mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi) };
+}
+
+INLINE struct v16 floats16(struct i16 a)
+{
+    return (struct v16){ _mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi) };
+}
+
+INLINE struct i16 addi16(struct i16 a, struct i16 b)
+{
+    return (struct i16){ _mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi) };
+}
+
+INLINE int32_t sumi16(struct i16 a)
+{
+    __m256i b = _mm256_add_epi32(a.lo, a.hi);
+    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1));
+    return _mm_cvtsi128_si32(c);
+}
+
+/* Sixteen signed bytes. */
+INLINE struct i16 widen16(__m128i q)
+{
+    return (struct i16){ _mm256_cvtepi8_epi32(q), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q, q)) };
+}
+
+/* The lanes, all within -128..127, as bytes. */
+INLINE __m128i narrow16(struct i16 v)
+{
+    __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.lo, v.hi), 0xd8);
+    return _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+}
+
+/* At most sixteen bytes or halves; there are no masked forms below 32 bits here. */
+INLINE __m128i load_bytes_n(const void *p, size_t n)
+{
+    uint8_t b[16] = { 0 };
+    if (n >= 16)
+        return _mm_loadu_si128((const __m128i *)p);
+    memcpy(b, p, n);
+    return _mm_loadu_si128((const __m128i *)(const void *)b);
+}
+
+INLINE void store_bytes_n(void *p, __m128i v, size_t n)
+{
+    uint8_t b[16];
+    if (n >= 16) {
+        _mm_storeu_si128((__m128i *)p, v);
+    } else {
+        _mm_storeu_si128((__m128i *)(void *)b, v);
+        memcpy(p, b, n);
+    }
+}
+
+INLINE struct v16 load16_f16(const void *p)
+{
+    const __m128i *h = p;
+    return (struct v16){ _mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)) };
+}
+
+INLINE struct v16 load16n_f16(const void *p, size_t n)
+{
+    uint16_t h[16] = { 0 };
+    if (n >= 16)
+        return load16_f16(p);
+    memcpy(h, p, n * sizeof h[0]);
+    return load16_f16(h);
+}
+
+INLINE void store16n_f16(uint16_t *p, struct v16 v, size_t n)
+{
+    __m128i lo = _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT);
+    __m128i hi = _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT);
+    store_bytes_n(p, lo, n < 8 ? 2 * n : 16);
+    if (n > 8)
+        store_bytes_n(p + 8, hi, 2 * (n - 8));
+}
+
+INLINE struct v16 load16_bf16(const void *p)
+{
+    const __m128i *h = p;
+    __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128(h)), hi = _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1));
+    return (struct v16){ _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
+                         _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)) };
+}
+
+/* One half in all lanes. */
+INLINE struct v16 splat_f16(const uint8_t *p)
+{
+    __m256 d = _mm256_cvtph_ps(_mm_set1_epi16((int16_t)load_u16(p)));
+    return (struct v16){ d, d };
+}
+
+INLINE struct d16 zero_d16(void)
+{
+    __m256d z = _mm256_setzero_pd();
+    return (struct d16){ { z, z, z, z } };
+}
+
+INLINE struct d16 add_d16(struct d16 s, struct v16 v)
+{
+    s.q[0] = _mm256_add_pd(s.q[0], _mm256_cvtps_pd(_mm256_castps256_ps128(v.lo)));
+    s.q[1] = _mm256_add_pd(s.q[1], _mm256_cvtps_pd(_mm256_extractf128_ps(v.lo, 1)));
+    s.q[2] = _mm256_add_pd(s.q[2], _mm256_cvtps_pd(_mm256_castps256_ps128(v.hi)));
+    s.q[3] = _mm256_add_pd(s.q[3], _mm256_cvtps_pd(_mm256_extractf128_ps(v.hi, 1)));
+    return s;
+}
+
+INLINE double fold_d16(struct d16 s)
+{
+    __m256d a = _mm256_add_pd(_mm256_add_pd(s.q[0], s.q[2]), _mm256_add_pd(s.q[1], s.q[3]));
+    __m128d d = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(d, _mm_unpackhi_pd(d, d)));
+}
+
+/* Largest absolute value as bits, at least `least`. */
+INLINE uint32_t absmax16(const float *x, size_t n, uint32_t least)
+{
+    __m256i mask = _mm256_set1_epi32(0x7fffffff), a = _mm256_set1_epi32((int32_t)least), b = a;
     size_t i = 0;
     for (; i + 16 <= n; i += 16) {
         a = _mm256_max_epi32(a, _mm256_and_si256(mask, _mm256_loadu_si256((const __m256i *)(x + i))));

@@ -12,8 +12,6 @@
 
 void tern_kernels_init_ref(struct tern_kernels *k);
 bool tern_kernels_init_avx2(struct tern_kernels *k);
-/* Called by tern_kernels_init_avx2. */
-void tern_kernels_init_avx2_dot(struct tern_kernels *k);
 bool tern_kernels_init_avx512(struct tern_kernels *k);
 
 #endif
