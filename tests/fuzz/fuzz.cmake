@@ -22,4 +22,11 @@ function(tern_fuzz name)
 endfunction()
 
 # One line for each target, sorted.
+tern_fuzz(gguf tern_engine m)
 tern_fuzz(tokenizer tern_engine)
+tern_fuzz(worker tern_worker)
+foreach(target fuzz_worker fuzz_worker_replay)
+    if(TARGET ${target})
+        target_compile_definitions(${target} PRIVATE TERN_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    endif()
+endforeach()

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A model file: container, hyper-parameters, ternary tensors of every layout, and the whole model when it is small.
+ *
+ * Properties: strings, arrays and tensors lie inside the bytes, none overlaps another; names and keys are unique and found;
+ * sizes agree with types and shapes; a loaded model takes exactly the memory that was predicted and holds nothing but ternary
+ * weights; every refusal has a sentence.
+ */
+#include "fuzz/fuzz.h"
+
+#include "engine/base/limits.h"
+#include "engine/model.h"
+
+#include <math.h>
+#include <string.h>
+
+#define SMALL ((size_t)4 << 20) /* bytes of tiles; larger ones only take longer */
+
+static struct tern_kernels kern;
+static struct tern_pool *pool;
+
+static void refused(enum tern_status st, const struct tern_err *err)
+{
+    FUZZ_CHECK(st >= TERN_ERR_USAGE && err->status == st && err->text[0] && !strchr(err->text, '\n'));
+}
+
+static void check_inside(const struct tern_gguf *g, const uint8_t *at, size_t n)
+{
+    FUZZ_CHECK(at >= g->bytes && n <= g->size && (size_t)(at - g->bytes) <= g->size - n);
+}
+
+static void check_metadata(const struct tern_gguf *g)
+{
+    for (size_t i = 0; i < g->n_kv; i++) {
+        const struct tern_gguf_kv *kv = &g->kv[i];
+        struct tern_err err;
+        struct tern_cursor c;
+        struct tern_str s;
+        char key[64];
+        uint64_t u, n = 0;
+        double d;
+        bool b;
+
+        check_inside(g, (const uint8_t *)kv->key.ptr, kv->key.len);
+        check_inside(g, kv->data, kv->bytes);
+        if (kv->elem_type == TERN_GGUF_STRING) {
+            tern_cursor_init(&c, kv->data, kv->bytes);
+            while (tern_gguf_next_string(&c, &s))
+                n++;
+            FUZZ_CHECK(n == kv->n && tern_cursor_left(&c) == 0);
+        } else if (kv->n) {
+            (void)tern_gguf_array_i64(kv, kv->n - 1);
+            (void)tern_gguf_array_f64(kv, 0);
+        }
+        if (kv->key.len >= sizeof key || memchr(kv->key.ptr, 0, kv->key.len))
+            continue;
+        memcpy(key, kv->key.ptr, kv->key.len);
+        key[kv->key.len] = '\0';
+        FUZZ_CHECK(tern_gguf_find(g, key) == kv);
+        FUZZ_CHECK(tern_gguf_u64(g, key, &u, &err) != TERN_END);
+        FUZZ_CHECK(tern_gguf_f64(g, key, &d, &err) != TERN_END);
+        FUZZ_CHECK(tern_gguf_bool(g, key, &b, &err) != TERN_END);
+        FUZZ_CHECK(tern_gguf_string(g, key, &s, &err) != TERN_END);
+    }
+}
+
+static void check_directory(const struct tern_gguf *g)
+{
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const struct tern_tensor *t = &g->tensors[i];
+        char name[TERN_MAX_TENSOR_NAME + 1];
+        size_t bytes = 0;
+
+        check_inside(g, t->data, t->bytes);
+        FUZZ_CHECK(t->data > (const uint8_t *)t->name.ptr); /* behind the directory */
+        FUZZ_CHECK((size_t)(t->data - g->bytes) % g->alignment == 0);
+        FUZZ_CHECK(tern_gguf_tensor_bytes(t->type, t->ne, &bytes) && bytes == t->bytes && bytes > 0);
+        FUZZ_CHECK(tern_gguf_type_name(t->type) != NULL && t->n_dims >= 1 && t->n_dims <= 4);
+        for (size_t j = 0; j < i && i < 100; j++) {
+            const struct tern_tensor *o = &g->tensors[j];
+
+            FUZZ_CHECK(!tern_str_eq(o->name, t->name));
+            FUZZ_CHECK(o->data + o->bytes <= t->data || t->data + t->bytes <= o->data);
+        }
+        if (memchr(t->name.ptr, 0, t->name.len))
+            continue;
+        memcpy(name, t->name.ptr, t->name.len);
+        name[t->name.len] = '\0';
+        FUZZ_CHECK(tern_gguf_tensor(g, name) == t);
+    }
+}
+
+static void check_tiles(const uint8_t *tiles, size_t m, size_t k)
+{
+    for (size_t r = 0; r < m; r++)
+        for (size_t c = 0; c < k; c++)
+            FUZZ_CHECK(tern_unpack_at(tiles, tern_pack_k_pad(k), r, c) >= -1 &&
+                       tern_unpack_at(tiles, tern_pack_k_pad(k), r, c) <= 1);
+}
+
+/* Any ternary tensor, whether a model wants it or not. */
+static void pack(const struct tern_tensor *t)
+{
+    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
+    bool is_i2s = t->type == TERN_TYPE_I2_S;
+    uint8_t *tiles;
+
+    if (!is_i2s && t->type != TERN_TYPE_TQ1_0 && t->type != TERN_TYPE_TQ2_0)
+        return;
+    if (t->ne[2] != 1 || t->ne[3] != 1 || !tern_pack_bytes(m, k, &bytes) || bytes > SMALL)
+        return;
+    tiles = aligned_alloc(64, bytes);
+    FUZZ_CHECK(tiles);
+    for (int layout = TERN_I2S_A; layout <= (is_i2s ? TERN_I2S_C : TERN_I2S_A); layout++) {
+        static const size_t unit[] = { 128, 64, 1 };
+        float scale = -1;
+
+        if (is_i2s && (m * k % unit[layout] != 0 || (layout == TERN_I2S_C && m % 4 != 0)))
+            continue;
+        if (tern_pack(t->type, (enum tern_i2s_layout)layout, t->data, m, k, 0, tern_pack_tiles(m), tiles, &scale) != TERN_PACK_OK)
+            continue;
+        FUZZ_CHECK(isfinite(scale) && scale >= 0);
+        check_tiles(tiles, m, k);
+    }
+    free(tiles);
+}
+
+static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t first, bool with_embd, enum tern_i2s_layout layout)
+{
+    const struct tern_model_options o = { .first = first, .last = a->n_layers, .with_embd = with_embd, .i2s_layout = layout };
+    struct tern_model_need need;
+    struct tern_model *m = NULL;
+    struct tern_err err, err2;
+    enum tern_status st = tern_model_need(g, a, o.first, o.last, with_embd, 1, 1, &need, &err), st2;
+
+    if (st) {
+        refused(st, &err);
+    } else if (need.tiles_bytes > SMALL || need.norms_bytes > SMALL) {
+        return;
+    }
+    st2 = tern_model_load(g, a, &kern, pool, &o, &m, &err2);
+    FUZZ_CHECK(!st || st2); /* what cannot be predicted does not load */
+    if (st2) {
+        refused(st2, &err2);
+        return;
+    }
+    FUZZ_CHECK(m->tiles_bytes == need.tiles_bytes && m->norms_bytes == need.norms_bytes);
+    for (uint32_t l = 0; l < o.last - first; l++) {
+        FUZZ_CHECK(kern.all_finite(m->layers[l].attn_norm, a->n_embd));
+        FUZZ_CHECK(isfinite(m->layers[l].down.scale) && m->layers[l].down.scale >= 0);
+        check_tiles(m->layers[l].down.tiles, m->layers[l].down.m, m->layers[l].down.k);
+    }
+    tern_model_free(&m);
+}
+
+static void run(const uint8_t *bytes, size_t size)
+{
+    struct tern_gguf *g = NULL;
+    struct tern_arch a;
+    struct tern_err err;
+    enum tern_status st = tern_gguf_parse("fuzz.gguf", bytes, size, &g, &err);
+
+    if (st) {
+        refused(st, &err);
+        return;
+    }
+    check_metadata(g);
+    check_directory(g);
+    for (size_t i = 0; i < g->n_tensors; i++)
+        pack(&g->tensors[i]);
+    st = tern_arch_read(g, &a, &err);
+    if (st) {
+        refused(st, &err);
+    } else {
+        FUZZ_CHECK(a.n_heads % a.n_kv_heads == 0 && a.head_dim % 2 == 0 && a.n_layers <= TERN_MAX_LAYERS);
+        load(g, &a, 0, true, TERN_I2S_A);
+        load(g, &a, a.n_layers / 2, false, TERN_I2S_B);
+        load(g, &a, 0, false, TERN_I2S_C);
+    }
+    tern_gguf_close(&g);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    /* A heap block of the exact size, and aligned as a mapping is. */
+    uint8_t *bytes = malloc(size);
+
+    if (!pool) {
+        struct tern_err err;
+
+        tern_kernels_init(&kern, TERN_CPU_REF);
+        FUZZ_CHECK(tern_pool_new(1, &pool, &err) == TERN_OK);
+    }
+    FUZZ_CHECK(bytes || size == 0);
+    if (size)
+        memcpy(bytes, data, size);
+    run(bytes, size);
+    free(bytes);
+    return 0;
+}
