@@ -121,11 +121,18 @@ static enum tern_status show(struct run *r, struct tern_err *err)
 
 /* -- the loop -------------------------------------------------------------------------------------------- */
 
-static void stop_all(struct run *r, enum generate_end why)
+/* Ends what has not ended: failed with err, or interrupted when that is NULL. */
+static void stop_all(struct run *r, const struct tern_err *err)
 {
-    for (uint32_t i = 0; i < r->n_gens; i++)
-        if (!generate_ended(&r->gens[i]))
-            generate_stop(&r->gens[i], why);
+    for (uint32_t i = 0; i < r->n_gens; i++) {
+        if (generate_ended(&r->gens[i]))
+            continue;
+        if (err)
+            seq_fail(&r->gens[i].seq, err);
+        else
+            generate_stop(&r->gens[i], GENERATE_INTERRUPTED);
+        (void)generate_ended(&r->gens[i]);
+    }
 }
 
 static enum tern_status reserve_all(struct run *r, struct tern_err *err)
@@ -279,12 +286,13 @@ static int conclude(struct run *r, enum tern_status st, struct tern_err *err)
     int code = EX_OK;
     struct tern_err e;
 
-    stop_all(r, st ? GENERATE_ERROR : GENERATE_INTERRUPTED);
+    stop_all(r, st ? err : NULL);
     if (st != TERN_ERR_IO && show(r, &e) && !st)
         code = cmd_fail("run", &e);
     if (r->o.engine.json) {
         if (run_output_json(r->s, r->gens, r->n_gens, r->o.gen.sample.seed, &e) && !st)
             code = cmd_fail("run", &e);
+        r->closed = ferror(stdout) != 0;
     } else if (!r->o.engine.quiet) {
         run_output_figures(r->s, r->gens, r->n_gens, r->t1_ns - r->t0_ns, r->o.gen.sample.seed);
     }
@@ -294,7 +302,9 @@ static int conclude(struct run *r, enum tern_status st, struct tern_err *err)
         code = report_failed(r);
     if (close_logits(r, &e) && !code)
         code = cmd_fail("run", &e);
-    return caught ? 128 + caught : code;
+    if (caught)
+        return 128 + caught;
+    return r->closed && !code ? 128 + SIGPIPE : code; /* as if the signal had not been ignored */
 }
 
 static void run_free(struct run *r)

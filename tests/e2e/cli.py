@@ -32,9 +32,9 @@ for program, args in [(lab.tern, [c]) for c in COMMANDS] + [(lab.ternd, [])]:
     lab.check(len(r.errors.strip().split("\n")) <= 2, name + " does not print its whole help at a mistake", r.errors)
 r = lab.run("fly")
 lab.check(r.code == USAGE and "fly" in r.errors, "an unknown command is named", r.errors)
-for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", "nan"], ["--temp", "-1"], ["--top-p", "1.5"],
+for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", "nan"], ["--top-p", "1.5"],
              ["--wire", "f64"], ["--cpu", "486"], ["-t", "0"], ["-t", "100000"], ["--local", "0"], ["--local", "7"],
-             ["--seed", "-"], ["--chunk", "0"], ["-c", "0"], ["--local", "2", "--split", "6"],
+             ["--seed", "-"], ["--chunk", "0"], ["-c", "x"], ["--local", "2", "--split", "6"],
              ["--local", "2", "--split", "0,6"], ["--local", "2", "--split", "3,4"], ["--local", "2", "--cluster", "x"],
              ["--logit-bias", "x"], ["--logprobs", "-3"]):
     r = lab.run("run", "-p", "x", *args)
