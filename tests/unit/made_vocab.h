@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Vocabularies of 256 byte tokens and whatever a test adds to them, loaded through the tokenizer's front door.
+ * Vocabularies of 256 byte tokens and whatever a test adds to them, loaded through the tokenizer's front
+ * door.
  */
 #ifndef TERN_TESTS_UNIT_MADE_VOCAB_H
 #define TERN_TESTS_UNIT_MADE_VOCAB_H

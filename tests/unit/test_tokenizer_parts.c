@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tokenizer's parts against their definitions, written here the slow and obvious way; and texts of megabytes that would
- * take hours if any part were quadratic.
+ * The tokenizer's parts against their definitions, written here the slow and obvious way; and texts of
+ * megabytes that would take hours if any part were quadratic.
  */
 #include "unit/made_vocab.h"
 
@@ -16,7 +16,8 @@
 
 /* -- merging ------------------------------------------------------------------------------------------ */
 
-/* Formats.md 5.3, steps 5 and 6, on texts: find the pair of lowest rank, merge its leftmost occurrence, again. */
+/* Formats.md 5.3, steps 5 and 6, on texts: find the pair of lowest rank, merge its leftmost occurrence,
+ * again. */
 static size_t merge_by_definition(char merges[][2][16], size_t n_merges, const char *text, char pieces[][16])
 {
     size_t n = strlen(text);

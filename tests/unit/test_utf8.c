@@ -100,7 +100,8 @@ static void test_replacements(void **state)
     }
 }
 
-/* Random mixtures, whole, in two parts at every place, and byte by byte: the same text, valid, within the room. */
+/* Random mixtures, whole, in two parts at every place, and byte by byte: the same text, valid, within the
+ * room. */
 static void test_cut_at_every_byte(void **state)
 {
     static const char *const bits[] = { "a",        "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xff",
