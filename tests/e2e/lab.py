@@ -106,7 +106,8 @@ class Lab:
         self.model = os.path.join(self.source, "deploy", "models", "fable.gguf")
         self.dir = tempfile.mkdtemp(prefix="tern-e2e-")
         os.makedirs(os.path.join(self.dir, "cache"))
-        self.env = dict(os.environ, XDG_CACHE_HOME=os.path.join(self.dir, "cache"))
+        self.env = dict(os.environ, XDG_CACHE_HOME=os.path.join(self.dir, "cache"),
+                        TERN_MODEL=self.model)
         self.daemons, self.children = [], []
         self.held = self.failed = self.skipped = 0
         self.started = time.monotonic()

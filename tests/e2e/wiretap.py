@@ -100,9 +100,9 @@ for wire in ("f32", "int8"):
 
     cluster = Cluster(lab, 2, tag=wire + "-", via=via)
     dump_file = lab.path(wire + ".dump")
-    r = lab.run("run", "--wire", wire, "-n", 24, "--temp", 0, "-p", PROMPT, "--dump-steps", dump_file, *cluster.args())
+    r = lab.run("run", "--wire", wire, "-n", 48, "--temp", 0, "-p", PROMPT, "--dump-steps", dump_file, *cluster.args())
     lab.check(r.code == 0, "%s: a run through the relays" % wire, r.errors)
-    plain = lab.run("run", "--wire", wire, "-n", 24, "--temp", 0, "-p", PROMPT)
+    plain = lab.run("run", "--wire", wire, "-n", 48, "--temp", 0, "-p", PROMPT)
     lab.check(r.out == plain.out, "%s: the relays change nothing" % wire)
     cluster.stop()
     for relay in relays:
@@ -130,5 +130,7 @@ for wire in ("f32", "int8"):
         lab.check(not seen, "%s: relay %d: nothing of the prompt" % (wire, i + 1), seen)
         seen = [p.hex() for p in pieces if p in record]
         lab.check(not seen, "%s: relay %d: none of %d pieces of activations" % (wire, i + 1, len(pieces)), seen)
-        lab.check(entropy(record) > 7.9, "%s: relay %d: %.3f bits a byte" % (wire, i + 1, entropy(record)))
+        # Frames and nonces are regular and many here, messages short: so not quite 8.
+        lab.check(entropy(record) > 7.75 > entropy(dump), "%s: relay %d: %.3f bits a byte, %.3f in the dump" %
+                  (wire, i + 1, entropy(record), entropy(dump)))
 lab.end()
