@@ -158,7 +158,8 @@ int lab_ternd_wait(struct lab_ternd *d)
         fail_msg("ternd does not end; see %s/log", d->dir);
     }
     d->pid = 0;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    /* A log that may tell something is kept. */
+    if (status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
         remove_files(d);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
