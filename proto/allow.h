@@ -2,8 +2,8 @@
 /*
  * The allow-list: who may connect, and as what.
  *
- * A text file in the manner of ssh's authorized_keys, one `name role key` a line; role is `coordinator` or `worker`; the key is the last
- * word because Z85 may begin with `#`.  Empty lines and lines that begin with `#` are skipped.  A line that cannot be read makes the
+ * A text file in the manner of ssh's authorized_keys, one `name role key` a line; role is `coordinator` or `worker`; a key stands on one
+ * line only.  Empty lines and lines that begin with `#` are skipped.  A line that cannot be read makes the
  * whole file refused with its number: a list that is half understood is worse than none.  The file must not be writable by others.
  */
 #ifndef TERN_PROTO_ALLOW_H
