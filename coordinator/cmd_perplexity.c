@@ -35,15 +35,13 @@ static const char help[] =
     "\n"
     "usage: tern perplexity -f FILE [-m FILE] [options]\n"
     "\n"
-    "The text is cut into chunks of -c tokens (default: 512); of each the second half is scored.  Running "
-    "values go to\n"
-    "stderr, \"Final estimate: PPL = X +/- Y\" to stdout.\n"
+    "The text is cut into chunks of -c tokens (default: 512); of each the second half is scored.\n"
+    "Running values go to stderr, \"Final estimate: PPL = X +/- Y\" to stdout.\n"
     "\n"
     "  -f, --file FILE           the text (- is stdin)\n"
     "      --chunks N            only the first N chunks\n"
-    "      --nll                 the negative log-likelihood of every scored token, too; with --json also "
-    "the token\n"
-    "                            the model thought most likely there\n"
+    "      --nll                 the negative log-likelihood of every scored token, too; with --json also\n"
+    "                            the token the model thought most likely there\n"
     "      --json                one JSON object on stdout, with a value for every chunk\n"
     "  -h, --help                this text\n"
     "\n";
@@ -85,7 +83,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "f:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
-            fputs(engine_options_help, stdout);
+            engine_options_print_help();
             return TERN_END;
         }
         if (c == '?' || c == ':')

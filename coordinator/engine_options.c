@@ -11,12 +11,11 @@
 
 #define MAX_THREADS 256
 
-const char engine_options_help[] =
+static const char help_before_wire[] =
     "Model and machine\n"
     "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model of this "
     "installation)\n"
     "  -c, --ctx-size N          positions of one sequence; 0: what the model was trained with\n"
-    "                            (default: that, but at most 2048)\n"
     "  -t, --threads N           compute threads (default: all CPUs this process may use)\n"
     "      --cpu LEVEL           ref, avx2 or avx512 (default: the best this machine has)\n"
     "      --pre NAME            pre-tokenizer instead of the file's: llama-bpe, default, gpt-2\n"
@@ -26,20 +25,29 @@ const char engine_options_help[] =
     "Where the layers are (default: in this process)\n"
     "      --local N             N worker processes on this machine, over encrypted loopback links\n"
     "      --split A,B,...       layers of each of them (default: even)\n"
-    "      --cluster FILE        workers on other machines, one `name tcp://host:port PUBLICKEY "
-    "[layers=a-b]` a line\n"
+    "      --cluster FILE        workers on other machines, one a line:\n"
+    "                            name tcp://host:port PUBLICKEY [layers=a-b]\n"
     "      --key FILE            this coordinator's key, made by `tern keygen`; with --cluster\n"
-    "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-64, int8-row, "
-    "int8x2,\n"
-    "                            f16 or f32; the same text for every way of cutting the model (default: "
-    "int8)\n"
-    "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows, for "
-    "tests\n"
+    "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-64,\n"
+    "                            int8-row, int8x2, f16 or f32; any way of cutting the model gives\n"
+    "                            the same text (default: ";
+
+static const char help_after_wire[] =
+    ")\n"
+    "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows,\n"
+    "                            for tests\n"
     "      --dead-after MS       silence of a worker that counts as its death (default: 3000)\n"
     "\n"
     "Output\n"
     "  -q, --quiet               no progress, no figures\n"
     "      --verbose             log every step\n";
+
+void engine_options_print_help(void)
+{
+    fputs(help_before_wire, stdout);
+    fputs(tern_boundary_name(TERN_BOUNDARY_DEFAULT), stdout);
+    fputs(help_after_wire, stdout);
+}
 
 void engine_options_default(struct engine_options *o)
 {

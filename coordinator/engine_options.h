@@ -78,8 +78,8 @@ enum {
     { "json", no_argument, NULL, ENGINE_OPT_JSON }, { "verbose", no_argument, NULL, ENGINE_OPT_VERBOSE }
 /* clang-format on */
 
-/* The part of --help that describes them. */
-extern const char engine_options_help[];
+/* Prints the part of --help that describes them. */
+void engine_options_print_help(void);
 
 void engine_options_default(struct engine_options *o);
 

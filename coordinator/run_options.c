@@ -68,24 +68,25 @@ static const char help[] =
     "\n"
     "usage: tern run [-m FILE] [-p PROMPT]... [options]\n"
     "\n"
-    "The text goes to stdout and figures to stderr.  Without -p and -f the prompt is read from stdin if that "
-    "is a pipe\n"
-    "or file, and else is \"" DEFAULT_PROMPT "\".\n"
+    "The text goes to stdout and figures to stderr.  Without -p and -f the prompt is read from stdin if\n"
+    "that is a pipe or file, and else is \"" DEFAULT_PROMPT "\".  The context (-c) is what the model was\n"
+    "trained with, but at most 2048, unless given.\n"
     "\n"
     "Text\n"
     "  -p, --prompt TEXT         the prompt; several run together as one batch, printed in order\n"
-    "  -f, --file FILE           prompt from a file (- is stdin), one newline at its end dropped; may be "
-    "repeated\n"
+    "  -f, --file FILE           prompt from a file (- is stdin), one newline at its end dropped;\n"
+    "                            may be repeated\n"
     "      --display-prompt      print the prompt in front of the text\n"
-    "  -n, --n-predict N         tokens to generate; -1: until the text ends or the context is full "
-    "(default: 128)\n"
+    "  -n, --n-predict N         tokens to generate; -1: until the text ends or the context is full\n"
+    "                            (default: 128)\n"
     "  -r, --stop TEXT           end in front of this text; up to 16 of them\n"
     "      --ignore-eos          never end by the model's own wish\n"
     "\n"
     "Sampling, in this order\n"
-    "      --logit-bias ID+V|ID-V  add to (take from) a token's logit; ID-inf forbids it; may be repeated\n"
-    "      --repeat-penalty R    divide logits of seen tokens by R, multiply negative ones (default: 1, "
-    "off)\n"
+    "      --logit-bias ID+V     add V to a token's logit; ID-V takes from it, ID-inf forbids the token;\n"
+    "                            may be repeated\n"
+    "      --repeat-penalty R    divide logits of seen tokens by R, multiply negative ones\n"
+    "                            (default: 1, off)\n"
     "      --frequency-penalty F take F from a logit each time its token was seen (default: 0)\n"
     "      --presence-penalty F  take F from a logit if its token was seen (default: 0)\n"
     "      --repeat-last-n N     how many last tokens count as seen; 0: none, -1: all (default: 64)\n"
@@ -93,15 +94,15 @@ static const char help[] =
     "      --top-p P             keep the best that together have probability P (default: 0.95)\n"
     "      --min-p P             keep those with P times the best one's probability (default: 0.05)\n"
     "      --temp T              divide logits by T; 0: always the best token (default: 0.8)\n"
-    "  -s, --seed N              the same seed gives the same text on every machine (default: random, "
-    "printed)\n"
+    "  -s, --seed N              the same seed gives the same text on every machine\n"
+    "                            (default: random, printed)\n"
     "\n";
 
 static const char help_output[] =
     "      --json                one JSON object (several prompts: an array) on stdout instead of text\n"
     "      --logprobs K          with --json: log-probabilities of each token and of the K most probable\n"
-    "      --logits-out FILE     raw f32 logits of every sampled position (several prompts: FILE.1, FILE.2, "
-    "...)\n"
+    "      --logits-out FILE     raw f32 logits of every sampled position\n"
+    "                            (several prompts: FILE.1, FILE.2, ...)\n"
     "  -h, --help                this text\n";
 
 /* -- single options -------------------------------------------------------------------------------------- */
@@ -287,7 +288,7 @@ enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
     while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:f:n:r:s:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
-            fputs(engine_options_help, stdout);
+            engine_options_print_help();
             fputs(help_output, stdout);
             return TERN_END;
         }
