@@ -43,7 +43,9 @@ enum tern_status cmd_default_model(char *path, size_t cap, struct tern_err *err)
                 return TERN_OK;
         }
     }
-    return TERN_FAIL(err, TERN_ERR_USAGE, "no model was given and the fable model is not beside the program; name one with -m FILE");
+    return TERN_FAIL(
+        err, TERN_ERR_USAGE,
+        "no model was given and the fable model is not beside the program; name one with -m FILE");
 }
 
 enum tern_status cmd_parse_u64(const char *option, const char *text, unsigned long long min,
@@ -55,7 +57,8 @@ enum tern_status cmd_parse_u64(const char *option, const char *text, unsigned lo
     errno = 0;
     v = strtoull(text, &end, 10);
     if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || v < min || v > max)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a whole number from %llu to %llu", option, text, min, max);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a whole number from %llu to %llu", option,
+                         text, min, max);
     *out = v;
     return TERN_OK;
 }
@@ -69,12 +72,14 @@ enum tern_status cmd_parse_f64(const char *option, const char *text, double min,
     errno = 0;
     v = strtod(text, &end);
     if (end == text || *end != '\0' || !isfinite(v) || v < min || v > max)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a number from %g to %g", option, text, min, max);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a number from %g to %g", option, text, min,
+                         max);
     *out = v;
     return TERN_OK;
 }
 
-enum tern_status cmd_parse_bytes(const char *option, const char *text, unsigned long long *out, struct tern_err *err)
+enum tern_status cmd_parse_bytes(const char *option, const char *text, unsigned long long *out,
+                                 struct tern_err *err)
 {
     static const char units[] = "KMGT";
     char *end;
@@ -96,7 +101,8 @@ enum tern_status cmd_parse_bytes(const char *option, const char *text, unsigned 
         }
     }
     if (text[0] < '0' || text[0] > '9' || errno != 0 || *end != '\0' || v > (~0ull >> 1) >> shift)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a size such as 500M, 2G or 1073741824", option, text);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a size such as 500M, 2G or 1073741824", option,
+                         text);
     *out = v << shift;
     return TERN_OK;
 }

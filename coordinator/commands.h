@@ -2,8 +2,9 @@
 /*
  * The subcommands of `tern`, and what they share.
  *
- * Each gets argv with argv[0] the subcommand's name, parses its options with getopt_long, writes results to stdout and everything else to
- * stderr, and returns an exit code (sysexits.h).  An unknown option prints one sentence and the way to --help; --help prints to stdout.
+ * Each gets argv with argv[0] the subcommand's name, parses its options with getopt_long, writes results to
+ * stdout and everything else to stderr, and returns an exit code (sysexits.h).  An unknown option prints
+ * one sentence and the way to --help; --help prints to stdout.
  */
 #ifndef TERN_COORDINATOR_COMMANDS_H
 #define TERN_COORDINATOR_COMMANDS_H
@@ -21,20 +22,24 @@ int cmd_perplexity(int argc, char **argv);
 /* Prints "tern COMMAND: sentence" to stderr and returns the exit code of the status. */
 int cmd_fail(const char *command, const struct tern_err *err);
 
-/* The model used without -m: $TERN_MODEL, else the fable model beside the program (installed or in the source tree). */
+/* The model used without -m: $TERN_MODEL, else the fable model beside the program (installed or in the
+ * source tree). */
 enum tern_status cmd_default_model(char *path, size_t cap, struct tern_err *err) TERN_MUST_CHECK;
 
-/* Whole numbers and reals from the command line, with the option's name in the sentence ("-n: ...").  No trailing junk,
- * range inclusive. */
-enum tern_status cmd_parse_u64(const char *option, const char *text, unsigned long long min, unsigned long long max,
-                               unsigned long long *out, struct tern_err *err) TERN_MUST_CHECK;
+/* Whole numbers and reals from the command line, with the option's name in the sentence ("-n: ...").  No
+ * trailing junk, range inclusive. */
+enum tern_status cmd_parse_u64(const char *option, const char *text, unsigned long long min,
+                               unsigned long long max, unsigned long long *out,
+                               struct tern_err *err) TERN_MUST_CHECK;
 enum tern_status cmd_parse_f64(const char *option, const char *text, double min, double max, double *out,
                                struct tern_err *err) TERN_MUST_CHECK;
 /* "500M", "2G", "1073741824": bytes. */
 enum tern_status cmd_parse_bytes(const char *option, const char *text, unsigned long long *out,
                                  struct tern_err *err) TERN_MUST_CHECK;
 
-/* Reads a whole file (or stdin for "-") of at most max bytes into malloc'ed memory, terminated by a zero byte that is not counted. */
-enum tern_status cmd_read_file(const char *path, size_t max, char **out, size_t *len, struct tern_err *err) TERN_MUST_CHECK;
+/* Reads a whole file (or stdin for "-") of at most max bytes into malloc'ed memory, terminated by a zero
+ * byte that is not counted. */
+enum tern_status cmd_read_file(const char *path, size_t max, char **out, size_t *len,
+                               struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define DEFAULT_CTX     2048
-#define JOIN_TIMEOUT_MS 5000
+#define JOIN_TIMEOUT_MS 4500 /* so that a sentence stands there within 5 s of the start */
 
 /* -c against what the model was trained with. */
 static void choose_ctx(struct session *s)
