@@ -25,7 +25,7 @@ for program, args in [(lab.tern, [c]) for c in COMMANDS] + [(lab.ternd, [])]:
     name = os.path.basename(program) + " " + " ".join(args)
     r = lab.run(*args, "--help", program=program)
     lab.check(r.code == 0 and len(r.text.split("\n")) > 3 and not r.err, name + " --help prints to stdout", r.errors)
-    lab.check(all(len(line) <= 110 for line in r.text.split("\n")), name + " --help fits a terminal", r.text)
+    lab.check(all(len(line) <= 120 for line in r.text.split("\n")), name + " --help fits a terminal", r.text)
     r = lab.run(*args, "--no-such-option", program=program)
     lab.check(r.code == USAGE and "no-such-option" in r.errors and "--help" in r.errors and not r.out,
               name + " names an unknown option", "code %s: %s" % (r.code, r.errors))

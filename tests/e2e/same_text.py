@@ -10,7 +10,7 @@ from lab import Cluster, Lab
 
 PROMPT = "Once upon a time there was a king who had three daughters, and the youngest"
 OTHERS = ["The wolf said", "In the middle of the dark forest stood a small house", "Why"]
-WIRES = ["int8", "int8-64", "int8-row", "int8x2", "f16", "f32"]
+WIRES = ["int8", "int8-32", "int8-64", "int8-row", "int8x2", "f16", "f32"]
 LAYERS = 6
 TOKENS = 12
 SAMPLING = ["-n", TOKENS, "--seed", 7, "--temp", "0.8", "--top-k", 40, "--top-p", "0.95"]

@@ -119,14 +119,13 @@ static void header(Tern__Header *h, Tern__Header__BodyCase body)
     h->body_case = body;
 }
 
-static size_t put_hello(uint32_t version)
+static size_t put_hello(void)
 {
     Tern__Header h;
     Tern__Hello hello = TERN__HELLO__INIT;
     char name[] = "intruder", software[] = "tern 0.1.0";
 
     header(&h, TERN__HEADER__BODY_HELLO);
-    h.version = version;
     hello.name = name;
     hello.software = software;
     h.hello = &hello;
@@ -190,9 +189,11 @@ static int attack(struct intruder *in, const char *name)
     if (strcmp(name, "silent") == 0) {
         /* Connects, and that is all. */
     } else if (strcmp(name, "hello") == 0) {
-        send_frames(in, bytes, put_hello(TERN_WIRE_VERSION), NULL, 0, 0);
+        send_frames(in, bytes, put_hello(), NULL, 0, 0);
     } else if (strcmp(name, "version") == 0) {
-        send_frames(in, bytes, put_hello(TERN_WIRE_VERSION + 1), NULL, 0, 0);
+        n = put_hello();
+        bytes[1]++; /* field 1 stands first, and small numbers take one byte */
+        send_frames(in, bytes, n, NULL, 0, 0);
     } else if (strcmp(name, "ping") == 0) {
         send_frames(in, bytes, put_ping(), NULL, 0, 0);
     } else if (strcmp(name, "bye") == 0) {
@@ -201,7 +202,7 @@ static int attack(struct intruder *in, const char *name)
         for (uint64_t i = 1; i < 20; i++)
             send_frames(in, bytes, put_step(i), big, 4, 0);
     } else if (strcmp(name, "unknown") == 0) {
-        n = put_hello(TERN_WIRE_VERSION);
+        n = put_hello();
         memcpy(bytes + n, "\xa8\x1f\x01", 3); /* field 501, varint 1 */
         send_frames(in, bytes, n + 3, NULL, 0, 0);
     } else if (strcmp(name, "garbage") == 0) {
@@ -218,7 +219,7 @@ static int attack(struct intruder *in, const char *name)
             send_frames(in, bytes, put_ping(), NULL, 0, 0);
     } else if (strcmp(name, "hold") == 0) {
         for (struct pollfd p = { .fd = 0, .events = POLLIN }; poll(&p, 1, 0) == 0;) {
-            send_frames(in, bytes, put_hello(TERN_WIRE_VERSION), NULL, 0, 0);
+            send_frames(in, bytes, put_hello(), NULL, 0, 0);
             listen_for(in, 100);
             printf("sent=%u replies=%u\n", in->sent, in->replies);
             fflush(stdout);
