@@ -97,10 +97,30 @@ static enum tern_status read_add(const struct tern_gguf *g, const char *key, int
     return TERN_OK;
 }
 
+static enum tern_status load(struct tern_tokenizer *t, const struct tern_gguf *g, const char *pre,
+                             struct tern_err *err)
+{
+    const unsigned specials = TYPE(USER) | TYPE(CONTROL) | TYPE(UNKNOWN);
+    enum tern_status st;
+
+    if ((st = tern_vocab_load(&t->vocab, g, err)) != TERN_OK ||
+        (st = choose_pre(t, g, pre, err)) != TERN_OK ||
+        (st = tern_merges_load(&t->merges, &t->vocab, g, err)) != TERN_OK ||
+        (st = tern_special_build(&t->always, &t->vocab, TYPE(USER), err)) != TERN_OK ||
+        (st = tern_special_build(&t->parsed, &t->vocab, specials, err)) != TERN_OK ||
+        (st = tern_pretok_new(t->kind, true, &t->pretok, err)) != TERN_OK)
+        return st;
+    st = read_add(g, "tokenizer.ggml.add_bos_token", t->vocab.bos, t->kind->add_bos, &t->add_bos, err);
+    if (st == TERN_OK)
+        st = read_add(g, "tokenizer.ggml.add_eos_token", t->vocab.eos, false, &t->add_eos, err);
+    return st;
+}
+
 enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, struct tern_tokenizer **out,
                                     struct tern_err *err)
 {
     struct tern_tokenizer *t;
+    struct tern_err lost;
     enum tern_status st = check_model(g, err);
 
     if (st)
@@ -108,17 +128,13 @@ enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, 
     t = calloc(1, sizeof *t);
     if (!t)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a tokenizer");
-    if ((st = tern_vocab_load(&t->vocab, g, err)) != TERN_OK ||
-        (st = choose_pre(t, g, pre, err)) != TERN_OK ||
-        (st = tern_merges_load(&t->merges, &t->vocab, g, err)) != TERN_OK ||
-        (st = tern_special_build(&t->always, &t->vocab, TYPE(USER), err)) != TERN_OK ||
-        (st = tern_special_build(&t->parsed, &t->vocab, TYPE(USER) | TYPE(CONTROL) | TYPE(UNKNOWN), err)) !=
-            TERN_OK ||
-        (st = tern_pretok_new(t->kind, true, &t->pretok, err)) != TERN_OK ||
-        (st = read_add(g, "tokenizer.ggml.add_bos_token", t->vocab.bos, t->kind->add_bos, &t->add_bos,
-                       err)) != TERN_OK ||
-        (st = read_add(g, "tokenizer.ggml.add_eos_token", t->vocab.eos, false, &t->add_eos, err)) !=
-            TERN_OK) {
+    st = load(t, g, pre, err);
+    if (g->map.bytes && tern_mapping_check(&g->map, &lost)) { /* what was read may have been zeros */
+        st = lost.status;
+        if (err)
+            *err = lost;
+    }
+    if (st) {
         tern_tokenizer_free(&t);
         return st;
     }
@@ -214,7 +230,7 @@ static enum tern_status reserve_ids(struct tern_ids *out, size_t more, struct te
     if (more <= cap - out->n)
         return TERN_OK;
     while (cap - out->n < more)
-        cap = cap ? cap * 2 : 256; /* a text has at most 2^30 bytes and a token at least one */
+        cap = cap ? cap * 2 : 256; /* TERN_MAX_TEXT_BYTES: can not wrap */
     bigger = realloc(out->ids, cap * sizeof *bigger);
     if (!bigger)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %zu tokens", cap);
@@ -269,6 +285,9 @@ static enum tern_status encode_piece(void *arg, const char *piece, size_t len, s
 
     if (whole != TERN_NO_TOKEN)
         return append_id(e->out, whole, err);
+    if (len > TERN_MAX_PIECE_BYTES)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "a word of %zu bytes without a break in the text; at most %d",
+                         len, TERN_MAX_PIECE_BYTES);
     if ((st = reserve_piece(e, len, err)) != TERN_OK || (st = reserve_ids(e->out, len, err)) != TERN_OK)
         return st;
     for (size_t i = 0; i < len; i++)

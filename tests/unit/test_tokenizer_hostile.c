@@ -6,6 +6,8 @@
 
 #include "engine/base/limits.h"
 
+#include <unistd.h>
+
 static void expect_refused(struct made *m, enum tern_status want, const char *sentence)
 {
     struct tern_tokenizer *t = NULL;
@@ -200,6 +202,61 @@ static void test_limits(void **state)
     expect_refused(&m, TERN_ERR_LIMIT, "1048577 tokens");
 }
 
+static void test_limits_of_texts(void **state)
+{
+    struct made m;
+    struct tern_tokenizer *t;
+    struct tern_ids ids = { 0 };
+    char *text = malloc(TERN_MAX_PIECE_BYTES + 1);
+
+    (void)state;
+    assert_non_null(text);
+    memset(text, 'a', TERN_MAX_PIECE_BYTES + 1);
+    made_begin(&m, "gpt-2");
+    made_merges(&m, NULL);
+    assert_ok(made_load(&m, NULL, &t));
+    /* The length is looked at before the text. */
+    assert_int_equal(
+        tern_tokenizer_encode(t, text, (size_t)TERN_MAX_TEXT_BYTES + 1, true, true, &ids, &unit_err),
+        TERN_ERR_LIMIT);
+    assert_int_equal(tern_tokenizer_encode(t, text, SIZE_MAX, true, true, &ids, &unit_err), TERN_ERR_LIMIT);
+    assert_int_equal(tern_tokenizer_encode(t, text, TERN_MAX_PIECE_BYTES + 1, true, true, &ids, &unit_err),
+                     TERN_ERR_LIMIT);
+    assert_non_null(strstr(unit_err.text, "a word of 16777217 bytes"));
+    assert_int_equal(ids.n, 0);
+    free(ids.ids);
+    free(text);
+    tern_tokenizer_free(&t);
+}
+
+/* A file that loses its end between opening and reading. */
+static void test_file_cut_while_open(void **state)
+{
+    char path[] = "/tmp/tern-test-vocab-XXXXXX";
+    int fd = mkstemp(path);
+    struct made m;
+    struct tern_gguf *g;
+    struct tern_tokenizer *t = NULL;
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_ok(tern_mapping_guard_install(&unit_err));
+    made_begin(&m, "gpt-2");
+    for (int i = 0; i < 200; i++)
+        made_token(&m, "a token that makes the file longer than one page", TERN_TOKEN_NORMAL);
+    made_merges(&m, NULL);
+    vocab_end(&m.w);
+    assert_int_equal(write(fd, m.w.bytes, m.w.n), m.w.n);
+    assert_ok(tern_gguf_open(path, &g, &unit_err));
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    assert_int_equal(tern_tokenizer_new(g, NULL, &t, &unit_err), TERN_ERR_IO);
+    assert_null(t);
+    tern_gguf_close(&g);
+    close(fd);
+    unlink(path);
+    free(m.w.bytes);
+}
+
 /* Every byte of a small vocabulary file changed, one after another: a sentence or a tokenizer that works. */
 static void test_corrupted_files(void **state)
 {
@@ -248,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_wrong_kinds),     cmocka_unit_test(test_unknown_override),
         cmocka_unit_test(test_wrong_arrays),    cmocka_unit_test(test_wrong_merges),
         cmocka_unit_test(test_wrong_ids),       cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_limits_of_texts), cmocka_unit_test(test_file_cut_while_open),
         cmocka_unit_test(test_corrupted_files),
     };
     return cmocka_run_group_tests_name("tokenizer_hostile", tests, NULL, NULL);
