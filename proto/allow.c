@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define MAX_FILE_BYTES ((size_t)1 << 20)
-#define MAX_ENTRIES 4096
+#define MAX_ENTRIES    4096
 
 /* A piece of a line between blanks. */
 struct word {
@@ -55,28 +55,30 @@ static bool word_is(struct word w, const char *z)
     return w.len == strlen(z) && memcmp(w.at, z, w.len) == 0;
 }
 
-static enum tern_status parse_entry(const char *name, unsigned no, const struct word words[static 3], unsigned n_words,
-                                    struct tern_allow_entry *e, struct tern_err *err)
+static enum tern_status parse_entry(const char *name, unsigned no, const struct word words[static 3],
+                                    unsigned n_words, struct tern_allow_entry *e, struct tern_err *err)
 {
     memset(e, 0, sizeof *e);
     if (n_words != 3)
         return TERN_FAIL(err, TERN_ERR_FORMAT, "%s, line %u: a line is `name role key`", name, no);
     if (words[0].len > TERN_MAX_NAME_BYTES ||
         !tern_wire_text_valid((const uint8_t *)words[0].at, words[0].len))
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s, line %u: a name is at most %d bytes of plain UTF-8 text", name, no,
-                         TERN_MAX_NAME_BYTES);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s, line %u: a name is at most %d bytes of plain UTF-8 text",
+                         name, no, TERN_MAX_NAME_BYTES);
     memcpy(e->name, words[0].at, words[0].len);
     if (word_is(words[1], "coordinator"))
         e->role = TERN_ROLE_COORDINATOR;
     else if (word_is(words[1], "worker"))
         e->role = TERN_ROLE_WORKER;
     else
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s, line %u: the role of '%s' is neither 'coordinator' nor 'worker'",
-                         name, no, e->name);
-    if (!tern_key_from_z85(words[2].at, words[2].len, e->key))
         return TERN_FAIL(err, TERN_ERR_FORMAT,
-                         "%s, line %u: the key of '%s' is not %d characters of Z85, as tern keygen prints them", name,
-                         no, e->name, TERN_Z85_CHARS);
+                         "%s, line %u: the role of '%s' is neither 'coordinator' nor 'worker'", name, no,
+                         e->name);
+    if (!tern_key_from_z85(words[2].at, words[2].len, e->key))
+        return TERN_FAIL(
+            err, TERN_ERR_FORMAT,
+            "%s, line %u: the key of '%s' is not %d characters of Z85, as tern keygen prints them", name, no,
+            e->name, TERN_Z85_CHARS);
     return TERN_OK;
 }
 
@@ -107,8 +109,8 @@ static enum tern_status grow(struct tern_allow_entry **list, size_t n, size_t *c
     return TERN_OK;
 }
 
-enum tern_status tern_allow_parse(const char *name, const char *text, size_t len, struct tern_allow_entry **entries,
-                                  size_t *n, struct tern_err *err)
+enum tern_status tern_allow_parse(const char *name, const char *text, size_t len,
+                                  struct tern_allow_entry **entries, size_t *n, struct tern_err *err)
 {
     struct tern_allow_entry *list = NULL;
     size_t count = 0, cap = 0;
@@ -133,8 +135,8 @@ enum tern_status tern_allow_parse(const char *name, const char *text, size_t len
             break;
         twin = find(list, count, list[count].key);
         if (twin)
-            st = TERN_FAIL(err, TERN_ERR_FORMAT, "%s, line %u: '%s' has the key of '%s'; a key has one line", name, no,
-                           list[count].name, twin->name);
+            st = TERN_FAIL(err, TERN_ERR_FORMAT, "%s, line %u: '%s' has the key of '%s'; a key has one line",
+                           name, no, list[count].name, twin->name);
         count++;
     }
     if (st) {
@@ -159,7 +161,8 @@ static void stamp_of(const struct stat *sb, uint64_t stamp[static 4])
     stamp[3] = mtime_ns(sb);
 }
 
-/* A file written in this very second may be written again without its time changing: its stamp must not match the next time. */
+/* A file written in this very second may be written again without its time changing: its stamp must not
+ * match the next time. */
 static bool is_fresh(const struct stat *sb)
 {
     struct timespec now;
@@ -175,13 +178,16 @@ static enum tern_status check_file(const char *path, const struct stat *sb, stru
     if (!S_ISREG(sb->st_mode))
         return TERN_FAIL(err, TERN_ERR_IO, "the allow-list '%s' is not a regular file", path);
     if (sb->st_uid != geteuid() && sb->st_uid != 0)
-        return TERN_FAIL(err, TERN_ERR_IO, "the allow-list '%s' belongs to user %u, not to root or to user %u who runs this",
+        return TERN_FAIL(err, TERN_ERR_IO,
+                         "the allow-list '%s' belongs to user %u, not to root or to user %u who runs this",
                          path, (unsigned)sb->st_uid, (unsigned)geteuid());
     if (sb->st_mode & 022)
-        return TERN_FAIL(err, TERN_ERR_IO, "the allow-list '%s' can be written by others (mode %04o); run: chmod go-w %s",
-                         path, (unsigned)(sb->st_mode & 07777), path);
+        return TERN_FAIL(err, TERN_ERR_IO,
+                         "the allow-list '%s' can be written by others (mode %04o); run: chmod go-w %s", path,
+                         (unsigned)(sb->st_mode & 07777), path);
     if ((uint64_t)sb->st_size > MAX_FILE_BYTES)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "the allow-list '%s' is larger than %zu bytes", path, MAX_FILE_BYTES);
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "the allow-list '%s' is larger than %zu bytes", path,
+                         MAX_FILE_BYTES);
     return TERN_OK;
 }
 
@@ -199,8 +205,8 @@ static enum tern_status read_text(int fd, const char *path, char **out, size_t *
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            enum tern_status st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the allow-list '%s': %s", path,
-                                                strerror(errno));
+            enum tern_status st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno,
+                                                "cannot read the allow-list '%s': %s", path, strerror(errno));
             free(text);
             return st;
         }
@@ -210,7 +216,8 @@ static enum tern_status read_text(int fd, const char *path, char **out, size_t *
     }
     if (n > MAX_FILE_BYTES) {
         free(text);
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "the allow-list '%s' is larger than %zu bytes", path, MAX_FILE_BYTES);
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "the allow-list '%s' is larger than %zu bytes", path,
+                         MAX_FILE_BYTES);
     }
     *out = text;
     *len = n;
@@ -218,8 +225,8 @@ static enum tern_status read_text(int fd, const char *path, char **out, size_t *
 }
 
 /* What is on disk now; *stamp is set whenever the file could be looked at. */
-static enum tern_status load(const char *path, struct tern_allow_entry **entries, size_t *n, uint64_t stamp[static 4],
-                             struct tern_err *err)
+static enum tern_status load(const char *path, struct tern_allow_entry **entries, size_t *n,
+                             uint64_t stamp[static 4], struct tern_err *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     struct stat sb;
@@ -228,11 +235,13 @@ static enum tern_status load(const char *path, struct tern_allow_entry **entries
     enum tern_status st;
 
     if (fd < 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno,
-                             "cannot read the allow-list '%s': %s; it has a line `name role key` for each peer", path,
-                             strerror(errno));
+        return TERN_FAIL_SYS(
+            err, TERN_ERR_IO, errno,
+            "cannot read the allow-list '%s': %s; it has a line `name role key` for each peer", path,
+            strerror(errno));
     if (fstat(fd, &sb) != 0) {
-        st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the allow-list '%s': %s", path, strerror(errno));
+        st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the allow-list '%s': %s", path,
+                           strerror(errno));
     } else {
         stamp_of(&sb, stamp);
         if (is_fresh(&sb))
@@ -254,7 +263,8 @@ enum tern_status tern_allow_open(const char *path, struct tern_allow *out, struc
     enum tern_status st;
 
     if (strlen(path) >= sizeof a.path)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "the path of the allow-list is longer than %zu bytes", sizeof a.path - 1);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "the path of the allow-list is longer than %zu bytes",
+                         sizeof a.path - 1);
     memcpy(a.path, path, strlen(path) + 1);
     st = load(path, &a.entries, &a.n, a.stamp, err);
     if (st)
@@ -293,7 +303,8 @@ void tern_allow_refresh(struct tern_allow *a, bool *changed)
     if (gone) {
         *changed = replace(a, NULL, 0);
         if (!a->complained || a->stamp[1] != 0)
-            tern_log(TERN_LOG_WARN, "allow.gone", "path=%s nobody may connect until it is there again", a->path);
+            tern_log(TERN_LOG_WARN, "allow.gone", "path=%s nobody may connect until it is there again",
+                     a->path);
         memset(a->stamp, 0, sizeof a->stamp);
         a->complained = true;
         return;
@@ -318,7 +329,8 @@ void tern_allow_refresh(struct tern_allow *a, bool *changed)
         tern_log(TERN_LOG_INFO, "allow.read", "path=%s entries=%zu", a->path, n);
 }
 
-const struct tern_allow_entry *tern_allow_find(const struct tern_allow *a, const uint8_t key[static TERN_KEY_BYTES])
+const struct tern_allow_entry *tern_allow_find(const struct tern_allow *a,
+                                               const uint8_t key[static TERN_KEY_BYTES])
 {
     return find(a->entries, a->n, key);
 }

@@ -2,12 +2,13 @@
 /*
  * The client end of a link: a DEALER to one peer whose key is known beforehand.
  *
- * Until the first success the connection is tried again and again, each time with new sockets: libzmq's own reconnecting would go on after
- * the success too, and a second connection of the same peer in the same epoch must not exist.  So libzmq is told to wait for an
- * hour before it tries again, and does not live that long.
+ * Until the first success the connection is tried again and again, each time with new sockets: libzmq's own
+ * reconnecting would go on after the success too, and a second connection of the same peer in the same epoch
+ * must not exist.  So libzmq is told to wait for an hour before it tries again, and does not live that long.
  *
- * Nothing is queued before the handshake: tern_client_send waits for UP.  (ZMQ_IMMEDIATE would see to that as well, but with it libzmq throws
- * away what came in and was not yet read when a connection ends: a peer's last words.)
+ * Nothing is queued before the handshake: tern_client_send waits for UP.  (ZMQ_IMMEDIATE would see to that as
+ * well, but with it libzmq throws away what came in and was not yet read when a connection ends: a peer's
+ * last words.)
  */
 #include "proto/endpoint.h"
 #include "proto/link_impl.h"
@@ -19,31 +20,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVENTS                                                                                                         \
-    (ZMQ_EVENT_CLOSED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |                                    \
-     ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |    \
-     ZMQ_EVENT_DISCONNECTED)
+#define EVENTS                                                                                               \
+    (ZMQ_EVENT_CLOSED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |                          \
+     ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                            \
+     ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED)
 #define NEVER_MS 3600000
 /* From the end of one attempt to the next. */
 #define RETRY_MS 150
 /* TCP's own connect, where nothing answers at all. */
 #define CONNECT_MS 2000
-/* A connection that is accepted and then closed before the handshake is through: this often in a row is no accident. */
+/* A connection that is accepted and then closed before the handshake is through: this often in a row is no
+ * accident. */
 #define MAX_CLOSED 3
 /* Messages read ahead. */
 #define RECEIVE_QUEUE 64
 
 struct tern_client {
     struct tern_link_context *ctx;
-    void *dealer;  /* NULL between two attempts */
+    void *dealer; /* NULL between two attempts */
     void *monitor;
     struct tern_key key;
     uint8_t server_key[TERN_KEY_BYTES];
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
     enum tern_client_state state;
-    bool ended;          /* this attempt failed */
-    int failure;         /* errno of a handshake that was broken off; 0 none */
-    unsigned n_closed;   /* attempts in a row that the peer broke off */
+    bool ended;        /* this attempt failed */
+    int failure;       /* errno of a handshake that was broken off; 0 none */
+    unsigned n_closed; /* attempts in a row that the peer broke off */
     uint64_t retry_at_ms;
     struct tern_err why;
 };
@@ -87,7 +89,8 @@ static enum tern_status begin_attempt(struct tern_client *c, struct tern_err *er
     c->failure = 0;
     c->dealer = zmq_socket(tern_link_context_raw(c->ctx), ZMQ_DEALER);
     if (!c->dealer)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a socket: %s", zmq_strerror(zmq_errno()));
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a socket: %s",
+                             zmq_strerror(zmq_errno()));
     st = set_options(c, err);
     if (!st)
         st = tern_link_monitor_open(c->ctx, c->dealer, EVENTS, &c->monitor, err);
@@ -99,9 +102,9 @@ static enum tern_status begin_attempt(struct tern_client *c, struct tern_err *er
     return st;
 }
 
-enum tern_status tern_client_open(struct tern_link_context *ctx, const char *endpoint, const struct tern_key *key,
-                                  const uint8_t server_key[static TERN_KEY_BYTES], struct tern_client **out,
-                                  struct tern_err *err)
+enum tern_status tern_client_open(struct tern_link_context *ctx, const char *endpoint,
+                                  const struct tern_key *key, const uint8_t server_key[static TERN_KEY_BYTES],
+                                  struct tern_client **out, struct tern_err *err)
 {
     struct tern_client *c;
     enum tern_status st;
@@ -153,7 +156,8 @@ static void refuse_key(struct tern_client *c)
     char z85[TERN_Z85_CHARS + 1], what[200];
 
     tern_key_to_z85(c->key.public_key, z85);
-    (void)snprintf(what, sizeof what, "does not accept our key; add a line 'NAME ROLE %s' to its allow-list", z85);
+    (void)snprintf(what, sizeof what, "does not accept our key; add a line 'NAME ROLE %s' to its allow-list",
+                   z85);
     refuse(c, what);
 }
 
@@ -174,14 +178,16 @@ static void on_event(struct tern_client *c, uint16_t event, uint32_t value)
             c->state = TERN_CLIENT_LOST;
             (void)TERN_FAIL(&c->why, TERN_ERR_PEER, "the connection to %s was lost", c->endpoint);
         } else if (c->state == TERN_CLIENT_CONNECTING && !c->ended) {
-            /* Timed out: perhaps it is busy.  Closed by the peer: our message could not be opened with its key. */
+            /* Timed out: perhaps it is busy.  Closed by the peer: our message could not be opened with its
+             * key. */
             bool timed_out = c->failure == EAGAIN || c->failure == ETIMEDOUT;
 
             c->n_closed = timed_out ? 0 : c->n_closed + 1;
-            (void)TERN_FAIL(&c->why, TERN_ERR_PEER, "%s %s", c->endpoint,
-                           timed_out ? "took the connection but does not answer; is it a ternd, and not stopped?"
-                                     : "closed the connection during the handshake; is its public key the one given "
-                                       "here (tern keygen --show its key file), and is it a ternd?");
+            (void)TERN_FAIL(
+                &c->why, TERN_ERR_PEER, "%s %s", c->endpoint,
+                timed_out ? "took the connection but does not answer; is it a ternd, and not stopped?"
+                          : "closed the connection during the handshake; is its public key the one given "
+                            "here (tern keygen --show its key file), and is it a ternd?");
             if (c->n_closed >= MAX_CLOSED)
                 c->state = TERN_CLIENT_REFUSED;
             c->ended = true;
@@ -240,8 +246,8 @@ enum tern_status tern_client_recv(struct tern_client *c, struct tern_link_messag
     return tern_link_recv_frames(c->dealer, m, err);
 }
 
-enum tern_status tern_client_send(struct tern_client *c, const void *header, size_t header_len, const void *payload,
-                                  size_t payload_len, struct tern_err *err)
+enum tern_status tern_client_send(struct tern_client *c, const void *header, size_t header_len,
+                                  const void *payload, size_t payload_len, struct tern_err *err)
 {
     if (c->state == TERN_CLIENT_LOST || c->state == TERN_CLIENT_REFUSED)
         return TERN_FAIL(err, TERN_ERR_PEER, "%s", c->why.text);

@@ -77,8 +77,8 @@ bool tern_endpoint_is_ipv6(const char *text)
     return strncmp(text, SCHEME "[", sizeof SCHEME) == 0 || text[0] == '[';
 }
 
-enum tern_status tern_endpoint_from_listen(const char *addr_port, char out[static TERN_MAX_ENDPOINT_BYTES + 1],
-                                           struct tern_err *err)
+enum tern_status tern_endpoint_from_listen(const char *addr_port,
+                                           char out[static TERN_MAX_ENDPOINT_BYTES + 1], struct tern_err *err)
 {
     size_t len = strlen(addr_port), host_len;
     const char *colon = find_colon(addr_port, len), *host = addr_port, *port;
@@ -93,12 +93,13 @@ enum tern_status tern_endpoint_from_listen(const char *addr_port, char out[stati
     port = colon + 1;
     any = strcmp(port, "0") == 0 || strcmp(port, "*") == 0;
     if (!(host_len == 1 && host[0] == '*') && !host_valid(host, host_len))
-        return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "'%s' is not ADDR:PORT: ADDR is an address of this machine such as 127.0.0.1, [::1] or *",
-                         addr_port);
+        return TERN_FAIL(
+            err, TERN_ERR_USAGE,
+            "'%s' is not ADDR:PORT: ADDR is an address of this machine such as 127.0.0.1, [::1] or *",
+            addr_port);
     if (!any && !port_valid(port, strlen(port)))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not ADDR:PORT: PORT is 1 to 65535, or 0 for a free one",
-                         addr_port);
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "'%s' is not ADDR:PORT: PORT is 1 to 65535, or 0 for a free one", addr_port);
     /* libzmq does not look names up when it binds; this one everybody types. */
     if (host_len == 9 && memcmp(host, "localhost", 9) == 0)
         host = "127.0.0.1";

@@ -108,13 +108,14 @@ static enum tern_status parse_lines(const char *name, const char *text, size_t l
                          "%s, line %u: not a key file of tern; make one with: tern keygen -o FILE", name, no);
     }
     if (!has_public || !has_secret)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s has no %s key; make a key file with: tern keygen -o FILE", name,
-                         has_public ? "secret" : "public");
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s has no %s key; make a key file with: tern keygen -o FILE",
+                         name, has_public ? "secret" : "public");
     if (crypto_scalarmult_base(derived, key->secret_key) != 0 ||
         sodium_memcmp(derived, key->public_key, TERN_KEY_BYTES) != 0)
-        return TERN_FAIL(err, TERN_ERR_FORMAT,
-                         "%s: its public key does not belong to its secret key; make a new one with: tern keygen -o FILE",
-                         name);
+        return TERN_FAIL(
+            err, TERN_ERR_FORMAT,
+            "%s: its public key does not belong to its secret key; make a new one with: tern keygen -o FILE",
+            name);
     return TERN_OK;
 }
 
@@ -149,24 +150,27 @@ static enum tern_status open_checked(const char *path, int *out, struct tern_err
     struct stat sb;
 
     if (fd < 0 && errno == ENOENT)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "there is no key file '%s'; make one with: tern keygen -o %s",
-                             path, path);
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno,
+                             "there is no key file '%s'; make one with: tern keygen -o %s", path, path);
     if (fd < 0 && errno == ELOOP)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "the key file '%s' is a symbolic link; name the file itself",
-                             path);
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno,
+                             "the key file '%s' is a symbolic link; name the file itself", path);
     if (fd < 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the key file '%s': %s", path, strerror(errno));
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the key file '%s': %s", path,
+                             strerror(errno));
     if (fstat(fd, &sb) != 0)
-        st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the key file '%s': %s", path, strerror(errno));
+        st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the key file '%s': %s", path,
+                           strerror(errno));
     else if (!S_ISREG(sb.st_mode))
         st = TERN_FAIL(err, TERN_ERR_IO, "the key file '%s' is not a regular file", path);
     else if (sb.st_uid != geteuid())
-        st = TERN_FAIL(err, TERN_ERR_IO,
-                       "the key file '%s' belongs to user %u, not to user %u who runs this; chown it or make an own one",
-                       path, (unsigned)sb.st_uid, (unsigned)geteuid());
+        st = TERN_FAIL(
+            err, TERN_ERR_IO,
+            "the key file '%s' belongs to user %u, not to user %u who runs this; chown it or make an own one",
+            path, (unsigned)sb.st_uid, (unsigned)geteuid());
     else if (sb.st_mode & 077)
-        st = TERN_FAIL(err, TERN_ERR_IO, "the key file '%s' is open to others (mode %04o); run: chmod 600 %s", path,
-                       (unsigned)(sb.st_mode & 07777), path);
+        st = TERN_FAIL(err, TERN_ERR_IO, "the key file '%s' is open to others (mode %04o); run: chmod 600 %s",
+                       path, (unsigned)(sb.st_mode & 07777), path);
     if (st) {
         close(fd);
         return st;
@@ -176,7 +180,8 @@ static enum tern_status open_checked(const char *path, int *out, struct tern_err
 }
 
 /* Up to cap bytes. */
-static enum tern_status read_all(int fd, const char *path, uint8_t *buf, size_t cap, size_t *len, struct tern_err *err)
+static enum tern_status read_all(int fd, const char *path, uint8_t *buf, size_t cap, size_t *len,
+                                 struct tern_err *err)
 {
     size_t n = 0;
 
@@ -187,7 +192,8 @@ static enum tern_status read_all(int fd, const char *path, uint8_t *buf, size_t 
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the key file '%s': %s", path, strerror(errno));
+            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the key file '%s': %s", path,
+                                 strerror(errno));
         if (got == 0)
             break;
         n += (size_t)got;
@@ -261,8 +267,9 @@ enum tern_status tern_key_save(const char *path, const struct tern_key *key, str
     enum tern_status st;
 
     if (fd < 0 && errno == EEXIST)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno,
-                             "'%s' exists already and a key is never written over a file; choose another name", path);
+        return TERN_FAIL_SYS(
+            err, TERN_ERR_IO, errno,
+            "'%s' exists already and a key is never written over a file; choose another name", path);
     if (fd < 0)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot make '%s': %s", path, strerror(errno));
     st = tern_key_write(fd, key, err);

@@ -8,8 +8,9 @@
  *     public <40 characters of Z85>
  *     secret <40 characters of Z85>
  *
- * A file that others than its owner can read, that belongs to somebody else, that is a symbolic link or no regular file, or whose public
- * half does not belong to the secret one is refused.  Secrets live in guarded memory (sodium_malloc) and are wiped.
+ * A file that others than its owner can read, that belongs to somebody else, that is a symbolic link or no
+ * regular file, or whose public half does not belong to the secret one is refused.  Secrets live in guarded
+ * memory (sodium_malloc) and are wiped.
  */
 #ifndef TERN_PROTO_KEYS_H
 #define TERN_PROTO_KEYS_H
@@ -32,11 +33,13 @@ enum tern_status tern_keys_init(struct tern_err *err) TERN_MUST_CHECK;
 enum tern_status tern_key_generate(struct tern_key *out, struct tern_err *err) TERN_MUST_CHECK;
 enum tern_status tern_key_load(const char *path, struct tern_key *out, struct tern_err *err) TERN_MUST_CHECK;
 /* Creates the file (0600, never over an existing one). */
-enum tern_status tern_key_save(const char *path, const struct tern_key *key, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_key_save(const char *path, const struct tern_key *key,
+                               struct tern_err *err) TERN_MUST_CHECK;
 /* The same to a descriptor the caller made and owns (an unlinked or memory file). */
 enum tern_status tern_key_write(int fd, const struct tern_key *key, struct tern_err *err) TERN_MUST_CHECK;
 /* A second owner of the same key. */
-enum tern_status tern_key_copy(const struct tern_key *key, struct tern_key *out, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_key_copy(const struct tern_key *key, struct tern_key *out,
+                               struct tern_err *err) TERN_MUST_CHECK;
 void tern_key_wipe(struct tern_key *key);
 
 /* Parses the text of a key file (tests, fuzzing). `name` is what sentences call it. */

@@ -40,12 +40,14 @@ enum tern_status tern_link_context_new(struct tern_link_context **out, struct te
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a context of links");
     if (!zmq_has("curve")) {
         free(ctx);
-        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "this libzmq was built without CURVE encryption; install the one of the distribution");
+        return TERN_FAIL(
+            err, TERN_ERR_UNSUPPORTED,
+            "this libzmq was built without CURVE encryption; install the one of the distribution");
     }
     raise_descriptor_limit();
     ctx->zmq = zmq_ctx_new();
-    if (!ctx->zmq || zmq_ctx_set(ctx->zmq, ZMQ_IO_THREADS, 1) != 0 || zmq_ctx_set(ctx->zmq, ZMQ_BLOCKY, 0) != 0) {
+    if (!ctx->zmq || zmq_ctx_set(ctx->zmq, ZMQ_IO_THREADS, 1) != 0 ||
+        zmq_ctx_set(ctx->zmq, ZMQ_BLOCKY, 0) != 0) {
         enum tern_status st =
             TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot start libzmq: %s", zmq_strerror(zmq_errno()));
 
@@ -77,11 +79,12 @@ void tern_link_monitor_name(struct tern_link_context *ctx, char out[static 48])
     (void)snprintf(out, 48, "inproc://tern.monitor.%u", ctx->n_monitors++);
 }
 
-enum tern_status tern_link_set_bytes(void *socket, int option, const void *bytes, size_t n, struct tern_err *err)
+enum tern_status tern_link_set_bytes(void *socket, int option, const void *bytes, size_t n,
+                                     struct tern_err *err)
 {
     if (zmq_setsockopt(socket, option, bytes, n) != 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_UNSUPPORTED, zmq_errno(), "libzmq refuses its option %d: %s", option,
-                             zmq_strerror(zmq_errno()));
+        return TERN_FAIL_SYS(err, TERN_ERR_UNSUPPORTED, zmq_errno(), "libzmq refuses its option %d: %s",
+                             option, zmq_strerror(zmq_errno()));
     return TERN_OK;
 }
 
@@ -117,11 +120,13 @@ enum tern_status tern_link_monitor_open(struct tern_link_context *ctx, void *soc
     tern_link_monitor_name(ctx, name);
     monitor = zmq_socket(ctx->zmq, ZMQ_PAIR);
     if (!monitor)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a monitor: %s", zmq_strerror(zmq_errno()));
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a monitor: %s",
+                             zmq_strerror(zmq_errno()));
     /* No limit: libzmq's own thread would wait for us to read, while it holds a lock we may want. */
     st = tern_link_set_int(monitor, ZMQ_RCVHWM, 0, err);
     if (!st && (zmq_socket_monitor(socket, name, events) != 0 || zmq_connect(monitor, name) != 0))
-        st = TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a monitor: %s", zmq_strerror(zmq_errno()));
+        st = TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a monitor: %s",
+                           zmq_strerror(zmq_errno()));
     if (st) {
         tern_link_monitor_close(socket, &monitor);
         return st;
@@ -214,8 +219,10 @@ enum tern_status tern_link_recv_frames(void *socket, struct tern_link_message *m
         tern_link_drain(socket);
         return TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: it has more than two frames");
     }
-    if (zmq_msg_size(&m->header) > TERN_MAX_HEADER_BYTES || zmq_msg_size(&m->payload) > TERN_MAX_PAYLOAD_BYTES)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: frames of %zu and %zu bytes, at most %d and %d",
+    if (zmq_msg_size(&m->header) > TERN_MAX_HEADER_BYTES ||
+        zmq_msg_size(&m->payload) > TERN_MAX_PAYLOAD_BYTES)
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "refused message: frames of %zu and %zu bytes, at most %d and %d",
                          zmq_msg_size(&m->header), zmq_msg_size(&m->payload), TERN_MAX_HEADER_BYTES,
                          TERN_MAX_PAYLOAD_BYTES);
     return TERN_OK;
@@ -233,12 +240,13 @@ static enum tern_status send_one(void *socket, const void *bytes, size_t n, int 
     return TERN_FAIL_SYS(err, TERN_ERR_PEER, no, "cannot send: %s", zmq_strerror(no));
 }
 
-enum tern_status tern_link_send_frames(void *socket, const void *header, size_t header_len, const void *payload,
-                                       size_t payload_len, struct tern_err *err)
+enum tern_status tern_link_send_frames(void *socket, const void *header, size_t header_len,
+                                       const void *payload, size_t payload_len, struct tern_err *err)
 {
     enum tern_status st;
 
-    /* Once the first frame is taken the queue has room for the rest; it only fails with the connection, which takes both. */
+    /* Once the first frame is taken the queue has room for the rest; it only fails with the connection,
+     * which takes both. */
     st = send_one(socket, header, header_len, payload ? ZMQ_SNDMORE : 0, err);
     if (!st && payload)
         st = send_one(socket, payload, payload_len, 0, err);

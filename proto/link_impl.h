@@ -13,9 +13,10 @@
 #endif
 
 #define TERN_ZAP_ENDPOINT "inproc://zeromq.zap.01" /* fixed by RFC 27 */
-#define TERN_ZAP_DOMAIN "tern"
+#define TERN_ZAP_DOMAIN   "tern"
 
-/* CURVE wraps each frame in a MESSAGE command: 8 bytes of name, 8 of nonce, 16 of authenticator, 1 of flags. */
+/* CURVE wraps each frame in a MESSAGE command: 8 bytes of name, 8 of nonce, 16 of authenticator, 1 of
+ * flags. */
 #define TERN_CURVE_OVERHEAD 33
 /* The largest frame libzmq accepts, before and after the handshake: the larger of our two frames, wrapped. */
 #define TERN_LINK_MAX_FRAME (TERN_MAX_PAYLOAD_BYTES + TERN_CURVE_OVERHEAD)
@@ -51,28 +52,30 @@ void tern_link_monitor_close(void *socket, void **monitor);
 bool tern_link_monitor_read(void *monitor, uint16_t *event, uint32_t *value);
 
 /*
- * Receives the frames of a message behind its routing id: header and at most one payload.  TERN_ERR_FORMAT when there were more or one was
- * larger than allowed; all frames have been taken off the socket then.
+ * Receives the frames of a message behind its routing id: header and at most one payload.  TERN_ERR_FORMAT
+ * when there were more or one was larger than allowed; all frames have been taken off the socket then.
  */
-enum tern_status tern_link_recv_frames(void *socket, struct tern_link_message *m, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_link_recv_frames(void *socket, struct tern_link_message *m,
+                                       struct tern_err *err) TERN_MUST_CHECK;
 /* Header, and payload unless NULL, as the last frames of a message. */
-enum tern_status tern_link_send_frames(void *socket, const void *header, size_t header_len, const void *payload,
-                                       size_t payload_len, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_link_send_frames(void *socket, const void *header, size_t header_len,
+                                       const void *payload, size_t payload_len,
+                                       struct tern_err *err) TERN_MUST_CHECK;
 /* Takes the rest of a message off the socket. */
 void tern_link_drain(void *socket);
 bool tern_link_more(void *socket);
 
-/* -- ZAP (RFC 27): libzmq asks before it completes a handshake ----------------------------------------------------- */
+/* -- ZAP (RFC 27): libzmq asks before it completes a handshake ------------------------------------------- */
 
 struct tern_zap {
     void *socket; /* REP; NULL when closed */
     const struct tern_allow *allow;
-    uint64_t refused; /* keys not on the list, and requests that made no sense */
+    uint64_t refused;      /* keys not on the list, and requests that made no sense */
     char last_address[64]; /* of the last refused one, for the log */
 };
 /* Must be done before any CURVE server socket exists in the context. */
-enum tern_status tern_zap_open(struct tern_link_context *ctx, const struct tern_allow *allow, struct tern_zap *out,
-                               struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_zap_open(struct tern_link_context *ctx, const struct tern_allow *allow,
+                               struct tern_zap *out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_zap_close(struct tern_zap *z);
 /* Answers what is waiting, at most a few dozen requests. */
 void tern_zap_pump(struct tern_zap *z);

@@ -2,10 +2,11 @@
 /*
  * The server end of links: a ROUTER that strangers can reach.
  *
- * libzmq's monitor says how each connection fared, but not always which one: a handshake that succeeds or fails has no descriptor in its event,
- * and garbage that looks like the oldest protocol, or a frame too large, ends a connection without any word but
- * DISCONNECTED.  So the descriptors that messages came from are remembered: a connection that ends without having brought one, and
- * without a failed handshake just before, was refused by libzmq itself.
+ * libzmq's monitor says how each connection fared, but not always which one: a handshake that succeeds or
+ * fails has no descriptor in its event, and garbage that looks like the oldest protocol, or a frame too
+ * large, ends a connection without any word but DISCONNECTED.  So the descriptors that messages came from are
+ * remembered: a connection that ends without having brought one, and without a failed handshake just before,
+ * was refused by libzmq itself.
  */
 #include "proto/endpoint.h"
 #include "proto/link_impl.h"
@@ -16,17 +17,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EVENTS                                                                                                         \
-    (ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |                       \
+#define EVENTS                                                                                               \
+    (ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |             \
      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED)
-#define MAX_EVENTS_PER_PUMP 1024
+#define MAX_EVENTS_PER_PUMP  1024
 #define MAX_REFUSED_PER_RECV 64
 /* Connections that wait to be accepted; the system may allow fewer (somaxconn). */
 #define BACKLOG 1024
 /* Messages read ahead from one peer. */
 #define RECEIVE_QUEUE 8
 /* Descriptors remembered; those beyond are only counted less exactly. */
-#define MAX_FDS 65536
+#define MAX_FDS      65536
 #define LOG_EVERY_MS 10000
 
 struct tern_server {
@@ -37,8 +38,8 @@ struct tern_server {
     struct tern_server_stats stats;
     uint64_t refused_logged; /* of both kinds, when it was logged last */
     struct tern_log_limit log_limit;
-    bool just_failed;     /* the last event was a failed handshake, which DISCONNECTED follows */
-    uint64_t n_silent;    /* handshakes that succeeded minus descriptors seen with a message */
+    bool just_failed;  /* the last event was a failed handshake, which DISCONNECTED follows */
+    uint64_t n_silent; /* handshakes that succeeded minus descriptors seen with a message */
     uint8_t proven[MAX_FDS / 8];
 };
 
@@ -70,22 +71,26 @@ static enum tern_status bind_router(struct tern_server *s, const char *endpoint,
     size_t n = sizeof s->endpoint;
     int no;
 
-    if (zmq_bind(s->router, endpoint) == 0 && zmq_getsockopt(s->router, ZMQ_LAST_ENDPOINT, s->endpoint, &n) == 0)
+    if (zmq_bind(s->router, endpoint) == 0 &&
+        zmq_getsockopt(s->router, ZMQ_LAST_ENDPOINT, s->endpoint, &n) == 0)
         return TERN_OK;
     no = zmq_errno();
     if (no == EADDRINUSE)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, no,
-                             "cannot listen on %s: the port is in use; choose another one, or stop what listens there",
-                             addr_port);
+        return TERN_FAIL_SYS(
+            err, TERN_ERR_IO, no,
+            "cannot listen on %s: the port is in use; choose another one, or stop what listens there",
+            addr_port);
     if (no == EADDRNOTAVAIL || no == ENODEV)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, no,
-                             "cannot listen on %s: this machine has no such address; 0.0.0.0 and [::] stand for all it has",
-                             addr_port);
+        return TERN_FAIL_SYS(
+            err, TERN_ERR_IO, no,
+            "cannot listen on %s: this machine has no such address; 0.0.0.0 and [::] stand for all it has",
+            addr_port);
     return TERN_FAIL_SYS(err, TERN_ERR_IO, no, "cannot listen on %s: %s", addr_port, zmq_strerror(no));
 }
 
-enum tern_status tern_server_open(struct tern_link_context *ctx, const char *addr_port, const struct tern_key *key,
-                                  const struct tern_allow *allow, struct tern_server **out, struct tern_err *err)
+enum tern_status tern_server_open(struct tern_link_context *ctx, const char *addr_port,
+                                  const struct tern_key *key, const struct tern_allow *allow,
+                                  struct tern_server **out, struct tern_err *err)
 {
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
     struct tern_server *s;
@@ -101,7 +106,8 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
     if (!st) {
         s->router = zmq_socket(tern_link_context_raw(ctx), ZMQ_ROUTER);
         if (!s->router)
-            st = TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a socket: %s", zmq_strerror(zmq_errno()));
+            st = TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a socket: %s",
+                               zmq_strerror(zmq_errno()));
     }
     if (!st)
         st = set_options(s->router, tern_endpoint_is_ipv6(endpoint), key, err);
@@ -156,7 +162,7 @@ static void set_proven(struct tern_server *s, uint32_t fd, bool on)
     if (on)
         s->proven[fd / 8] |= (uint8_t)(1u << fd % 8);
     else
-        s->proven[fd / 8] &= (uint8_t)~(1u << fd % 8);
+        s->proven[fd / 8] &= (uint8_t) ~(1u << fd % 8);
 }
 
 static void on_disconnected(struct tern_server *s, uint32_t fd)
@@ -187,8 +193,8 @@ static void on_event(struct tern_server *s, uint16_t event, uint32_t value)
     case ZMQ_EVENT_DISCONNECTED: on_disconnected(s, value); break;
     default: break; /* HANDSHAKE_FAILED_AUTH: the ZAP handler has counted it */
     }
-    s->just_failed = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL || event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ||
-                     event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+    s->just_failed = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL ||
+                     event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL || event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 }
 
 static void log_refused(struct tern_server *s)
@@ -200,7 +206,8 @@ static void log_refused(struct tern_server *s)
     s->refused_logged = total;
     tern_log(TERN_LOG_WARN, "link.refused",
              "unknown_keys=%llu (last from %s) broken_handshakes=%llu bad_frames=%llu",
-             (unsigned long long)s->stats.refused_key, s->zap.last_address[0] ? s->zap.last_address : "nobody",
+             (unsigned long long)s->stats.refused_key,
+             s->zap.last_address[0] ? s->zap.last_address : "nobody",
              (unsigned long long)s->stats.refused_protocol, (unsigned long long)s->stats.refused_frames);
 }
 
@@ -216,7 +223,8 @@ void tern_server_pump(struct tern_server *s)
     log_refused(s);
 }
 
-/* The routing id: TERN_AGAIN when nothing is waiting, TERN_ERR_FORMAT when a peer chose one that is too long. */
+/* The routing id: TERN_AGAIN when nothing is waiting, TERN_ERR_FORMAT when a peer chose one that is too
+ * long. */
 static enum tern_status recv_route(struct tern_server *s, struct tern_link_message *m, struct tern_err *err)
 {
     enum tern_status st = TERN_OK;
@@ -279,8 +287,9 @@ enum tern_status tern_server_recv(struct tern_server *s, struct tern_link_messag
     return TERN_AGAIN;
 }
 
-enum tern_status tern_server_send(struct tern_server *s, const uint8_t *route, size_t route_len, const void *header,
-                                  size_t header_len, const void *payload, size_t payload_len, struct tern_err *err)
+enum tern_status tern_server_send(struct tern_server *s, const uint8_t *route, size_t route_len,
+                                  const void *header, size_t header_len, const void *payload,
+                                  size_t payload_len, struct tern_err *err)
 {
     if (zmq_send(s->router, route, route_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
         int no = zmq_errno();

@@ -9,14 +9,17 @@
 
 #define MAX_FAILED (TERN_MAX_STEP_RUNS + TERN_MAX_STEP_OPS)
 
-enum tern_status tern_step_new(uint32_t max_rows, uint32_t row_bytes, struct tern_step **out, struct tern_err *err)
+enum tern_status tern_step_new(uint32_t max_rows, uint32_t row_bytes, struct tern_step **out,
+                               struct tern_err *err)
 {
     struct tern_step *s;
     void *payload;
     enum tern_status st;
 
-    if (max_rows == 0 || max_rows > TERN_MAX_STEP_ROWS || row_bytes == 0 || row_bytes > TERN_MAX_PAYLOAD_BYTES)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "a step of %u rows of %u bytes is not possible: 1 to %d rows of 1 to %d bytes",
+    if (max_rows == 0 || max_rows > TERN_MAX_STEP_ROWS || row_bytes == 0 ||
+        row_bytes > TERN_MAX_PAYLOAD_BYTES)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "a step of %u rows of %u bytes is not possible: 1 to %d rows of 1 to %d bytes",
                          max_rows, row_bytes, TERN_MAX_STEP_ROWS, TERN_MAX_PAYLOAD_BYTES);
     s = calloc(1, sizeof *s);
     if (!s)
@@ -72,7 +75,8 @@ void tern_step_add_failed(struct tern_step *s, uint32_t slot, uint32_t gen, uint
 {
     if (has_failed(s->failed, s->n_failed, slot, gen))
         return;
-    /* Only sequences of the step's own ops and runs fail, whoever noted it (tern_step_check): they all fit. */
+    /* Only sequences of the step's own ops and runs fail, whoever noted it (tern_step_check): they all
+     * fit. */
     TERN_BUG_IF(s->n_failed >= MAX_FAILED);
     s->failed[s->n_failed++] = (struct tern_failed){ slot, gen, code, where };
 }
@@ -102,20 +106,22 @@ static enum tern_status check_runs(const struct tern_step *s, struct tern_err *e
     uint64_t rows = 0;
 
     if (s->n_runs > TERN_MAX_STEP_RUNS)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu has %u runs, at most %d", (unsigned long long)s->step,
-                         s->n_runs, TERN_MAX_STEP_RUNS);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu has %u runs, at most %d",
+                         (unsigned long long)s->step, s->n_runs, TERN_MAX_STEP_RUNS);
     for (uint32_t i = 0; i < s->n_runs; i++) {
         const struct tern_run *r = &s->runs[i];
 
         if (r->slot >= TERN_MAX_SLOTS || used[r->slot])
-            return TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu has rows for slot %u %s", (unsigned long long)s->step,
-                             r->slot, r->slot < TERN_MAX_SLOTS ? "twice" : "which cannot exist");
+            return TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu has rows for slot %u %s",
+                             (unsigned long long)s->step, r->slot,
+                             r->slot < TERN_MAX_SLOTS ? "twice" : "which cannot exist");
         used[r->slot] = true;
         if (r->n == 0 || r->n > s->n_rows || r->n_want > r->n)
             return TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu has a run of %u of %u rows that wants %u",
                              (unsigned long long)s->step, r->n, s->n_rows, r->n_want);
         if (r->pos > TERN_MAX_CONTEXT || r->n > TERN_MAX_CONTEXT - r->pos)
-            return TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu has %u rows at position %u, past the last one there can be (%d)",
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "step %llu has %u rows at position %u, past the last one there can be (%d)",
                              (unsigned long long)s->step, r->n, r->pos, TERN_MAX_CONTEXT);
         rows += r->n;
     }
@@ -128,7 +134,8 @@ static enum tern_status check_runs(const struct tern_step *s, struct tern_err *e
 enum tern_status tern_step_check_result(const struct tern_step *s, struct tern_err *err)
 {
     if (s->n_failed > MAX_FAILED || s->n_times > TERN_MAX_WORKERS)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu has %u failed sequences and %u times, at most %d and %d",
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "step %llu has %u failed sequences and %u times, at most %d and %d",
                          (unsigned long long)s->step, s->n_failed, s->n_times, MAX_FAILED, TERN_MAX_WORKERS);
     for (uint32_t i = 0; i < s->n_failed; i++) {
         const struct tern_failed *f = &s->failed[i];
@@ -165,7 +172,8 @@ enum tern_status tern_step_check(const struct tern_step *s, struct tern_err *err
         st = tern_step_check_result(s, err);
     for (uint32_t i = 0; !st && i < s->n_failed; i++)
         if (!is_of_step(s, &s->failed[i]))
-            st = TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu says that slot %u failed, which it does not touch",
-                           (unsigned long long)s->step, s->failed[i].slot);
+            st =
+                TERN_FAIL(err, TERN_ERR_FORMAT, "step %llu says that slot %u failed, which it does not touch",
+                          (unsigned long long)s->step, s->failed[i].slot);
     return st;
 }

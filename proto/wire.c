@@ -47,23 +47,27 @@ static enum tern_status check_whole(const Tern__Header *h, struct tern_err *err)
             return TERN_FAIL(err, TERN_ERR_FORMAT, "malformed message: assign names the layers [%u, %u)",
                              a->first_layer, a->last_layer);
         if ((n == 0) != (a->next_key.len == 0))
-            return TERN_FAIL(err, TERN_ERR_FORMAT,
-                             "malformed message: assign names the next worker's address or its key, but not both");
+            return TERN_FAIL(
+                err, TERN_ERR_FORMAT,
+                "malformed message: assign names the next worker's address or its key, but not both");
         if (n > 0 && !tern_endpoint_valid(a->next_endpoint, n))
-            return TERN_FAIL(err, TERN_ERR_FORMAT, "malformed message: the next worker '%s' is not tcp://HOST:PORT",
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "malformed message: the next worker '%s' is not tcp://HOST:PORT",
                              a->next_endpoint);
     }
     return TERN_OK;
 }
 
-enum tern_status tern_wire_put(const Tern__Header *h, uint8_t *out, size_t cap, size_t *len, struct tern_err *err)
+enum tern_status tern_wire_put(const Tern__Header *h, uint8_t *out, size_t cap, size_t *len,
+                               struct tern_err *err)
 {
     size_t n = tern__header__get_packed_size(h);
     enum tern_status st;
 
     if (n > cap || n > TERN_MAX_HEADER_BYTES)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "a header of %zu bytes (%s) is larger than %zu", n,
-                         tern_wire_body_name(h->body_case), cap < TERN_MAX_HEADER_BYTES ? cap : TERN_MAX_HEADER_BYTES);
+                         tern_wire_body_name(h->body_case),
+                         cap < TERN_MAX_HEADER_BYTES ? cap : TERN_MAX_HEADER_BYTES);
     st = check_whole(h, err);
     if (st)
         return st;

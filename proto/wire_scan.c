@@ -2,10 +2,11 @@
 /*
  * The strict check of a header's bytes.
  *
- * protobuf-c is lenient where Tern is not: it keeps unknown fields, cuts 64-bit varints to 32 bits, lets a later value of a field win,
- * and takes any order.  So the bytes are walked here first, and only the canonical encoding passes, the one that
- * protobuf-c itself writes: fields in ascending order, singular ones once, varints in their shortest form, no explicit zeros or
- * empty strings, number lists packed.  What passes is then put back byte for byte.
+ * protobuf-c is lenient where Tern is not: it keeps unknown fields, cuts 64-bit varints to 32 bits, lets a
+ * later value of a field win, and takes any order.  So the bytes are walked here first, and only the
+ * canonical encoding passes, the one that protobuf-c itself writes: fields in ascending order, singular ones
+ * once, varints in their shortest form, no explicit zeros or empty strings, number lists packed.  What passes
+ * is then put back byte for byte.
  */
 #include "proto/wire_impl.h"
 
@@ -16,8 +17,9 @@
 enum wire_type { WIRE_VARINT = 0, WIRE_64BIT = 1, WIRE_BYTES = 2 };
 
 /*
- * What a field may hold: bytes of a text, the exact bytes of a byte string (max), elements of a repeated field, or a number.
- * min > 0 means that the field must be there.  A text, byte string or repeated field that is not listed is refused.
+ * What a field may hold: bytes of a text, the exact bytes of a byte string (max), elements of a repeated
+ * field, or a number. min > 0 means that the field must be there.  A text, byte string or repeated field that
+ * is not listed is refused.
  */
 struct limit {
     const ProtobufCMessageDescriptor *message;
@@ -148,17 +150,17 @@ static bool get_bytes(struct span *s, struct span *out)
     return true;
 }
 
-static enum tern_status bad(const ProtobufCMessageDescriptor *m, const ProtobufCFieldDescriptor *f, const char *what,
-                            struct tern_err *err)
+static enum tern_status bad(const ProtobufCMessageDescriptor *m, const ProtobufCFieldDescriptor *f,
+                            const char *what, struct tern_err *err)
 {
     return TERN_FAIL(err, TERN_ERR_FORMAT, "malformed message: %s.%s %s", m->short_name, f->name, what);
 }
 
-static enum tern_status over(const ProtobufCMessageDescriptor *m, const ProtobufCFieldDescriptor *f, uint64_t has,
-                             uint64_t max, struct tern_err *err)
+static enum tern_status over(const ProtobufCMessageDescriptor *m, const ProtobufCFieldDescriptor *f,
+                             uint64_t has, uint64_t max, struct tern_err *err)
 {
-    return TERN_FAIL(err, TERN_ERR_LIMIT, "refused message: %s.%s is %llu, at most %llu", m->short_name, f->name,
-                     (unsigned long long)has, (unsigned long long)max);
+    return TERN_FAIL(err, TERN_ERR_LIMIT, "refused message: %s.%s is %llu, at most %llu", m->short_name,
+                     f->name, (unsigned long long)has, (unsigned long long)max);
 }
 
 static enum tern_status scan_number(const ProtobufCMessageDescriptor *m, const ProtobufCFieldDescriptor *f,
@@ -180,9 +182,10 @@ static enum tern_status scan_number(const ProtobufCMessageDescriptor *m, const P
     if (f->type == PROTOBUF_C_TYPE_UINT32 && v > UINT32_MAX)
         return bad(m, f, "does not fit 32 bits", err);
     if (m == &tern__header__descriptor && f->id == 1 && v != TERN_WIRE_VERSION)
-        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "the peer speaks version %llu of the wire and this program %d: run the same release everywhere",
-                         (unsigned long long)v, TERN_WIRE_VERSION);
+        return TERN_FAIL(
+            err, TERN_ERR_UNSUPPORTED,
+            "the peer speaks version %llu of the wire and this program %d: run the same release everywhere",
+            (unsigned long long)v, TERN_WIRE_VERSION);
     /* A step's number is limited from below only. */
     if (l && l->max != UINT32_MAX && v > l->max)
         return over(m, f, v, l->max, err);
@@ -209,7 +212,8 @@ static enum tern_status scan_packed(const ProtobufCMessageDescriptor *m, const P
     return n > 0 ? TERN_OK : bad(m, f, "is an explicit empty list", err);
 }
 
-static enum tern_status scan_message(const ProtobufCMessageDescriptor *m, struct span s, struct tern_err *err);
+static enum tern_status scan_message(const ProtobufCMessageDescriptor *m, struct span s,
+                                     struct tern_err *err);
 
 /* A text, a byte string or a message. */
 static enum tern_status scan_bytes(const ProtobufCMessageDescriptor *m, const ProtobufCFieldDescriptor *f,
@@ -258,7 +262,8 @@ static enum tern_status scan_field(const ProtobufCMessageDescriptor *m, const Pr
 }
 
 /* Fields that must be there.  `seen` has a bit for each index into m->fields. */
-static enum tern_status check_required(const ProtobufCMessageDescriptor *m, uint64_t seen, struct tern_err *err)
+static enum tern_status check_required(const ProtobufCMessageDescriptor *m, uint64_t seen,
+                                       struct tern_err *err)
 {
     for (unsigned i = 0; i < m->n_fields; i++) {
         const struct limit *l = find_limit(m, m->fields[i].id);

@@ -2,8 +2,9 @@
 /*
  * Steps to messages and back.
  *
- * A payload larger than TERN_MAX_PAYLOAD_BYTES is cut at row boundaries into parts of equally many rows (the last one may be smaller).
- * Both sides know n_rows and row_bytes, so there is exactly one way to cut, and no other is accepted.
+ * A payload larger than TERN_MAX_PAYLOAD_BYTES is cut at row boundaries into parts of equally many rows (the
+ * last one may be smaller). Both sides know n_rows and row_bytes, so there is exactly one way to cut, and no
+ * other is accepted.
  */
 #include "proto/wire.h"
 
@@ -24,7 +25,8 @@ struct part {
 struct step_messages {
     Tern__SlotOp op[TERN_MAX_STEP_OPS], *ops[TERN_MAX_STEP_OPS];
     Tern__Run run[TERN_MAX_STEP_RUNS], *runs[TERN_MAX_STEP_RUNS];
-    Tern__Failed fail[TERN_MAX_STEP_RUNS + TERN_MAX_STEP_OPS], *failed[TERN_MAX_STEP_RUNS + TERN_MAX_STEP_OPS];
+    Tern__Failed fail[TERN_MAX_STEP_RUNS + TERN_MAX_STEP_OPS],
+        *failed[TERN_MAX_STEP_RUNS + TERN_MAX_STEP_OPS];
     Tern__StageTime time[TERN_MAX_WORKERS], *times[TERN_MAX_WORKERS];
 };
 
@@ -113,8 +115,8 @@ static void set_step(Tern__Step *t, const struct tern_step *s, struct step_messa
 }
 
 enum tern_status tern_wire_put_step(const struct tern_step *s, bool result, uint64_t epoch, uint32_t layout,
-                                    uint32_t part, uint8_t *out, size_t cap, size_t *len, const uint8_t **payload,
-                                    size_t *payload_len, struct tern_err *err)
+                                    uint32_t part, uint8_t *out, size_t cap, size_t *len,
+                                    const uint8_t **payload, size_t *payload_len, struct tern_err *err)
 {
     Tern__Header h = TERN__HEADER__INIT;
     Tern__Step step = TERN__STEP__INIT;
@@ -172,9 +174,9 @@ static bool see_part(const Tern__Header *h, struct part *p)
     if (h->body_case == TERN__HEADER__BODY_STEP) {
         const Tern__Step *t = h->step;
 
-        *p = (struct part){ t->step,   t->part,     t->n_parts, t->first_row, t->n_part_rows,
-                            t->n_rows, t->n_ops,    t->n_runs,  t->n_failed,  t->n_times,
-                            t->ops,    t->runs,     t->failed,  t->times };
+        *p = (struct part){ t->step,   t->part,  t->n_parts, t->first_row, t->n_part_rows,
+                            t->n_rows, t->n_ops, t->n_runs,  t->n_failed,  t->n_times,
+                            t->ops,    t->runs,  t->failed,  t->times };
         return true;
     }
     if (h->body_case == TERN__HEADER__BODY_RESULT) {
@@ -203,25 +205,27 @@ static enum tern_status check_part(const struct part *p, size_t payload_len, uin
 
     if (p->part != s->parts_in || (p->part > 0 && (p->step != s->step || p->n_rows != s->n_rows)))
         return TERN_FAIL(err, TERN_ERR_FORMAT,
-                         "refused message: part %u of step %llu came when part %u of step %llu was due", p->part,
-                         (unsigned long long)p->step, s->parts_in,
+                         "refused message: part %u of step %llu came when part %u of step %llu was due",
+                         p->part, (unsigned long long)p->step, s->parts_in,
                          (unsigned long long)(s->parts_in > 0 ? s->step : p->step));
     if (p->n_rows > max_rows || (size_t)p->n_rows * s->row_bytes > s->payload_cap)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: step %llu has %u rows, at most %u were agreed",
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "refused message: step %llu has %u rows, at most %u were agreed",
                          (unsigned long long)p->step, p->n_rows, max_rows);
     if (p->n_parts != count_parts(p->n_rows, s->row_bytes) || p->part >= p->n_parts)
         return TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: part %u of %u of a step of %u rows", p->part,
                          p->n_parts, p->n_rows);
     cut(p->n_rows, s->row_bytes, p->part, &first, &n);
     if (p->first_row != first || p->n_part_rows != n || payload_len != (size_t)n * s->row_bytes)
-        return TERN_FAIL(err, TERN_ERR_FORMAT,
-                         "refused message: part %u of step %llu has rows [%u, %u + %u) in %zu bytes; [%u, %u + %u) of "
-                         "%u bytes each were due",
-                         p->part, (unsigned long long)p->step, p->first_row, p->first_row, p->n_part_rows,
-                         payload_len, first, first, n, s->row_bytes);
+        return TERN_FAIL(
+            err, TERN_ERR_FORMAT,
+            "refused message: part %u of step %llu has rows [%u, %u + %u) in %zu bytes; [%u, %u + %u) of "
+            "%u bytes each were due",
+            p->part, (unsigned long long)p->step, p->first_row, p->first_row, p->n_part_rows, payload_len,
+            first, first, n, s->row_bytes);
     if (p->part > 0 && (p->n_ops | p->n_runs | p->n_failed | p->n_times) != 0)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: part %u of step %llu carries more than rows", p->part,
-                         (unsigned long long)p->step);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: part %u of step %llu carries more than rows",
+                         p->part, (unsigned long long)p->step);
     if (p->n_ops > TERN_MAX_STEP_OPS || p->n_runs > TERN_MAX_STEP_RUNS ||
         p->n_failed > TERN_MAX_STEP_RUNS + TERN_MAX_STEP_OPS || p->n_times > TERN_MAX_WORKERS)
         return TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: step %llu has too many entries",
@@ -260,8 +264,8 @@ static void take_head(const struct part *p, struct tern_step *s)
     }
 }
 
-enum tern_status tern_wire_get_step(const Tern__Header *h, const void *payload, size_t payload_len, uint32_t max_rows,
-                                    struct tern_step *s, struct tern_err *err)
+enum tern_status tern_wire_get_step(const Tern__Header *h, const void *payload, size_t payload_len,
+                                    uint32_t max_rows, struct tern_step *s, struct tern_err *err)
 {
     struct part p;
     enum tern_status st;
@@ -274,7 +278,8 @@ enum tern_status tern_wire_get_step(const Tern__Header *h, const void *payload, 
         return st;
     if (p.part == 0) {
         take_head(&p, s);
-        st = h->body_case == TERN__HEADER__BODY_STEP ? tern_step_check(s, err) : tern_step_check_result(s, err);
+        st = h->body_case == TERN__HEADER__BODY_STEP ? tern_step_check(s, err)
+                                                     : tern_step_check_result(s, err);
         if (st) {
             tern_step_clear(s);
             return st;

@@ -4,7 +4,8 @@
  */
 #include "proto/keys.h"
 
-static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+static const char digits[] =
+    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
 
 void tern_key_to_z85(const uint8_t key[static TERN_KEY_BYTES], char out[static TERN_Z85_CHARS + 1])
 {

@@ -2,8 +2,9 @@
 /*
  * The ZAP handler: who may complete a handshake.
  *
- * Requests come from libzmq's own thread in this process and carry what a stranger sent: the key is proven, all the rest is checked.
- * An accepted peer's User-Id is its key in Z85, so that every later message says whose it is.
+ * Requests come from libzmq's own thread in this process and carry what a stranger sent: the key is proven,
+ * all the rest is checked. An accepted peer's User-Id is its key in Z85, so that every later message says
+ * whose it is.
  */
 #include "proto/link_impl.h"
 
@@ -20,8 +21,8 @@ struct request {
     unsigned n; /* N_FRAMES + 1 when there were more */
 };
 
-enum tern_status tern_zap_open(struct tern_link_context *ctx, const struct tern_allow *allow, struct tern_zap *out,
-                               struct tern_err *err)
+enum tern_status tern_zap_open(struct tern_link_context *ctx, const struct tern_allow *allow,
+                               struct tern_zap *out, struct tern_err *err)
 {
     struct tern_zap z = { .allow = allow };
     enum tern_status st;
@@ -32,10 +33,11 @@ enum tern_status tern_zap_open(struct tern_link_context *ctx, const struct tern_
                              zmq_strerror(zmq_errno()));
     st = tern_link_set_int(z.socket, ZMQ_LINGER, 0, err);
     if (!st && zmq_bind(z.socket, TERN_ZAP_ENDPOINT) != 0)
-        st = TERN_FAIL_SYS(err, TERN_ERR_STATE, zmq_errno(),
-                           "refusing to listen: the handler that checks keys (ZAP) cannot be bound (%s), and without it "
-                           "every key would be accepted",
-                           zmq_strerror(zmq_errno()));
+        st = TERN_FAIL_SYS(
+            err, TERN_ERR_STATE, zmq_errno(),
+            "refusing to listen: the handler that checks keys (ZAP) cannot be bound (%s), and without it "
+            "every key would be accepted",
+            zmq_strerror(zmq_errno()));
     if (st) {
         tern_zap_close(&z);
         return st;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The wire and the small text formats of proto/.  The first byte says what the rest is: 0 a header frame, 1 a header frame and its payload
- * (the frame's length in two bytes comes first), 2 an allow-list, 3 a key file, 4 Z85, 5 an endpoint.
+ * The wire and the small text formats of proto/.  The first byte says what the rest is: 0 a header frame, 1 a
+ * header frame and its payload (the frame's length in two bytes comes first), 2 an allow-list, 3 a key file,
+ * 4 Z85, 5 an endpoint.
  */
 #include "fuzz/fuzz.h"
 #include "proto/allow.h"
@@ -11,7 +12,7 @@
 
 #include <string.h>
 
-#define MAX_ROWS 16
+#define MAX_ROWS  16
 #define ROW_BYTES 5
 
 static struct tern_arena arena;
@@ -75,7 +76,8 @@ static void fuzz_step(const uint8_t *data, size_t size)
     FUZZ_CHECK(tern_wire_put_step(step, result, h->epoch, h->layout, 0, head, sizeof head, &len, &payload,
                                   &payload_len, &err) == TERN_OK);
     FUZZ_CHECK(len == n && memcmp(head, data + 2, n) == 0);
-    FUZZ_CHECK(payload_len == size - 2 - n && (payload_len == 0 || memcmp(payload, data + 2 + n, payload_len) == 0));
+    FUZZ_CHECK(payload_len == size - 2 - n &&
+               (payload_len == 0 || memcmp(payload, data + 2 + n, payload_len) == 0));
 }
 
 static void fuzz_allow(const char *text, size_t size)
@@ -122,7 +124,8 @@ static void fuzz_endpoint(const char *text, size_t size)
     struct tern_err err;
 
     if (tern_endpoint_valid(text, size))
-        FUZZ_CHECK(size <= TERN_MAX_ENDPOINT_BYTES && memcmp(text, "tcp://", 6) == 0 && !memchr(text, 0, size));
+        FUZZ_CHECK(size <= TERN_MAX_ENDPOINT_BYTES && memcmp(text, "tcp://", 6) == 0 &&
+                   !memchr(text, 0, size));
     if (size >= sizeof zero_ended)
         return;
     memcpy(zero_ended, text, size);

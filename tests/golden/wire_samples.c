@@ -31,7 +31,8 @@ static void add_joining(void)
     static Tern__Hello hello = TERN__HELLO__INIT;
     static Tern__Welcome welcome = TERN__WELCOME__INIT, bare = TERN__WELCOME__INIT;
     static Tern__Busy busy = TERN__BUSY__INIT;
-    Tern__Header *h = add("hello", "a coordinator asks for a worker; no layout yet", TERN__HEADER__BODY_HELLO);
+    Tern__Header *h =
+        add("hello", "a coordinator asks for a worker; no layout yet", TERN__HEADER__BODY_HELLO);
 
     hello.name = (char *)"den";
     hello.software = (char *)"tern 0.1.0";
@@ -52,7 +53,8 @@ static void add_joining(void)
     bare.name = (char *)"w";
     h->welcome = &bare;
 
-    h = add("busy", "somebody else holds the worker: the only body whose epoch may be 0", TERN__HEADER__BODY_BUSY);
+    h = add("busy", "somebody else holds the worker: the only body whose epoch may be 0",
+            TERN__HEADER__BODY_BUSY);
     h->epoch = 0;
     h->layout = 0;
     busy.holder = (char *)"den";
@@ -126,8 +128,8 @@ static void add_steps(void)
     static Tern__SlotOp op[2] = { TERN__SLOT_OP__INIT, TERN__SLOT_OP__INIT }, *ops[2] = { &op[0], &op[1] };
     static Tern__Run run[2] = { TERN__RUN__INIT, TERN__RUN__INIT }, *runs[2] = { &run[0], &run[1] };
     static Tern__Failed failed = TERN__FAILED__INIT, *faileds[1] = { &failed };
-    static Tern__StageTime time[2] = { TERN__STAGE_TIME__INIT, TERN__STAGE_TIME__INIT }, *times[2] = { &time[0],
-                                                                                                   &time[1] };
+    static Tern__StageTime time[2] = { TERN__STAGE_TIME__INIT, TERN__STAGE_TIME__INIT },
+                           *times[2] = { &time[0], &time[1] };
     static Tern__Step step = TERN__STEP__INIT, more = TERN__STEP__INIT;
     static Tern__Result result = TERN__RESULT__INIT;
     Tern__Header *h = add("step", "two sequences, one of them forked in this step", TERN__HEADER__BODY_STEP);

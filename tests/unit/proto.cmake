@@ -3,6 +3,7 @@ target_link_libraries(wire_samples PUBLIC tern_flags tern_proto)
 target_include_directories(wire_samples PUBLIC ${CMAKE_SOURCE_DIR}/tests)
 
 tern_unit(test_allow tern_proto)
+tern_unit(test_keygen tern_coordinator)
 tern_unit(test_keys tern_proto)
 tern_unit(test_link tern_proto)
 tern_unit(test_link_flood tern_proto)

@@ -310,7 +310,7 @@ int main(void)
 {
 #define IN_FILE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        IN_FILE(test_parse),   IN_FILE(test_parse_refused), IN_FILE(test_parse_many), IN_FILE(test_refresh),
+        IN_FILE(test_parse),    IN_FILE(test_parse_refused), IN_FILE(test_parse_many), IN_FILE(test_refresh),
         IN_FILE(test_old_file), IN_FILE(test_open_refused),  IN_FILE(test_too_large),
     };
 

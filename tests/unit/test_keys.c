@@ -314,8 +314,9 @@ int main(void)
 {
 #define IN_DIR(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        IN_DIR(test_z85),           IN_DIR(test_z85_refused), IN_DIR(test_save_and_load), IN_DIR(test_pair_is_curve),
-        IN_DIR(test_file_checks),   IN_DIR(test_memory_file), IN_DIR(test_contents),      IN_DIR(test_no_place_to_write),
+        IN_DIR(test_z85),           IN_DIR(test_z85_refused),       IN_DIR(test_save_and_load),
+        IN_DIR(test_pair_is_curve), IN_DIR(test_file_checks),       IN_DIR(test_memory_file),
+        IN_DIR(test_contents),      IN_DIR(test_no_place_to_write),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

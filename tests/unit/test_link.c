@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Links over loopback: who gets in, who does not and is told why, and what each end sees when the other misbehaves or dies.
+ * Links over loopback: who gets in, who does not and is told why, and what each end sees when the other
+ * misbehaves or dies.
  */
 #include "proto/link_impl.h"
 
@@ -155,13 +156,15 @@ static void server_take(struct bed *b, struct tern_client *c, struct tern_link_m
     ok(st, &err);
 }
 
-static void client_send(struct bed *b, struct tern_client *c, const char *header, const void *payload, size_t n)
+static void client_send(struct bed *b, struct tern_client *c, const char *header, const void *payload,
+                        size_t n)
 {
     uint64_t end = tern_now_ms() + 2000;
     struct tern_err err;
     enum tern_status st;
 
-    while ((st = tern_client_send(c, header, strlen(header), payload, n, &err)) == TERN_AGAIN && tern_now_ms() < end)
+    while ((st = tern_client_send(c, header, strlen(header), payload, n, &err)) == TERN_AGAIN &&
+           tern_now_ms() < end)
         turn(b, c);
     ok(st, &err);
 }
@@ -370,7 +373,8 @@ static void test_oversize(void **state)
     tern_client_close(&good);
 }
 
-/* A header larger than a header may be passes libzmq's limit, and three frames do: they are taken off and counted. */
+/* A header larger than a header may be passes libzmq's limit, and three frames do: they are taken off and
+ * counted. */
 static void test_bad_frames(void **state)
 {
     struct bed *b = *state;
@@ -597,7 +601,8 @@ static void test_client_goes(void **state)
     tern_link_message_close(&m);
 }
 
-/* A peer that does not read is told AGAIN to after a bounded number of messages, and gets all of them once it does. */
+/* A peer that does not read is told AGAIN to after a bounded number of messages, and gets all of them once
+ * it does. */
 static void test_full_queue(void **state)
 {
     struct bed *b = *state;
@@ -653,7 +658,8 @@ static void test_no_server_without_zap(void **state)
     ok(tern_link_context_new(&ctx, &err), &err);
     squatter = zmq_socket(tern_link_context_raw(ctx), ZMQ_REP);
     assert_int_equal(zmq_bind(squatter, TERN_ZAP_ENDPOINT), 0);
-    assert_int_equal(tern_server_open(ctx, "127.0.0.1:0", &b->server_key, &b->allow, &s, &err), TERN_ERR_STATE);
+    assert_int_equal(tern_server_open(ctx, "127.0.0.1:0", &b->server_key, &b->allow, &s, &err),
+                     TERN_ERR_STATE);
     assert_non_null(strstr(err.text, "every key would be accepted"));
     assert_null(s);
     zmq_close(squatter);
@@ -690,8 +696,16 @@ static void test_handler_vanishes(void **state)
 
 static void test_busy_and_wrong_addresses(void **state)
 {
-    static const char *const wrong[] = { "", "7101", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1",
-                                         "127.0.0.1:7 1", "tcp://127.0.0.1:7101", "a b:7101", "[::1:7101" };
+    static const char *const wrong[] = { "",
+                                         "7101",
+                                         "127.0.0.1",
+                                         "127.0.0.1:",
+                                         "127.0.0.1:65536",
+                                         "127.0.0.1:-1",
+                                         "127.0.0.1:7 1",
+                                         "tcp://127.0.0.1:7101",
+                                         "a b:7101",
+                                         "[::1:7101" };
     struct bed *b = *state;
     struct tern_link_context *ctx;
     struct tern_server *s = NULL;
@@ -700,15 +714,18 @@ static void test_busy_and_wrong_addresses(void **state)
 
     ok(tern_link_context_new(&ctx, &err), &err);
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        assert_int_equal(tern_server_open(ctx, wrong[i], &b->server_key, &b->allow, &s, &err), TERN_ERR_USAGE);
+        assert_int_equal(tern_server_open(ctx, wrong[i], &b->server_key, &b->allow, &s, &err),
+                         TERN_ERR_USAGE);
         assert_int_equal(tern_client_open(ctx, wrong[i], &b->ann, b->server_key.public_key, &c, &err),
                          i == 7 ? TERN_OK : TERN_ERR_USAGE);
         tern_client_close(&c);
     }
-    assert_int_equal(tern_server_open(ctx, tern_server_endpoint(b->server) + 6, &b->server_key, &b->allow, &s, &err),
-                     TERN_ERR_IO);
+    assert_int_equal(
+        tern_server_open(ctx, tern_server_endpoint(b->server) + 6, &b->server_key, &b->allow, &s, &err),
+        TERN_ERR_IO);
     assert_non_null(strstr(err.text, "in use"));
-    assert_int_equal(tern_server_open(ctx, "203.0.113.1:0", &b->server_key, &b->allow, &s, &err), TERN_ERR_IO);
+    assert_int_equal(tern_server_open(ctx, "203.0.113.1:0", &b->server_key, &b->allow, &s, &err),
+                     TERN_ERR_IO);
     assert_non_null(strstr(err.text, "no such address"));
     /* None of the failures has left a ZAP handler behind. */
     ok(tern_server_open(ctx, "localhost:*", &b->server_key, &b->allow, &s, &err), &err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Strangers at the door: 500 connections that say nothing and 60 that announce a maximal frame and send all of it but the last byte, none of
- * them authenticated.  The server, a process of its own, must not grow by 32 MB, must not spin, and must let a listed peer in.
+ * Strangers at the door: 500 connections that say nothing and 60 that announce a maximal frame and send all
+ * of it but the last byte, none of them authenticated.  The server, a process of its own, must not grow by 32
+ * MB, must not spin, and must let a listed peer in.
  */
 #include "proto/link_impl.h"
 
@@ -29,9 +30,9 @@
 
 #define N_SILENT 500
 #define N_GREEDY 60
-#define N_ALL (N_SILENT + N_GREEDY)
+#define N_ALL    (N_SILENT + N_GREEDY)
 #define FLOOD_MS 5000
-#define JOIN_MS 3000
+#define JOIN_MS  3000
 /* Sanitizers keep freed memory back and pad what is allocated: there only a leak without bound would show. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -165,8 +166,9 @@ static long cpu_ms(pid_t pid)
     assert_non_null(f);
     assert_non_null(fgets(line, sizeof line, f));
     fclose(f);
-    assert_int_equal(sscanf(strrchr(line, ')') + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys),
-                     2);
+    assert_int_equal(
+        sscanf(strrchr(line, ')') + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys),
+        2);
     return (long)((user + sys) * 1000 / (unsigned long)sysconf(_SC_CLK_TCK));
 }
 
@@ -280,8 +282,8 @@ static void test_flood(void **state)
     cpu = cpu_ms(b->pid) - cpu;
     took = join(b);
     peak = status_kb(b->pid, "VmHWM");
-    print_message("flooded: joined in %d ms, grew by %ld kB, used %ld ms of CPU in %d ms, %u came back\n", (int)took,
-                  peak - before, cpu, FLOOD_MS, back);
+    print_message("flooded: joined in %d ms, grew by %ld kB, used %ld ms of CPU in %d ms, %u came back\n",
+                  (int)took, peak - before, cpu, FLOOD_MS, back);
     assert_true(back >= N_ALL); /* nobody stays who does not authenticate */
     assert_true(took < JOIN_MS);
     assert_true(peak - before < MAX_GROWTH_KB);

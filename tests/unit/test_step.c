@@ -15,7 +15,7 @@
 #include <cmocka.h>
 // clang-format on
 
-#define EPOCH 42
+#define EPOCH  42
 #define LAYOUT 3
 
 static struct tern_arena arena;
@@ -83,8 +83,8 @@ static void put(const struct tern_step *s, bool result, uint32_t part, struct me
 {
     struct tern_err err;
 
-    if (tern_wire_put_step(s, result, EPOCH, LAYOUT, part, m->header, sizeof m->header, &m->header_len, &m->payload,
-                           &m->payload_len, &err))
+    if (tern_wire_put_step(s, result, EPOCH, LAYOUT, part, m->header, sizeof m->header, &m->header_len,
+                           &m->payload, &m->payload_len, &err))
         fail_msg("%s", err.text);
 }
 
@@ -124,9 +124,9 @@ static void same_step(const struct tern_step *a, const struct tern_step *b, bool
 
 static void test_round_trip(void **state)
 {
-    static const uint32_t shapes[][2] = { { 1, 1 },      { 1, 262144 },   { 3, 262144 },  { 2, 131072 }, { 5, 131072 },
-                                          { 512, 2880 }, { 512, 10240 }, { 512, 16384 }, { 91, 2880 },  { 92, 2880 },
-                                          { 0, 2880 },   { 4, 100000 } };
+    static const uint32_t shapes[][2] = { { 1, 1 },      { 1, 262144 }, { 3, 262144 },  { 2, 131072 },
+                                          { 5, 131072 }, { 512, 2880 }, { 512, 10240 }, { 512, 16384 },
+                                          { 91, 2880 },  { 92, 2880 },  { 0, 2880 },    { 4, 100000 } };
     static struct message m;
 
     (void)state;
@@ -173,7 +173,8 @@ static void test_largest(void **state)
     a->n_times = TERN_MAX_WORKERS;
     a->n_rows = TERN_MAX_STEP_ROWS;
     for (uint32_t i = 0; i < TERN_MAX_STEP_OPS; i++)
-        a->ops[i] = (struct tern_slot_op){ TERN_OP_FORK, 192 + i, UINT32_MAX, UINT32_MAX, 192 + i, UINT32_MAX };
+        a->ops[i] =
+            (struct tern_slot_op){ TERN_OP_FORK, 192 + i, UINT32_MAX, UINT32_MAX, 192 + i, UINT32_MAX };
     for (uint32_t i = 0; i < TERN_MAX_STEP_RUNS; i++)
         a->runs[i] = (struct tern_run){ 128 + i, UINT32_MAX, TERN_MAX_CONTEXT - 8, 8, 8 };
     for (uint32_t i = 0; i < TERN_MAX_STEP_RUNS + TERN_MAX_STEP_OPS; i++)
@@ -227,7 +228,8 @@ static void test_parts_out_of_order(void **state)
     same_step(a, b, false);
     /* The holder has not cleared it. */
     put(a, false, 0, &m);
-    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len, 512, b, &err), TERN_ERR_FORMAT);
+    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len, 512, b, &err),
+                     TERN_ERR_FORMAT);
     tern_step_free(&a);
     tern_step_free(&b);
 }
@@ -242,11 +244,15 @@ static void test_lengths_and_counts(void **state)
     (void)state;
     fill(a, 100);
     put(a, false, 0, &m);
-    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len - 1, 100, b, &err), TERN_ERR_FORMAT);
-    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len + 1, 100, b, &err), TERN_ERR_FORMAT);
+    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len - 1, 100, b, &err),
+                     TERN_ERR_FORMAT);
+    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len + 1, 100, b, &err),
+                     TERN_ERR_FORMAT);
     assert_int_equal(tern_wire_get_step(open_header(&m), NULL, 0, 100, b, &err), TERN_ERR_FORMAT);
-    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len, 99, b, &err), TERN_ERR_FORMAT);
-    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len, 100, narrow, &err), TERN_ERR_FORMAT);
+    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len, 99, b, &err),
+                     TERN_ERR_FORMAT);
+    assert_int_equal(tern_wire_get_step(open_header(&m), m.payload, m.payload_len, 100, narrow, &err),
+                     TERN_ERR_FORMAT);
 
     /* Every number of the header in turn. */
     for (unsigned i = 0; i < 12; i++) {
@@ -310,11 +316,11 @@ static void test_check(void **state)
     (void)state;
     fill(s, 50);
     assert_int_equal(tern_step_check(s, &err), TERN_OK);
-#define REFUSED(change)                                                                                                \
-    do {                                                                                                               \
-        fill(s, 50);                                                                                                   \
-        change;                                                                                                        \
-        assert_int_equal(tern_step_check(s, &err), TERN_ERR_FORMAT);                                                   \
+#define REFUSED(change)                                                                                      \
+    do {                                                                                                     \
+        fill(s, 50);                                                                                         \
+        change;                                                                                              \
+        assert_int_equal(tern_step_check(s, &err), TERN_ERR_FORMAT);                                         \
     } while (0)
     REFUSED(s->ops[0].kind = 0);
     REFUSED(s->ops[0].kind = TERN_OP_FORK + 1);
@@ -356,9 +362,11 @@ static void test_check(void **state)
 
 static void test_new(void **state)
 {
-    static const uint32_t bad[][2] = {
-        { 0, 4 }, { 1, 0 }, { TERN_MAX_STEP_ROWS + 1, 4 }, { 1, TERN_MAX_PAYLOAD_BYTES + 1 }, { UINT32_MAX, UINT32_MAX }
-    };
+    static const uint32_t bad[][2] = { { 0, 4 },
+                                       { 1, 0 },
+                                       { TERN_MAX_STEP_ROWS + 1, 4 },
+                                       { 1, TERN_MAX_PAYLOAD_BYTES + 1 },
+                                       { UINT32_MAX, UINT32_MAX } };
     struct tern_step *s = NULL;
     struct tern_err err;
 
@@ -381,9 +389,12 @@ static void test_new(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),         cmocka_unit_test(test_largest),
-        cmocka_unit_test(test_parts_out_of_order), cmocka_unit_test(test_lengths_and_counts),
-        cmocka_unit_test(test_heavy_part),         cmocka_unit_test(test_check),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_largest),
+        cmocka_unit_test(test_parts_out_of_order),
+        cmocka_unit_test(test_lengths_and_counts),
+        cmocka_unit_test(test_heavy_part),
+        cmocka_unit_test(test_check),
         cmocka_unit_test(test_new),
     };
 

@@ -65,7 +65,7 @@ static size_t sample(const char *name, uint8_t *out, size_t cap)
     return len;
 }
 
-/* -- bytes made by hand --------------------------------------------------------------------------------------------- */
+/* -- bytes made by hand ---------------------------------------------------------------------------------- */
 
 struct bytes {
     uint8_t at[TERN_MAX_HEADER_BYTES + 64];
@@ -122,7 +122,7 @@ static enum tern_status get_body(unsigned field, const struct bytes *body, struc
     return get(b.at, b.n, err);
 }
 
-/* -- tests ---------------------------------------------------------------------------------------------------------- */
+/* -- tests ----------------------------------------------------------------------------------------------- */
 
 static void test_truncated_and_longer(void **state)
 {
@@ -333,10 +333,13 @@ static void test_no_body_no_epoch(void **state)
 
 static void test_texts(void **state)
 {
-    static const char *const bad[] = { "new\nline", "tab\t", "bell\a",       "del\x7f",         "c1\xc2\x85",
-                                       "\xff",      "\xc3",  "\xc0\xaf",     "\xed\xa0\x80",    "\xf4\x90\x80\x80",
-                                       "\x80",      "a\xe2\x82", "\xe0\x80\xaf", "\xf0\x80\x80\xaf" };
-    static const char *const good[] = { "a", "caf\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8c\xb2", "with space" };
+    static const char *const bad[] = {
+        "new\nline", "tab\t",     "bell\a",       "del\x7f",         "c1\xc2\x85",
+        "\xff",      "\xc3",      "\xc0\xaf",     "\xed\xa0\x80",    "\xf4\x90\x80\x80",
+        "\x80",      "a\xe2\x82", "\xe0\x80\xaf", "\xf0\x80\x80\xaf"
+    };
+    static const char *const good[] = { "a", "caf\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8c\xb2",
+                                        "with space" };
     char name[TERN_MAX_NAME_BYTES + 2];
     struct tern_err err;
 
@@ -370,7 +373,8 @@ static void test_texts(void **state)
     }
 }
 
-static void fill_assign(struct bytes *a, size_t hash, size_t up, const char *next, size_t next_key, unsigned first)
+static void fill_assign(struct bytes *a, size_t hash, size_t up, const char *next, size_t next_key,
+                        unsigned first)
 {
     uint8_t key[64];
 
@@ -389,8 +393,8 @@ static void fill_assign(struct bytes *a, size_t hash, size_t up, const char *nex
 
 static void test_assign(void **state)
 {
-    static const char *const bad[] = { "http://a:1",   "tcp://a",       "tcp://:7101",     "tcp://a:0",
-                                       "tcp://a:65536", "tcp://a b:1",   "tcp://a:1/x",     "tcp://*:7101",
+    static const char *const bad[] = { "http://a:1",    "tcp://a",        "tcp://:7101",       "tcp://a:0",
+                                       "tcp://a:65536", "tcp://a b:1",    "tcp://a:1/x",       "tcp://*:7101",
                                        "tcp://a:01",    "tcp://::1:7101", "tcp://a;tcp://b:1", "ipc:///tmp/x",
                                        "inproc://x",    "tcp://a:+1" };
     struct bytes a;
@@ -532,12 +536,18 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_truncated_and_longer), cmocka_unit_test(test_changed_bytes),
-        cmocka_unit_test(test_versions),             cmocka_unit_test(test_unknown_fields),
-        cmocka_unit_test(test_every_field_has_a_limit), cmocka_unit_test(test_encodings),
-        cmocka_unit_test(test_no_body_no_epoch),     cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_assign),               cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_sizes),                cmocka_unit_test(test_names),
+        cmocka_unit_test(test_truncated_and_longer),
+        cmocka_unit_test(test_changed_bytes),
+        cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_every_field_has_a_limit),
+        cmocka_unit_test(test_encodings),
+        cmocka_unit_test(test_no_body_no_epoch),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_assign),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bytes of every message are files (tests/golden/wire/NAME.hex): a change of the wire shows here and needs a new version.
+ * The bytes of every message are files (tests/golden/wire/NAME.hex): a change of the wire shows here and
+ * needs a new version.
  *
- * `test_wire_golden --write DIR` writes them anew (NAME.hex), with --binary as raw bytes for the fuzzer's corpus.
+ * `test_wire_golden --write DIR` writes them anew (NAME.hex), with --binary as raw bytes for the fuzzer's
+ * corpus.
  */
 #include "golden/wire_samples.h"
 
@@ -29,7 +31,8 @@ static bool same_value(const ProtobufCFieldDescriptor *f, const void *p, const v
     case PROTOBUF_C_TYPE_UINT64:
     case PROTOBUF_C_TYPE_FIXED64: return memcmp(p, q, 8) == 0;
     case PROTOBUF_C_TYPE_STRING: return strcmp(*(char *const *)p, *(char *const *)q) == 0;
-    case PROTOBUF_C_TYPE_BYTES: return x->len == y->len && (x->len == 0 || memcmp(x->data, y->data, x->len) == 0);
+    case PROTOBUF_C_TYPE_BYTES:
+        return x->len == y->len && (x->len == 0 || memcmp(x->data, y->data, x->len) == 0);
     case PROTOBUF_C_TYPE_MESSAGE:
         return same_message(*(ProtobufCMessage *const *)p, *(ProtobufCMessage *const *)q);
     default: return false;
