@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Ternary types of files to tiles and back: the test vectors of formats.md 2.1.6 and 2.6, round trips, hostile bytes. */
+#include "kernels/kernels.h"
+#include "kernels/pack.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static uint64_t state = 20240229;
+
+static uint64_t rnd(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return state >> 20;
+}
+
+static void put_f16(uint8_t *p, float f)
+{
+    struct tern_kernels k;
+    uint16_t h;
+    tern_kernels_init(&k, TERN_CPU_REF);
+    k.f32_to_f16(&f, 1, &h);
+    memcpy(p, &h, sizeof h);
+}
+
+/* The generator of formats.md 2.1.6. */
+static void generate(int8_t *w, size_t n)
+{
+    uint64_t x = 1;
+    for (size_t i = 0; i < n; i++) {
+        x = (x * 1103515245 + 12345) % 0x80000000u;
+        w[i] = (int8_t)((x >> 16) % 3) - 1;
+    }
+}
+
+static void i2s_vectors(void **unused)
+{
+    (void)unused;
+    static const struct {
+        uint8_t first[16], last[4], sha[8];
+    } want[3] = {
+        { { 0xa6, 0x50, 0x22, 0x69, 0x58, 0x94, 0x04, 0x04, 0x28, 0x22, 0x46, 0x82, 0x16, 0x25, 0x85, 0xa0 },
+          { 0x68, 0xa4, 0x66, 0x24 }, { 0x16, 0x18, 0x29, 0xbe, 0x77, 0xb9, 0x51, 0x6c } },
+        { { 0x8a, 0x44, 0x08, 0x4a, 0x65, 0x96, 0x20, 0x01, 0x08, 0x09, 0x42, 0xa1, 0x15, 0x29, 0xa1, 0xa8 },
+          { 0x60, 0x94, 0x52, 0x58 }, { 0xb8, 0x39, 0x1f, 0x02, 0x71, 0x44, 0xb0, 0x35 } },
+        { { 0x86, 0x59, 0x1a, 0x6a, 0x55, 0xa0, 0x0a, 0x24, 0x29, 0x18, 0x44, 0xa4, 0x10, 0x15, 0xa0, 0x80 },
+          { 0xa8, 0x10, 0x66, 0x94 }, { 0x75, 0x72, 0xdc, 0x31, 0xcb, 0x76, 0x6b, 0xde } },
+    };
+    int8_t w[512];
+    generate(w, 512);
+    for (int layout = 0; layout < 3; layout++) {
+        uint8_t file[160], sha[crypto_hash_sha256_BYTES];
+        assert_true(tern_pack_file(TERN_TYPE_I2_S, (enum tern_i2s_layout)layout, w, 4, 128, 1.0f, file));
+        assert_memory_equal(file, want[layout].first, 16);
+        assert_memory_equal(file + 124, want[layout].last, 4);
+        crypto_hash_sha256(sha, file, 132);
+        assert_memory_equal(sha, want[layout].sha, 8);
+    }
+}
+
+static void tq_vectors(void **unused)
+{
+    (void)unused;
+    static const uint8_t tq1[54] = { 0xf4, 0x73, 0x41, 0xa7, 0x86, 0xd3, 0x0a, 0x0c, 0x4e, 0x41, 0x66, 0xb4, 0x2e, 0x47,
+                                     0xba, 0xe4, 0x54, 0x05, 0x0a, 0x3f, 0xd5, 0x9d, 0xb8, 0x29, 0x07, 0x37, 0x55, 0xdc,
+                                     0x7a, 0xc8, 0xd6, 0xbc, 0xf6, 0x2a, 0x43, 0x92, 0xaa, 0x96, 0xc3, 0x67, 0xe9, 0x90,
+                                     0x2a, 0x42, 0x9c, 0xab, 0x59, 0x75, 0xbb, 0xcb, 0x1a, 0x17, 0x00, 0x3c };
+    static const uint8_t tq2_first[16] = { 0x9a, 0x05, 0x88, 0x69, 0x25, 0x16, 0x10, 0x10,
+                                           0x28, 0x88, 0x91, 0x82, 0x94, 0x58, 0x52, 0x0a };
+    static const uint8_t tq2_last[4] = { 0x92, 0x55, 0x00, 0x3c };
+    int8_t w[256];
+    generate(w, 256);
+    uint8_t file[66];
+    assert_true(tern_pack_file(TERN_TYPE_TQ1_0, TERN_I2S_A, w, 1, 256, 1.0f, file));
+    assert_memory_equal(file, tq1, 54);
+    assert_true(tern_pack_file(TERN_TYPE_TQ2_0, TERN_I2S_A, w, 1, 256, 1.0f, file));
+    assert_memory_equal(file, tq2_first, 16);
+    assert_memory_equal(file + 62, tq2_last, 4);
+}
+
+/* m x k random weights through a file type and tiles and back, tiles in two ranges. */
+static void round_trip(uint32_t type, enum tern_i2s_layout layout, size_t m, size_t k)
+{
+    size_t bytes, pad = tern_pack_k_pad(k), n_tiles = tern_pack_tiles(m);
+    assert_true(tern_pack_bytes(m, k, &bytes));
+    int8_t *w = malloc(m * k);
+    uint8_t *file = malloc(m * k / 4 + m * k / 128 + 32), *tiles = aligned_alloc(64, bytes);
+    float scale[2] = { -1, -1 };
+    for (size_t i = 0; i < m * k; i++)
+        w[i] = (int8_t)(rnd() % 3) - 1;
+    assert_true(tern_pack_file(type, layout, w, m, k, 0.75f, file));
+    size_t cut = n_tiles / 2;
+    memset(tiles, 0xff, bytes);
+    assert_int_equal(tern_pack(type, layout, file, m, k, 0, cut, tiles, &scale[0]), TERN_PACK_OK);
+    assert_int_equal(tern_pack(type, layout, file, m, k, cut, n_tiles, tiles, &scale[1]), TERN_PACK_OK);
+    assert_true(scale[1] == 0.75f && (cut == 0 || scale[0] == 0.75f));
+    for (size_t r = 0; r < n_tiles * 16; r++) {
+        for (size_t c = 0; c < pad; c++)
+            assert_int_equal(tern_unpack_at(tiles, pad, r, c), r < m && c < k ? w[r * k + c] : 0);
+    }
+    free(w);
+    free(file);
+    free(tiles);
+}
+
+static void round_trips(void **unused)
+{
+    (void)unused;
+    round_trip(TERN_TYPE_I2_S, TERN_I2S_A, 20, 256);
+    round_trip(TERN_TYPE_I2_S, TERN_I2S_A, 18, 8640);
+    round_trip(TERN_TYPE_I2_S, TERN_I2S_A, 16, 8648);
+    round_trip(TERN_TYPE_I2_S, TERN_I2S_B, 33, 6912);
+    round_trip(TERN_TYPE_I2_S, TERN_I2S_B, 16, 100);
+    round_trip(TERN_TYPE_I2_S, TERN_I2S_C, 20, 2561);
+    round_trip(TERN_TYPE_I2_S, TERN_I2S_C, 4, 7);
+    round_trip(TERN_TYPE_TQ1_0, TERN_I2S_A, 17, 2560);
+    round_trip(TERN_TYPE_TQ2_0, TERN_I2S_A, 17, 2560);
+    round_trip(TERN_TYPE_TQ1_0, TERN_I2S_A, 1, 256);
+    round_trip(TERN_TYPE_TQ2_0, TERN_I2S_A, 50, 512);
+}
+
+static enum tern_pack_result pack_once(uint32_t type, const uint8_t *file, float *scale)
+{
+    static _Alignas(64) uint8_t tiles[16 * 512];
+    return tern_pack(type, TERN_I2S_A, file, 2, 512, 0, 1, tiles, scale);
+}
+
+static void hostile_i2s(void **unused)
+{
+    (void)unused;
+    int8_t w[1024];
+    uint8_t file[288];
+    float scale = 42.0f;
+    generate(w, 1024);
+    for (size_t at = 0; at < 1024; at += 31) {
+        tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_A, w, 2, 512, 1.0f, file);
+        file[at / 128 * 32 + at % 32] |= (uint8_t)(3 << (6 - 2 * (at % 128 / 32)));
+        assert_int_equal(pack_once(TERN_TYPE_I2_S, file, &scale), TERN_PACK_BAD_CODE);
+        assert_true(scale == 42.0f);
+    }
+    const float bad[] = { -1.0f, INFINITY, -INFINITY, NAN };
+    for (size_t i = 0; i < 4; i++) {
+        tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_A, w, 2, 512, bad[i], file);
+        assert_int_equal(pack_once(TERN_TYPE_I2_S, file, &scale), TERN_PACK_BAD_SCALE);
+        assert_true(scale == 42.0f);
+    }
+    assert_false(tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_A, w, 3, 33, 1.0f, file));
+    assert_false(tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_C, w, 3, 128, 1.0f, file));
+    assert_false(tern_pack_file(TERN_TYPE_TQ1_0, TERN_I2S_A, w, 2, 128, 1.0f, file));
+    assert_false(tern_pack_file(38, TERN_I2S_A, w, 2, 256, 1.0f, file));
+    size_t bytes = 1;
+    assert_false(tern_pack_bytes(SIZE_MAX / 2, 4096, &bytes));
+    assert_false(tern_pack_bytes(1, SIZE_MAX, &bytes));
+    assert_true(bytes == 1 && tern_pack_bytes(17, 17, &bytes) && bytes == 2 * 4 * 32);
+}
+
+/* Four blocks of one type: bytes of codes, offset of the scale. */
+static void hostile_tq(uint32_t type, size_t qs)
+{
+    int8_t w[1024];
+    uint8_t file[4 * 66];
+    float scale = 42.0f;
+    size_t block = qs + 2;
+    generate(w, 1024);
+    tern_pack_file(type, TERN_I2S_A, w, 2, 512, 0.5f, file);
+    put_f16(file + 2 * block + qs, 0.25f);
+    assert_int_equal(pack_once(type, file, &scale), TERN_PACK_SCALES);
+    const float bad[] = { -0.5f, INFINITY, NAN };
+    for (size_t i = 0; i < 3; i++) {
+        put_f16(file + 2 * block + qs, bad[i]);
+        assert_int_equal(pack_once(type, file, &scale), TERN_PACK_BAD_SCALE);
+    }
+    assert_true(scale == 42.0f);
+    /* A block whose scale is 0 is all zero; one without weights may have any scale. */
+    put_f16(file + 2 * block + qs, 0.0f);
+    assert_int_equal(pack_once(type, file, &scale), TERN_PACK_OK);
+    assert_true(scale == 0.5f);
+    memset(w, 0, 256);
+    tern_pack_file(type, TERN_I2S_A, w, 2, 512, 0.5f, file);
+    put_f16(file + qs, 7.0f);
+    assert_int_equal(pack_once(type, file, &scale), TERN_PACK_OK);
+    assert_true(scale == 0.5f);
+    memset(w, 0, sizeof w);
+    tern_pack_file(type, TERN_I2S_A, w, 2, 512, 0.5f, file);
+    assert_int_equal(pack_once(type, file, &scale), TERN_PACK_OK);
+    assert_true(scale == 0.0f);
+    /* Bytes no encoder writes. */
+    unsigned refused = 0;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        tern_pack_file(type, TERN_I2S_A, w, 2, 512, 0.5f, file);
+        file[block + 3] = (uint8_t)byte;
+        refused += pack_once(type, file, &scale) == TERN_PACK_BAD_CODE;
+    }
+    assert_int_equal(refused, type == TERN_TYPE_TQ1_0 ? 256 - 243 : 256 - 81);
+}
+
+static void hostile_tqs(void **unused)
+{
+    (void)unused;
+    hostile_tq(TERN_TYPE_TQ1_0, 52);
+    hostile_tq(TERN_TYPE_TQ2_0, 64);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(i2s_vectors),
+        cmocka_unit_test(tq_vectors),
+        cmocka_unit_test(round_trips),
+        cmocka_unit_test(hostile_i2s),
+        cmocka_unit_test(hostile_tqs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
