@@ -123,6 +123,7 @@ void worker_reset(struct worker *w, const char *why)
     w->owner_name[0] = '\0';
     w->route_len = 0;
     w->owner_gone = false;
+    w->last_epoch = w->epoch;
     w->epoch = w->ping_seq = 0;
     w->layout = 0;
     worker_enter(w, W_IDLE);
@@ -343,6 +344,13 @@ static bool is_of_this_epoch(const struct worker *w, const Tern__Header *h)
     }
 }
 
+/* Crossed with our fault or bye. */
+static bool is_belated(const struct worker *w, const struct tern_allow_entry *e, const Tern__Header *h)
+{
+    return w->state == W_IDLE && e->role == TERN_ROLE_COORDINATOR && h->epoch == w->last_epoch && h->epoch != 0 &&
+           (h->body_case == TERN__HEADER__BODY_PING || h->body_case == TERN__HEADER__BODY_BYE);
+}
+
 /* NULL when the message was dropped. */
 static Tern__Header *open_mail(struct worker *w, const struct worker_mail *m)
 {
@@ -361,6 +369,8 @@ static Tern__Header *open_mail(struct worker *w, const struct worker_mail *m)
         return NULL;
     }
     name = tern_wire_body_name(h->body_case);
+    if (is_belated(w, e, h))
+        return NULL;
     if ((unsigned)h->body_case >= N_BODIES || !sender_may(w, e, senders[h->body_case])) {
         reject(w, REJECT_ROLE, m, name);
         return NULL;
