@@ -42,7 +42,7 @@ enum peer_state {
     PEER_WELCOMED,   /* ours */
     PEER_LOADING,    /* assigned */
     PEER_READY,
-    PEER_GONE, /* released, by us or by itself: what it still says and whether its link lives is nothing to us */
+    PEER_GONE, /* released, by us or by itself: what it says and whether its link lives is nothing to us */
     PEER_N_STATES
 };
 

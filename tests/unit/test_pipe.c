@@ -20,8 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MODEL    TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-#define MAX_ROWS 320u
+#define MODEL            TERN_SOURCE_DIR "/deploy/models/fable.gguf"
+#define MAX_ROWS         320u
+#define COORDINATOR_FLAG "--coordinator"
 
 /* What a coordinator has of the model, shared by all tests of one process. */
 struct world {
@@ -426,19 +427,20 @@ static bool process_lives(pid_t pid)
     return after && after[1] == ' ' && after[2] != 'Z' && after[2] != 'X';
 }
 
-/* A coordinator of two workers that tells their numbers and waits to be killed. */
-static void be_coordinator(int fd)
+/* A coordinator of two workers that tells their numbers and waits to be killed.  A program of its own:
+ * threads of the tests must not be forked along. */
+static int be_coordinator(int fd)
 {
     struct local_cluster c;
     pid_t pids[2];
 
     if (open_world(NULL) != 0)
-        _exit(1);
+        return 1;
     open_cluster(&c, 2, NULL, TERN_BOUNDARY_INT8);
     pids[0] = local_workers_pid(c.workers, 0);
     pids[1] = local_workers_pid(c.workers, 1);
     if (write(fd, pids, sizeof pids) != (ssize_t)sizeof pids)
-        _exit(1);
+        return 1;
     for (;;)
         pause();
 }
@@ -448,14 +450,17 @@ static void test_no_orphans(void **state)
     pid_t coordinator, pids[2];
     bool lives = true;
     int ends[2];
+    char fd[16];
 
     (void)state;
     assert_int_equal(pipe(ends), 0);
+    snprintf(fd, sizeof fd, "%d", ends[1]);
     coordinator = fork();
     assert_true(coordinator >= 0);
     if (coordinator == 0) {
         close(ends[0]);
-        be_coordinator(ends[1]);
+        execl("/proc/self/exe", "test_pipe", COORDINATOR_FLAG, fd, (char *)NULL);
+        _exit(1);
     }
     close(ends[1]);
     assert_int_equal(read(ends[0], pids, sizeof pids), sizeof pids);
@@ -570,7 +575,7 @@ static void test_worker_that_cannot_start(void **state)
     assert_non_null(strstr(err.text, "exit status"));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts_give_the_same_bytes),
@@ -587,5 +592,7 @@ int main(void)
         cmocka_unit_test(test_no_orphans),
     };
 
+    if (argc == 3 && strcmp(argv[1], COORDINATOR_FLAG) == 0)
+        return be_coordinator(atoi(argv[2]));
     return cmocka_run_group_tests_name("pipe", tests, open_world, close_world);
 }
