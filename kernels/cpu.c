@@ -2,8 +2,8 @@
 /*
  * CPUID and XGETBV to levels, and the floating-point control register of the calling thread.
  *
- * Bits are named as in Intel's Software Developer's Manual, volume 2A, CPUID, and volume 1, 10.2.3 (MXCSR) and
- * 13.3 (XCR0); for ARM as in the Architecture Reference Manual, FPCR.
+ * Bits are named as in Intel's Software Developer's Manual, volume 2A, CPUID, and volume 1, 10.2.3 (MXCSR)
+ * and 13.3 (XCR0); for ARM as in the Architecture Reference Manual, FPCR.
  */
 #include "kernels/cpu.h"
 

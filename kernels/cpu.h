@@ -25,8 +25,8 @@ const char *tern_cpu_name(enum tern_cpu_level level);
 bool tern_cpu_by_name(const char *name, enum tern_cpu_level *out);
 
 /*
- * Puts the calling thread's floating-point control in the state the arithmetic contract asks for: round to nearest,
- * no flush to zero, no denormals-are-zero.  Every thread that computes calls it once.
+ * Puts the calling thread's floating-point control in the state the arithmetic contract asks for: round to
+ * nearest, no flush to zero, no denormals-are-zero.  Every thread that computes calls it once.
  */
 void tern_cpu_set_float_mode(void);
 

@@ -2,9 +2,10 @@
 /*
  * Elementary functions from add, multiply, divide and fmaf alone.
  *
- * The double functions use no FMA: sums and products whose rounding error matters are carried as an unevaluated sum of
- * two doubles (T. J. Dekker, "A floating-point technique for extending the available precision", 1971).  Series are
- * Taylor's: on the reduced ranges used here the first term left out is below 2^-56 of the result.
+ * The double functions use no FMA: sums and products whose rounding error matters are carried as an
+ * unevaluated sum of two doubles (T. J. Dekker, "A floating-point technique for extending the available
+ * precision", 1971).  Series are Taylor's: on the reduced ranges used here the first term left out is below
+ * 2^-56 of the result.
  */
 #include "kernels/exact_math.h"
 
@@ -24,9 +25,8 @@
 #define LOG2E  0x1.71547652b82fep+0
 
 /* pi/2 in four parts of 23 bits, so that n times a part is exact for |n| < 2^30, and a last one of 53. */
-static const double pio2[5] = {
-    0x1.921fb4p+0, 0x1.4442dp-24, 0x1.846988p-48, 0x1.8cc514p-72, 0x1.80dc1cd129025p-95
-};
+static const double pio2[5] = { 0x1.921fb4p+0, 0x1.4442dp-24, 0x1.846988p-48, 0x1.8cc514p-72,
+                                0x1.80dc1cd129025p-95 };
 #define TWO_OVER_PI 0x1.45f306dc9c883p-1
 #define SINCOS_MAX  1073741824.0
 
@@ -111,9 +111,18 @@ float tern_expf(float x)
 double tern_exp(double x)
 {
     /* 1/2! .. 1/14! */
-    static const double c[] = { 1.0 / 2,         1.0 / 6,          1.0 / 24,          1.0 / 120,
-                                1.0 / 720,       1.0 / 5040,       1.0 / 40320,       1.0 / 362880,
-                                1.0 / 3628800.0, 1.0 / 39916800.0, 1.0 / 479001600.0, 1.0 / 6227020800.0,
+    static const double c[] = { 1.0 / 2,
+                                1.0 / 6,
+                                1.0 / 24,
+                                1.0 / 120,
+                                1.0 / 720,
+                                1.0 / 5040,
+                                1.0 / 40320,
+                                1.0 / 362880,
+                                1.0 / 3628800.0,
+                                1.0 / 39916800.0,
+                                1.0 / 479001600.0,
+                                1.0 / 6227020800.0,
                                 1.0 / 87178291200.0 };
     if (!(x == x))
         return x;
@@ -175,7 +184,8 @@ double tern_pow(double base, double exponent)
         return exponent == 0.0 ? 1.0 : from_bits(0x7ff8000000000000u);
     struct dd l = log_dd(base);
     double p_hi = exponent * l.hi;
-    /* Outside this range the result is 0 or infinity whatever its last bits; and the split cannot overflow inside. */
+    /* Outside this range the result is 0 or infinity whatever its last bits; and the split cannot overflow
+     * inside. */
     if (!(p_hi > -750.0 && p_hi < 710.0))
         return p_hi > 0.0 ? INFINITY : 0.0;
     if (exponent > 0x1p900 || exponent < -0x1p900)
@@ -189,10 +199,21 @@ double tern_pow(double base, double exponent)
 static void sincos_small(struct dd r, double *sin, double *cos)
 {
     /* -1/3!, 1/5!, ...  and  1/4!, -1/6!, ... */
-    static const double sc[] = { -1.0 / 6,          1.0 / 120,           -1.0 / 5040,           1.0 / 362880,
-                                 -1.0 / 39916800.0, 1.0 / 6227020800.0,  -1.0 / 1307674368000.0, 1.0 / 355687428096000.0 };
-    static const double cc[] = { 1.0 / 24,           -1.0 / 720,            1.0 / 40320,           -1.0 / 3628800,
-                                 1.0 / 479001600.0, -1.0 / 87178291200.0, 1.0 / 20922789888000.0,
+    static const double sc[] = { -1.0 / 6,
+                                 1.0 / 120,
+                                 -1.0 / 5040,
+                                 1.0 / 362880,
+                                 -1.0 / 39916800.0,
+                                 1.0 / 6227020800.0,
+                                 -1.0 / 1307674368000.0,
+                                 1.0 / 355687428096000.0 };
+    static const double cc[] = { 1.0 / 24,
+                                 -1.0 / 720,
+                                 1.0 / 40320,
+                                 -1.0 / 3628800,
+                                 1.0 / 479001600.0,
+                                 -1.0 / 87178291200.0,
+                                 1.0 / 20922789888000.0,
                                  -1.0 / 6402373705728000.0 };
     double h = r.hi, z = h * h, half = 0.5 * z;
     *sin = h + (h * z * horner(sc, sizeof sc / sizeof sc[0], z) + r.lo * (1.0 - half));

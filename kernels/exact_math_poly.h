@@ -2,8 +2,9 @@
 /*
  * The constants of tern_expf, shared by the scalar definition and the vector levels.
  *
- * e^x = 2^n e^r with n = x log2(e) rounded to nearest even and |r| <= log(2) / 2.  e^r = 1 + (r + r^2 g(r)); g is the
- * polynomial of degree 4 that interpolates (e^r - 1 - r) / r^2 in the Chebyshev nodes, its error below 4e-9 of e^r.
+ * e^x = 2^n e^r with n = x log2(e) rounded to nearest even and |r| <= log(2) / 2.  e^r = 1 + (r + r^2 g(r));
+ * g is the polynomial of degree 4 that interpolates (e^r - 1 - r) / r^2 in the Chebyshev nodes, its error
+ * below 4e-9 of e^r.
  *
  *   t = fma(x, LOG2E, MAGIC);  n = t - MAGIC;  r = fma(n, -LN2_LO, fma(n, -LN2_HI, x))
  *   g = fma(fma(fma(fma(G4, r, G3), r, G2), r, G1), r, G0)

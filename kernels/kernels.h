@@ -2,15 +2,15 @@
 /*
  * Every vector operation of Tern behind one table of function pointers.
  *
- * The scalar reference (kernels_ref.c) is the definition: every level returns the same bits for every op, except
- * that the bits of NaNs are outside the contract.  Integer results are exact.  A float reduction runs in sixteen
- * partial sums, lane i % 16 taking element i, starting at +0.0f, each step one fused multiply-add (fmaf); the lanes
- * are folded 8+8, 4+4, 2+2, 1+1 (lane j with lane j + 8, then j + 4, ...).  This fold is written "fold16" below.  Where
- * "fma" does not appear, every multiplication and addition rounds on its own.
+ * The scalar reference (kernels_ref.c) is the definition: every level returns the same bits for every op,
+ * except that the bits of NaNs are outside the contract.  Integer results are exact.  A float reduction runs
+ * in sixteen partial sums, lane i % 16 taking element i, starting at +0.0f, each step one fused multiply-add
+ * (fmaf); the lanes are folded 8+8, 4+4, 2+2, 1+1 (lane j with lane j + 8, then j + 4, ...).  This fold is
+ * written "fold16" below.  Where "fma" does not appear, every multiplication and addition rounds on its own.
  *
- * Kernels take shapes and row ranges, know nothing of threads, cannot fail, and do not allocate, lock, log or keep
- * globals.  Pointers need the alignment of their element type only, unless said otherwise.  Input buffers may end
- * directly at an unreadable page: no op reads outside the stated shapes.
+ * Kernels take shapes and row ranges, know nothing of threads, cannot fail, and do not allocate, lock, log or
+ * keep globals.  Pointers need the alignment of their element type only, unless said otherwise.  Input
+ * buffers may end directly at an unreadable page: no op reads outside the stated shapes.
  *
  * Thread: any; a table is immutable once filled.
  */
@@ -24,44 +24,44 @@
 #include <stdint.h>
 
 /*
- * Ternary tiles: the 2-bit layout all levels share.  A tile is 16 rows (outputs) times k_pad columns, k_pad = k
- * rounded up to 16.  For each group of 16 columns there are 64 bytes: byte r * 4 + j holds, for row r, the columns
- * j, j + 4, j + 8, j + 12 of the group in bits 1..0, 3..2, 5..4, 7..6.  A code is the weight plus one (0, 1, 2).  Padding
- * columns and padding rows hold code 1 (weight zero).  So one 32-bit lane is one row, and VPDPBUSD-style dot
- * products of four columns need the same four activations in every lane: a broadcast.  A tile takes 4 * k_pad
- * bytes; tile t covers rows 16 t .. 16 t + 15.
+ * Ternary tiles: the 2-bit layout all levels share.  A tile is 16 rows (outputs) times k_pad columns, k_pad =
+ * k rounded up to 16.  For each group of 16 columns there are 64 bytes: byte r * 4 + j holds, for row r, the
+ * columns j, j + 4, j + 8, j + 12 of the group in bits 1..0, 3..2, 5..4, 7..6.  A code is the weight plus one
+ * (0, 1, 2).  Padding columns and padding rows hold code 1 (weight zero).  So one 32-bit lane is one row, and
+ * VPDPBUSD-style dot products of four columns need the same four activations in every lane: a broadcast.  A
+ * tile takes 4 * k_pad bytes; tile t covers rows 16 t .. 16 t + 15.
  */
 #define TERN_TILE_ROWS 16
 #define TERN_TILE_COLS 16
 
 /* y[row][out] = ((float)dot / act_scale[row]) * scale, dot the exact sum of weight * activation in int32. */
 struct tern_ternary {
-    const uint8_t *tiles;     /* [n_tiles][4 * k_pad], 64-byte aligned */
-    size_t k_pad;             /* multiple of 16, at most TERN_TERNARY_MAX_K */
-    size_t m;                 /* outputs; the last tile may be padded */
-    float scale;              /* one per matrix */
-    const int8_t *q;          /* [n_rows][k_pad], each row q_stride bytes apart, values -127..127; padding zero */
-    size_t q_stride;          /* bytes */
-    const float *act_scale;   /* [n_rows], from `quantize` */
-    const int32_t *act_sum;   /* [n_rows], sum of q */
-    size_t n_rows;            /* 1 .. any */
-    float *y;                 /* [n_rows][m] */
-    size_t y_stride;          /* floats */
+    const uint8_t *tiles; /* [n_tiles][4 * k_pad], 64-byte aligned */
+    size_t k_pad;         /* multiple of 16, at most TERN_TERNARY_MAX_K */
+    size_t m;             /* outputs; the last tile may be padded */
+    float scale;          /* one per matrix */
+    const int8_t *q;      /* [n_rows][k_pad], each row q_stride bytes apart, values -127..127; padding zero */
+    size_t q_stride;      /* bytes */
+    const float *act_scale; /* [n_rows], from `quantize` */
+    const int32_t *act_sum; /* [n_rows], sum of q */
+    size_t n_rows;          /* 1 .. any */
+    float *y;               /* [n_rows][m] */
+    size_t y_stride;        /* floats */
 };
 #define TERN_TERNARY_MAX_K 131072
 
 /* One block of KV positions seen by the query heads that share a KV head. */
 struct tern_attend {
-    const float *q;        /* [n_heads][head_dim] */
-    const uint16_t *k;     /* [n_pos][head_dim] f16, after RoPE */
-    const uint16_t *v;     /* [n_pos][head_dim] f16 */
-    size_t n_heads;        /* query heads of this KV head */
+    const float *q;    /* [n_heads][head_dim] */
+    const uint16_t *k; /* [n_pos][head_dim] f16, after RoPE */
+    const uint16_t *v; /* [n_pos][head_dim] f16 */
+    size_t n_heads;    /* query heads of this KV head */
     size_t head_dim;
-    size_t n_pos;          /* 1 .. 32 (TERN_PAGE) */
-    float score_scale;     /* 1 / sqrt(head_dim) */
-    float *max;            /* [n_heads] running maximum; -INFINITY before the first block */
-    float *sum;            /* [n_heads] running sum of exp; 0 before the first block */
-    float *acc;            /* [n_heads][head_dim] running weighted sum of v; 0 before the first block */
+    size_t n_pos;      /* 1 .. 32 (TERN_PAGE) */
+    float score_scale; /* 1 / sqrt(head_dim) */
+    float *max;        /* [n_heads] running maximum; -INFINITY before the first block */
+    float *sum;        /* [n_heads] running sum of exp; 0 before the first block */
+    float *acc;        /* [n_heads][head_dim] running weighted sum of v; 0 before the first block */
 };
 
 /* Types a row of a plain matrix can have; the numbers are ggml's. */
@@ -77,37 +77,39 @@ enum tern_dtype {
 
 /* Rows [first, last) of a plain matrix times n_x vectors: y[j * y_stride + r] = dot(row r, x_j). */
 struct tern_matvec {
-    const void *w;     /* row 0 */
+    const void *w; /* row 0 */
     size_t row_bytes;
     enum tern_dtype type;
-    size_t k;          /* elements in a row; a multiple of the type's block */
-    const float *x;    /* [n_x][k] */
-    size_t x_stride;   /* floats */
+    size_t k;        /* elements in a row; a multiple of the type's block */
+    const float *x;  /* [n_x][k] */
+    size_t x_stride; /* floats */
     size_t n_x;
     float *y;
-    size_t y_stride;   /* floats */
+    size_t y_stride; /* floats */
 };
 
 struct tern_kernels {
     enum tern_cpu_level level;
 
-    /* -- BitLinear ---------------------------------------------------------------------------------------------- */
+    /* -- BitLinear --------------------------------------------------------------------------------------- */
 
-    /* Per-row absmax quantisation (formats.md 3.2): mx = max(1e-5f, max |x_i|), s = 127.0f / mx, q_i = x_i * s rounded to
-     * nearest even and clamped to -127..127.  Writes q[0..k_pad), zeros from k on, and *sum = sum of q.  Returns s, or
-     * 0.0f when a value of x is not finite (q and *sum are then zero). */
+    /* Per-row absmax quantisation (formats.md 3.2): mx = max(1e-5f, max |x_i|), s = 127.0f / mx, q_i = x_i *
+     * s rounded to nearest even and clamped to -127..127.  Writes q[0..k_pad), zeros from k on, and *sum =
+     * sum of q.  Returns s, or 0.0f when a value of x is not finite (q and *sum are then zero). */
     float (*quantize)(const float *x, size_t k, size_t k_pad, int8_t *q, int32_t *sum);
 
-    /* Tiles [tile_first, tile_last) for all rows of t.  No intermediate may overflow for any codes 0..2 and q -127..127. */
+    /* Tiles [tile_first, tile_last) for all rows of t.  No intermediate may overflow for any codes 0..2 and q
+     * -127..127. */
     void (*ternary)(const struct tern_ternary *t, size_t tile_first, size_t tile_last);
 
-    /* -- float rows --------------------------------------------------------------------------------------------- */
+    /* -- float rows -------------------------------------------------------------------------------------- */
 
-    /* ss = fold16 of fma(x_i, x_i); r = 1.0f / sqrtf(ss / (float)n + eps); y_i = (x_i * r) * w_i.  y may be x. */
+    /* ss = fold16 of fma(x_i, x_i); r = 1.0f / sqrtf(ss / (float)n + eps); y_i = (x_i * r) * w_i.  y may be
+     * x. */
     void (*rmsnorm)(const float *x, const float *w, size_t n, float eps, float *y);
 
-    /* NEOX pairs (j, j + head_dim/2): a' = a*cos_j - b*sin_j, b' = a*sin_j + b*cos_j; cos_sin is cos[head_dim/2] then
-     * sin[head_dim/2].  In place. */
+    /* NEOX pairs (j, j + head_dim/2): a' = a*cos_j - b*sin_j, b' = a*sin_j + b*cos_j; cos_sin is
+     * cos[head_dim/2] then sin[head_dim/2].  In place. */
     void (*rope_neox)(float *h, const float *cos_sin, size_t head_dim);
 
     /* x_i += y_i. */
@@ -124,49 +126,52 @@ struct tern_kernels {
     bool (*all_finite)(const float *x, size_t n);
 
     /*
-     * One block of attention, folded into the running state.  For each head h: s_i = fold16(fma(q, k_i)) * score_scale;
-     * bm = max s_i (in order of i); p_i = tern_expf(s_i - bm); bl = p_0 + p_1 + ... in order of i from +0.0f; b_d = fold over i in
-     * order of fmaf(p_i, v_i[d], b_d) from +0.0f.  Then m' = max(max, bm); a = tern_expf(max - m') (0 when max is
-     * -INFINITY); c = tern_expf(bm - m'); sum = fmaf(bl, c, sum * a); acc_d = fmaf(b_d, c, acc_d * a); max = m'.
+     * One block of attention, folded into the running state.  For each head h: s_i = fold16(fma(q, k_i)) *
+     * score_scale; bm = max s_i (in order of i); p_i = tern_expf(s_i - bm); bl = p_0 + p_1 + ... in order of
+     * i from +0.0f; b_d = fold over i in order of fmaf(p_i, v_i[d], b_d) from +0.0f.  Then m' = max(max, bm);
+     * a = tern_expf(max - m') (0 when max is -INFINITY); c = tern_expf(bm - m'); sum = fmaf(bl, c, sum * a);
+     * acc_d = fmaf(b_d, c, acc_d * a); max = m'.
      */
     void (*attend)(const struct tern_attend *a);
 
     /* out_d = acc_d / sum; n = head_dim. */
     void (*attend_finish)(const float *acc, float sum, size_t n, float *out);
 
-    /* -- plain matrices ----------------------------------------------------------------------------------------- */
+    /* -- plain matrices ---------------------------------------------------------------------------------- */
 
-    /* Each element w of the row is decoded exactly as formats.md 2.2-2.5 says (every product and sum rounded to f32 on its
-     * own, in the order written there); y = fold16 of fma(w_i, x_i). */
+    /* Each element w of the row is decoded exactly as formats.md 2.2-2.5 says (every product and sum rounded
+     * to f32 on its own, in the order written there); y = fold16 of fma(w_i, x_i). */
     void (*matvec)(const struct tern_matvec *m, size_t row_first, size_t row_last);
 
-    /* -- sums over the vocabulary ------------------------------------------------------------------------------- */
+    /* -- sums over the vocabulary ------------------------------------------------------------------------ */
 
-    /* Sixteen partial sums in double of (double)tern_expf(x_i - max), lane i % 16, folded as fold16 in double. */
+    /* Sixteen partial sums in double of (double)tern_expf(x_i - max), lane i % 16, folded as fold16 in
+     * double. */
     double (*sum_exp)(const float *x, size_t n, float max);
 
-    /* -- the residual stream at layer boundaries ---------------------------------------------------------------- */
+    /* -- the residual stream at layer boundaries --------------------------------------------------------- */
 
-    /* int8, blocks of `block` >= 1 elements (the last may be short): d = absmax / 127.0f, q_i = rne(x_i * (1.0f / d)) clamped to
-     * -127..127; d and q are 0 when absmax < 1e-30f.  scales: [ceil(n / block)]. */
+    /* int8, blocks of `block` >= 1 elements (the last may be short): d = absmax / 127.0f, q_i = rne(x_i *
+     * (1.0f / d)) clamped to -127..127; d and q are 0 when absmax < 1e-30f.  scales: [ceil(n / block)]. */
     void (*encode_i8)(const float *x, size_t n, size_t block, float *scales, int8_t *q);
     /* x_i = (float)q_i * d. */
     void (*decode_i8)(const float *scales, const int8_t *q, size_t n, size_t block, float *x);
 
-    /* Two planes: hi as encode_i8; r_i = x_i - (float)hi_i * d (two roundings); lo_i = rne(r_i * (254.0f / d)) clamped to
-     * -127..127. */
+    /* Two planes: hi as encode_i8; r_i = x_i - (float)hi_i * d (two roundings); lo_i = rne(r_i * (254.0f /
+     * d)) clamped to -127..127. */
     void (*encode_i8x2)(const float *x, size_t n, size_t block, float *scales, int8_t *hi, int8_t *lo);
     /* x_i = (float)(254 * hi_i + lo_i) * (d / 254.0f). */
-    void (*decode_i8x2)(const float *scales, const int8_t *hi, const int8_t *lo, size_t n,
-                        size_t block, float *x);
+    void (*decode_i8x2)(const float *scales, const int8_t *hi, const int8_t *lo, size_t n, size_t block,
+                        float *x);
 };
 
-/* Fills the table: the reference first, then each level up to `level` overwrites what it does better.  A level that this
- * build does not contain is skipped; k->level says which one was reached.  Pure: no globals, no detection; so level must not
- * be above tern_cpu_detect()'s, since even filling in a level's ops runs its instructions. */
+/* Fills the table: the reference first, then each level up to `level` overwrites what it does better.  A
+ * level that this build does not contain is skipped; k->level says which one was reached.  Pure: no globals,
+ * no detection; so level must not be above tern_cpu_detect()'s, since even filling in a level's ops runs its
+ * instructions. */
 void tern_kernels_init(struct tern_kernels *k, enum tern_cpu_level level);
 
-/* -- plain helpers, the same code for every level --------------------------------------------------------------- */
+/* -- plain helpers, the same code for every level -------------------------------------------------------- */
 
 /* Elements and bytes of one block of a type; false when the type is not one of enum tern_dtype. */
 bool tern_dtype_block(uint32_t type, size_t *elems, size_t *bytes);

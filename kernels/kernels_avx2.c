@@ -9,18 +9,18 @@
 #ifdef TERN_HAVE_LANES
 
 /*
- * A 16-bit lane takes from one VPMADDUBSW at most 2 * 2 * 127 = 508 in absolute value (codes 0..2, q -127..127).  Four
- * of them a group of 16 columns, WIDEN groups: 16 * 4 * 508 = 32512 <= 32767.  Then the lane is widened to 32 bits,
- * where TERN_TERNARY_MAX_K * 2 * 127 = 33292288 fits.
+ * A 16-bit lane takes from one VPMADDUBSW at most 2 * 2 * 127 = 508 in absolute value (codes 0..2, q
+ * -127..127).  Four of them a group of 16 columns, WIDEN groups: 16 * 4 * 508 = 32512 <= 32767.  Then the
+ * lane is widened to 32 bits, where TERN_TERNARY_MAX_K * 2 * 127 = 33292288 fits.
  */
 #define WIDEN 16
 
-/* The largest number of activation rows that share the unpacked codes: 2 * GEMM_ROWS accumulators, codes and masks fill
- * the sixteen registers. */
+/* The largest number of activation rows that share the unpacked codes: 2 * GEMM_ROWS accumulators, codes and
+ * masks fill the sixteen registers. */
 #define GEMM_ROWS 4
 
-/* Keeps a sum in its register: without it gcc 12 regroups the additions of a whole group, runs out of registers and four rows
- * take longer than four times one row. */
+/* Keeps a sum in its register: without it gcc 12 regroups the additions of a whole group, runs out of
+ * registers and four rows take longer than four times one row. */
 #ifdef TERN_SIMDE
 #define PIN(v) (void)(v)
 #else
@@ -34,7 +34,8 @@ INLINE __m256i broadcast4(const int8_t *q)
     return _mm256_set1_epi32(four);
 }
 
-/* At most WIDEN groups (64 bytes each) of a tile times n rows of q: dot[2 r] (tile rows 0..7) and dot[2 r + 1] grow. */
+/* At most WIDEN groups (64 bytes each) of a tile times n rows of q: dot[2 r] (tile rows 0..7) and dot[2 r +
+ * 1] grow. */
 INLINE void groups(const uint8_t *tile, size_t n_groups, const int8_t *q, size_t stride, const size_t n,
                    __m256i *dot)
 {

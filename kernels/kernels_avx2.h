@@ -250,7 +250,8 @@ INLINE void store16n_f16(uint16_t *p, struct v16 v, size_t n)
 INLINE struct v16 load16_bf16(const void *p)
 {
     const __m128i *h = p;
-    __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128(h)), hi = _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1));
+    __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128(h)),
+            hi = _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1));
     return (struct v16){ _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
                          _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16)) };
 }

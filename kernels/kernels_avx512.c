@@ -8,8 +8,8 @@
 
 #ifdef TERN_HAVE_LANES
 
-/* Activation rows that share the unpacked codes.  A sum waits five cycles for its last step, so a single row keeps one
- * sum for each of the four shifts. */
+/* Activation rows that share the unpacked codes.  A sum waits five cycles for its last step, so a single row
+ * keeps one sum for each of the four shifts. */
 #define GEMM_ROWS 8
 
 INLINE __m512i broadcast4(const int8_t *q)
@@ -20,8 +20,9 @@ INLINE __m512i broadcast4(const int8_t *q)
 }
 
 /*
- * One tile times n rows of activations, from `row` on.  VPDPBUSD adds four products of a code (0..2) and an activation
- * (-127..127) to 32 bits without anything narrower between, and TERN_TERNARY_MAX_K * 2 * 127 = 33292288 fits.
+ * One tile times n rows of activations, from `row` on.  VPDPBUSD adds four products of a code (0..2) and an
+ * activation (-127..127) to 32 bits without anything narrower between, and TERN_TERNARY_MAX_K * 2 * 127 =
+ * 33292288 fits.
  */
 INLINE void tile_rows(const struct tern_ternary *t, size_t tile, size_t row, const size_t n)
 {

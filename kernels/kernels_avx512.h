@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The verbs of kernels_lanes.h for AVX-512 (F, BW, DQ, VL): sixteen lanes are one register, and tails are masks.
+ * The verbs of kernels_lanes.h for AVX-512 (F, BW, DQ, VL): sixteen lanes are one register, and tails are
+ * masks.
  *
  * Empty unless the file that includes it is compiled for AVX-512.
  */

@@ -2,8 +2,8 @@
 /*
  * What the files of kernels/ share: the init function of each level.
  *
- * Each overwrites the ops its level does better and returns true, or returns false when this build does not contain the
- * level (another architecture).  They are called in the order of enum tern_cpu_level.
+ * Each overwrites the ops its level does better and returns true, or returns false when this build does not
+ * contain the level (another architecture).  They are called in the order of enum tern_cpu_level.
  */
 #ifndef TERN_KERNELS_IMPL_H
 #define TERN_KERNELS_IMPL_H

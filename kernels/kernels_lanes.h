@@ -2,9 +2,10 @@
 /*
  * Every float op of the vector levels, written once over the sixteen lanes of the contract.
  *
- * A level includes its verbs (kernels_avx2.h, kernels_avx512.h) and then this file, and gets static functions of its own
- * instruction set.  Elementwise ops round exactly like their scalar definitions whatever the width; only reductions need
- * care, and those keep lane i % 16 in place to the end.  Tails are masked: nothing is read beyond the stated shapes.
+ * A level includes its verbs (kernels_avx2.h, kernels_avx512.h) and then this file, and gets static functions
+ * of its own instruction set.  Elementwise ops round exactly like their scalar definitions whatever the
+ * width; only reductions need care, and those keep lane i % 16 in place to the end.  Tails are masked:
+ * nothing is read beyond the stated shapes.
  *
  * Empty when no verbs were included before.
  */
@@ -15,7 +16,7 @@
 
 #ifdef TERN_HAVE_LANES
 
-/* -- BitLinear: activations ------------------------------------------------------------------------------------- */
+/* -- BitLinear: activations ------------------------------------------------------------------------------ */
 
 /* Clamped to -127..127 (a NaN becomes -127, as in round_i8) and rounded to nearest even. */
 INLINE struct i16 codes16(struct v16 v)
@@ -44,7 +45,7 @@ static float quantize(const float *x, size_t k, size_t k_pad, int8_t *q, int32_t
     return s;
 }
 
-/* -- float rows ------------------------------------------------------------------------------------------------- */
+/* -- float rows ------------------------------------------------------------------------------------------ */
 
 static void rmsnorm(const float *x, const float *w, size_t n, float eps, float *y)
 {
@@ -116,7 +117,7 @@ static double sum_exp(const float *x, size_t n, float max)
     return fold_d16(s);
 }
 
-/* -- the residual stream at layer boundaries -------------------------------------------------------------------- */
+/* -- the residual stream at layer boundaries ------------------------------------------------------------- */
 
 INLINE struct v16 load16n_i8(const int8_t *q, size_t n)
 {
@@ -195,9 +196,10 @@ static void decode_i8x2(const float *scales, const int8_t *hi, const int8_t *lo,
     }
 }
 
-/* -- attention -------------------------------------------------------------------------------------------------- */
+/* -- attention ------------------------------------------------------------------------------------------- */
 
-/* Query heads that share one conversion of K and V to f32: a sum waits for its last addition, so several run side by side. */
+/* Query heads that share one conversion of K and V to f32: a sum waits for its last addition, so several run
+ * side by side. */
 #define HEADS 4
 #define PAGE  32
 
@@ -294,10 +296,10 @@ static void attend_finish(const float *acc, float sum, size_t n, float *out)
         store16n(out + i, div16(load16n(acc + i, n - i), set16(sum)), n - i);
 }
 
-/* -- plain matrices --------------------------------------------------------------------------------------------- */
+/* -- plain matrices -------------------------------------------------------------------------------------- */
 
-/* Rows that share one vector; and rows and vectors that share each other, so that vectors too long for the first cache are
- * read half as often. */
+/* Rows that share one vector; and rows and vectors that share each other, so that vectors too long for the
+ * first cache are read half as often. */
 #define SIDE 4
 #define PAIR 2
 
@@ -315,7 +317,8 @@ INLINE struct v16 scaled(__m128i q, struct v16 d)
 /* Bits [shift, shift + width) of sixteen bytes. */
 INLINE __m128i bits_of(__m128i v, unsigned shift, unsigned width)
 {
-    return _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128((int)shift)), _mm_set1_epi8((char)((1u << width) - 1)));
+    return _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128((int)shift)),
+                         _mm_set1_epi8((char)((1u << width) - 1)));
 }
 
 /* Elements [i, i + 16) of a row of a type without blocks. */
@@ -340,8 +343,8 @@ struct v32 {
     struct v16 a, b;
 };
 
-/* Elements [i, i + 32) of rows of blocks, i a multiple of 32; the layouts are described at their scalar definitions in
- * dequant.c. */
+/* Elements [i, i + 32) of rows of blocks, i a multiple of 32; the layouts are described at their scalar
+ * definitions in dequant.c. */
 INLINE struct v32 load32_q8_0(const uint8_t *row, size_t i)
 {
     const uint8_t *b = row + i / 32 * 34;
@@ -410,8 +413,8 @@ INLINE bool has_blocks(const enum tern_dtype type)
 }
 
 /* n_rows rows, row_bytes apart, times n_x vectors: at most SIDE products. */
-INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t r, size_t j, const size_t n_rows,
-                 const size_t n_x)
+INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t r, size_t j,
+                 const size_t n_rows, const size_t n_x)
 {
     const uint8_t *w = (const uint8_t *)m->w + r * m->row_bytes;
     const float *x = m->x + j * m->x_stride;
@@ -449,7 +452,8 @@ INLINE void rows(const enum tern_dtype type, const struct tern_matvec *m, size_t
         dots(type, m, r, j, n_rows, 1);
 }
 
-INLINE void matvec_type(const enum tern_dtype type, const struct tern_matvec *m, size_t row_first, size_t row_last)
+INLINE void matvec_type(const enum tern_dtype type, const struct tern_matvec *m, size_t row_first,
+                        size_t row_last)
 {
     size_t r = row_first;
     for (; m->n_x == 1 && r + SIDE <= row_last; r += SIDE)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The definition of every op in kernels.h, in plain loops: what a vector level returns must equal this bit for bit.
- * Nothing here is clever; the order of each float operation is the point.
+ * The definition of every op in kernels.h, in plain loops: what a vector level returns must equal this bit
+ * for bit. Nothing here is clever; the order of each float operation is the point.
  */
 #include "kernels/exact_math.h"
 #include "kernels/kernels_impl.h"
@@ -37,7 +37,8 @@ static void tile_dots(const uint8_t *tile, const int8_t *q, size_t k_pad, int32_
         for (size_t r = 0; r < TERN_TILE_ROWS; r++) {
             for (size_t j = 0; j < 4; j++) {
                 int32_t b = tile[4 * r + j];
-                dot[r] += (b & 3) * q[j] + (b >> 2 & 3) * q[j + 4] + (b >> 4 & 3) * q[j + 8] + (b >> 6) * q[j + 12];
+                dot[r] +=
+                    (b & 3) * q[j] + (b >> 2 & 3) * q[j + 4] + (b >> 4 & 3) * q[j + 8] + (b >> 6) * q[j + 12];
             }
         }
     }

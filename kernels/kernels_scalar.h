@@ -2,8 +2,8 @@
 /*
  * One-element pieces that the reference defines and the vector levels repeat for their tails.
  *
- * Static inline on purpose: every level file compiles its own copy with its own instruction set, and no symbol of a
- * higher level can be picked by the linker for a lower one.
+ * Static inline on purpose: every level file compiles its own copy with its own instruction set, and no
+ * symbol of a higher level can be picked by the linker for a lower one.
  */
 #ifndef TERN_KERNELS_SCALAR_H
 #define TERN_KERNELS_SCALAR_H
@@ -55,8 +55,8 @@ static inline double fold16_f64(double lane[TERN_LANES])
     return lane[0];
 }
 
-/* Clamped to -127..127 and rounded to nearest even by the addition of 1.5 * 2^23.  The comparisons are written so that a
- * NaN becomes -127, as maxps and minps do. */
+/* Clamped to -127..127 and rounded to nearest even by the addition of 1.5 * 2^23.  The comparisons are
+ * written so that a NaN becomes -127, as maxps and minps do. */
 static inline int8_t round_i8(float v)
 {
     v = v > -127.0f ? v : -127.0f;

@@ -2,8 +2,9 @@
 /*
  * Ternary tensors of files to tiles, and ternary values to file types.
  *
- * Packing goes tile by tile in chunks of SPAN columns: sixteen rows are unpacked to one code a byte (into a buffer that
- * stays in the first cache), then scattered; both halves work on eight bytes at a time.  All data is little-endian.
+ * Packing goes tile by tile in chunks of SPAN columns: sixteen rows are unpacked to one code a byte (into a
+ * buffer that stays in the first cache), then scattered; both halves work on eight bytes at a time.  All data
+ * is little-endian.
  */
 #include "kernels/pack.h"
 
@@ -27,11 +28,11 @@
 
 /* What a range of tiles has shown so far. */
 struct seen {
-    bool bad_code;      /* a code 3, or a byte no encoder writes */
-    bool bad_scale;     /* negative, infinite or NaN */
-    bool differ;        /* two blocks with weights have different scales */
-    float scale;        /* of the blocks with weights; 0 when there were none */
-    uint8_t tq1[256];   /* bit 0: a byte of five trits may have this value; bit 1: one of four trits may */
+    bool bad_code;    /* a code 3, or a byte no encoder writes */
+    bool bad_scale;   /* negative, infinite or NaN */
+    bool differ;      /* two blocks with weights have different scales */
+    float scale;      /* of the blocks with weights; 0 when there were none */
+    uint8_t tq1[256]; /* bit 0: a byte of five trits may have this value; bit 1: one of four trits may */
 };
 
 static uint64_t load_u64(const uint8_t *p)
@@ -66,11 +67,11 @@ bool tern_pack_bytes(size_t m, size_t k, size_t *bytes)
     return true;
 }
 
-/* -- file bytes to codes, one a byte ---------------------------------------------------------------------------- */
+/* -- file bytes to codes, one a byte --------------------------------------------------------------------- */
 
 /*
- * Groups of `lanes` bytes: the codes of one shift lie next to each other, high bits first (I2_S A and B) or low bits
- * first (TQ2_0).  Writes 4 * lanes codes.  Returns non-zero when a code is 3.
+ * Groups of `lanes` bytes: the codes of one shift lie next to each other, high bits first (I2_S A and B) or
+ * low bits first (TQ2_0).  Writes 4 * lanes codes.  Returns non-zero when a code is 3.
  */
 static inline uint64_t open_block(const uint8_t *src, size_t lanes, bool high_first, uint8_t *codes)
 {
@@ -84,7 +85,8 @@ static inline uint64_t open_block(const uint8_t *src, size_t lanes, bool high_fi
     return bad;
 }
 
-/* Elements [first, first + n) of the flat tensor, layouts A (32 lanes) and B (16).  Returns where they begin in line. */
+/* Elements [first, first + n) of the flat tensor, layouts A (32 lanes) and B (16).  Returns where they begin
+ * in line. */
 static const uint8_t *open_i2s_ab(const uint8_t *src, size_t lanes, size_t first, size_t n, uint8_t *line,
                                   struct seen *seen)
 {
@@ -92,7 +94,8 @@ static const uint8_t *open_i2s_ab(const uint8_t *src, size_t lanes, size_t first
     uint64_t bad = 0;
     for (size_t b = begin; b * elems < first + n; b++) {
         uint8_t *codes = line + (b - begin) * elems;
-        bad |= lanes == 32 ? open_block(src + b * 32, 32, true, codes) : open_block(src + b * 16, 16, true, codes);
+        bad |= lanes == 32 ? open_block(src + b * 32, 32, true, codes)
+                           : open_block(src + b * 16, 16, true, codes);
     }
     seen->bad_code |= bad != 0;
     return line + first % elems;
@@ -113,7 +116,8 @@ static const uint8_t *open_i2s_c(const uint8_t *src, size_t k, size_t row, size_
     return line;
 }
 
-/* Takes one block's scale into account; a block without weights has none, and a scale of 0 makes all weights zero. */
+/* Takes one block's scale into account; a block without weights has none, and a scale of 0 makes all weights
+ * zero. */
 static void take_scale(struct seen *seen, uint16_t half, uint8_t codes[TQ_BLOCK])
 {
     float d = f32_from_f16(half);
@@ -193,7 +197,7 @@ static const uint8_t *open_span(uint32_t type, enum tern_i2s_layout layout, cons
     return open_i2s_ab(src, layout == TERN_I2S_A ? 32 : 16, row * k + c, n, line, seen);
 }
 
-/* -- codes to tiles --------------------------------------------------------------------------------------------- */
+/* -- codes to tiles -------------------------------------------------------------------------------------- */
 
 /* The sixteen codes of one row and one column group as the row's four bytes of the tile. */
 static inline uint32_t close_group(const uint8_t *codes)
@@ -269,9 +273,10 @@ int tern_unpack_at(const uint8_t *tiles, size_t k_pad, size_t row, size_t col)
     return (int)(b >> at / 4 * 2 & 3) - 1;
 }
 
-/* -- ternary values to file types ------------------------------------------------------------------------------- */
+/* -- ternary values to file types ------------------------------------------------------------------------ */
 
-static bool file_i2s(enum tern_i2s_layout layout, const int8_t *w, size_t m, size_t k, float scale, uint8_t *dst)
+static bool file_i2s(enum tern_i2s_layout layout, const int8_t *w, size_t m, size_t k, float scale,
+                     uint8_t *dst)
 {
     size_t n = m * k, lanes = layout == TERN_I2S_A ? 32 : 16;
     if (layout == TERN_I2S_C ? m % 4 != 0 : n % (4 * lanes) != 0)

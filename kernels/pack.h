@@ -2,8 +2,9 @@
 /*
  * From the ternary types of files to Tern's tiles (kernels.h), and back.
  *
- * Every function works on tile rows [tile_first, tile_last) so that threads can share a matrix.  Sources are hostile:
- * a code 3 in I2_S, a byte of TQ1_0 that no encoder writes, or block scales that differ are reported, never used.
+ * Every function works on tile rows [tile_first, tile_last) so that threads can share a matrix.  Sources are
+ * hostile: a code 3 in I2_S, a byte of TQ1_0 that no encoder writes, or block scales that differ are
+ * reported, never used.
  */
 #ifndef TERN_KERNELS_PACK_H
 #define TERN_KERNELS_PACK_H
@@ -15,39 +16,40 @@
 /* ggml type ids of ternary matrices (formats.md 1.6). */
 #define TERN_TYPE_TQ1_0 34
 #define TERN_TYPE_TQ2_0 35
-#define TERN_TYPE_I2_S 36
+#define TERN_TYPE_I2_S  36
 
 /* The three bit layouts that hide behind I2_S (formats.md 2.1.2). */
 enum tern_i2s_layout { TERN_I2S_A, TERN_I2S_B, TERN_I2S_C };
 
 enum tern_pack_result {
     TERN_PACK_OK,
-    TERN_PACK_BAD_CODE,   /* a code that is not a ternary value */
-    TERN_PACK_SCALES,     /* TQ1_0/TQ2_0: blocks with weights have different scales, so one scale per matrix cannot hold them */
-    TERN_PACK_BAD_SCALE   /* a scale that is negative, infinite or NaN */
+    TERN_PACK_BAD_CODE, /* a code that is not a ternary value */
+    TERN_PACK_SCALES,   /* TQ types: blocks with weights differ in scale, and tiles have one for all */
+    TERN_PACK_BAD_SCALE /* a scale that is negative, infinite or NaN */
 };
 
-/* Rounds k up to the tile width; bytes of the tiles of an m x k matrix.  False when that does not fit a size_t. */
+/* Rounds k up to the tile width; bytes of the tiles of an m x k matrix.  False when that does not fit a
+ * size_t. */
 size_t tern_pack_k_pad(size_t k);
 bool tern_pack_bytes(size_t m, size_t k, size_t *bytes);
 size_t tern_pack_tiles(size_t m);
 
 /*
- * src: the tensor's bytes as in the file, m rows of k elements (TQ types: k a multiple of 256; I2_S: m * k a multiple of 128 for
- * layout A, of 64 for B, m a multiple of 4 for C).  tiles: tern_pack_bytes() of room, tile 0 first, 64-byte aligned.
+ * src: the tensor's bytes as in the file, m rows of k elements (TQ types: k a multiple of 256; I2_S: m * k a
+ * multiple of 128 for layout A, of 64 for B, m a multiple of 4 for C).  tiles: tern_pack_bytes() of room,
+ * tile 0 first, 64-byte aligned.
  *
- * *scale gets the one scale of the weights seen in this range (0 when the range of a TQ matrix holds none); for TQ types the
- * caller compares the ranges.  Ternary values of a TQ block whose scale is 0 are all zero.
+ * *scale gets the one scale of the weights seen in this range (0 when the range of a TQ matrix holds none);
+ * for TQ types the caller compares the ranges.  Ternary values of a TQ block whose scale is 0 are all zero.
  */
 enum tern_pack_result tern_pack(uint32_t type, enum tern_i2s_layout layout, const uint8_t *src, size_t m,
-                                size_t k, size_t tile_first, size_t tile_last, uint8_t *tiles,
-                                float *scale);
+                                size_t k, size_t tile_first, size_t tile_last, uint8_t *tiles, float *scale);
 
 /* The weight -1, 0 or +1 at (row, col) of packed tiles. */
 int tern_unpack_at(const uint8_t *tiles, size_t k_pad, size_t row, size_t col);
 
-/* Writes m x k ternary values w (row-major, -1/0/+1) as a tensor of a file type; dst has the size of formats.md 1.8.
- * For tests and for writing models. */
+/* Writes m x k ternary values w (row-major, -1/0/+1) as a tensor of a file type; dst has the size of
+ * formats.md 1.8. For tests and for writing models. */
 bool tern_pack_file(uint32_t type, enum tern_i2s_layout layout, const int8_t *w, size_t m, size_t k,
                     float scale, uint8_t *dst);
 

@@ -4,11 +4,11 @@
  *
  *   check [--list] [--function=GLOB] [--level=NAME] [--seed=N] [--bench]
  *
- * An op that a level leaves to the level below is not run again.  A level that this CPU or build lacks is reported as
- * skipped.  A fault is charged to the op that caused it and the run goes on.  Exit status: 0 when all agree, 1 when not, 2 for
- * a usage error, 77 when nothing could be compared.
+ * An op that a level leaves to the level below is not run again.  A level that this CPU or build lacks is
+ * reported as skipped.  A fault is charged to the op that caused it and the run goes on.  Exit status: 0 when
+ * all agree, 1 when not, 2 for a usage error, 77 when nothing could be compared.
  */
-#include "check.h"
+#include "tests/kernels/check.h"
 
 #include <fnmatch.h>
 #include <setjmp.h>
@@ -181,7 +181,8 @@ int main(int argc, char **argv)
 {
     struct options o;
     if (!parse(argc, argv, &o)) {
-        fprintf(stderr, "usage: %s [--list] [--function=GLOB] [--level=NAME] [--seed=N] [--bench]\n", argv[0]);
+        fprintf(stderr, "usage: %s [--list] [--function=GLOB] [--level=NAME] [--seed=N] [--bench]\n",
+                argv[0]);
         return 2;
     }
     if (o.list) {

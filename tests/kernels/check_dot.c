@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Dot products of float rows: attention and the plain matrices. */
-#include "check.h"
+#include "tests/kernels/check.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* -- attend ----------------------------------------------------------------------------------------------------- */
+/* -- attend ---------------------------------------------------------------------------------------------- */
 
 struct attend_shape {
     size_t n_heads, head_dim, n_pos;
@@ -18,7 +18,8 @@ struct state {
 
 static struct state make_state(struct attend_shape s, size_t slot)
 {
-    return (struct state){ check_out(slot, s.n_heads * sizeof(float)), check_out(slot + 1, s.n_heads * sizeof(float)),
+    return (struct state){ check_out(slot, s.n_heads * sizeof(float)),
+                           check_out(slot + 1, s.n_heads * sizeof(float)),
                            check_out(slot + 2, s.n_heads * s.head_dim * sizeof(float)) };
 }
 
@@ -54,7 +55,12 @@ static void attend_case(struct check *c, struct attend_shape s, enum check_kind 
         check_fill_f32(c, q, n_q, kind == KIND_LARGE ? KIND_RANDOM : kind);
         check_fill_f16(c, k, n_kv, kind);
         check_fill_f16(c, v, n_kv, kind == KIND_ZERO ? KIND_RANDOM : kind);
-        struct tern_attend a = { .q = q, .k = k, .v = v, .n_heads = s.n_heads, .head_dim = s.head_dim, .n_pos = n_pos,
+        struct tern_attend a = { .q = q,
+                                 .k = k,
+                                 .v = v,
+                                 .n_heads = s.n_heads,
+                                 .head_dim = s.head_dim,
+                                 .n_pos = n_pos,
                                  .score_scale = 1.0f / sqrtf((float)s.head_dim) };
         run_attend(&c->ref, a, ref);
         run_attend(&c->new, a, new);
@@ -103,8 +109,17 @@ static void measure_attend(struct check *c)
     check_fill_f32(c, q, 4 * 128, KIND_RANDOM);
     check_fill_f16(c, k, 32 * 128, KIND_RANDOM);
     check_fill_f16(c, v, 32 * 128, KIND_RANDOM);
-    struct attend_arg a = { &c->new, { .q = q, .k = k, .v = v, .n_heads = 4, .head_dim = 128, .n_pos = 32,
-                                       .score_scale = 0.0884f, .max = st.max, .sum = st.sum, .acc = st.acc } };
+    struct attend_arg a = { &c->new,
+                            { .q = q,
+                              .k = k,
+                              .v = v,
+                              .n_heads = 4,
+                              .head_dim = 128,
+                              .n_pos = 32,
+                              .score_scale = 0.0884f,
+                              .max = st.max,
+                              .sum = st.sum,
+                              .acc = st.acc } };
     check_measure(c, "4 heads 128 x 32", 2 * 32 * 128 * sizeof *k, call_attend, &a);
 }
 
@@ -126,7 +141,7 @@ static void compare_finish(struct check *c)
     }
 }
 
-/* -- matvec ----------------------------------------------------------------------------------------------------- */
+/* -- matvec ---------------------------------------------------------------------------------------------- */
 
 static const struct {
     enum tern_dtype type;
@@ -136,7 +151,8 @@ static const struct {
 #define N_TYPES (sizeof types / sizeof types[0])
 
 /* Any bytes are legal codes; the halves that scale a block are drawn apart unless the kind is WILD. */
-static void fill_blocks(struct check *c, enum tern_dtype type, uint8_t *w, size_t bytes, size_t block, enum check_kind kind)
+static void fill_blocks(struct check *c, enum tern_dtype type, uint8_t *w, size_t bytes, size_t block,
+                        enum check_kind kind)
 {
     for (size_t i = 0; i < bytes; i++)
         w[i] = kind == KIND_ZERO ? 0 : (uint8_t)check_rand(c);
@@ -166,8 +182,8 @@ static void fill_matrix(struct check *c, enum tern_dtype type, void *w, size_t b
     }
 }
 
-static void make_matvec(struct check *c, struct tern_matvec *m, enum tern_dtype type, size_t n_rows, size_t k, size_t n_x,
-                        size_t gap, enum check_kind kind)
+static void make_matvec(struct check *c, struct tern_matvec *m, enum tern_dtype type, size_t n_rows, size_t k,
+                        size_t n_x, size_t gap, enum check_kind kind)
 {
     size_t elems, block;
     tern_dtype_block(type, &elems, &block);
@@ -176,17 +192,25 @@ static void make_matvec(struct check *c, struct tern_matvec *m, enum tern_dtype 
     fill_matrix(c, type, w, n_rows * row_bytes, kind);
     float *x = check_in(1, ((n_x - 1) * stride + k) * sizeof *x);
     check_fill_f32(c, x, (n_x - 1) * stride + k, kind == KIND_LARGE ? KIND_RANDOM : kind);
-    *m = (struct tern_matvec){ .w = w, .row_bytes = row_bytes, .type = type, .k = k, .x = x, .x_stride = stride,
-                               .n_x = n_x, .y_stride = n_rows + gap };
+    *m = (struct tern_matvec){ .w = w,
+                               .row_bytes = row_bytes,
+                               .type = type,
+                               .k = k,
+                               .x = x,
+                               .x_stride = stride,
+                               .n_x = n_x,
+                               .y_stride = n_rows + gap };
 }
 
-static void matvec_case(struct check *c, size_t type, size_t n_rows, size_t k, size_t n_x, enum check_kind kind)
+static void matvec_case(struct check *c, size_t type, size_t n_rows, size_t k, size_t n_x,
+                        enum check_kind kind)
 {
     check_case(c, "%s rows=%zu k=%zu x=%zu %s", types[type].name, n_rows, k, n_x, check_kind_names[kind]);
     struct tern_matvec m;
     make_matvec(c, &m, types[type].type, n_rows, k, n_x, check_below(c, 2), kind);
     size_t n_y = (n_x - 1) * m.y_stride + n_rows;
-    size_t first = check_below(c, 2) ? check_below(c, n_rows) : 0, last = first + 1 + check_below(c, n_rows - first);
+    size_t first = check_below(c, 2) ? check_below(c, n_rows) : 0,
+           last = first + 1 + check_below(c, n_rows - first);
     float *ref = check_out(2, n_y * sizeof *ref), *new = check_out(3, n_y * sizeof *new);
     m.y = ref;
     c->ref.matvec(&m, first, last);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Float rows, conversions, sums over the vocabulary and the rounding at layer boundaries. */
-#include "check.h"
+#include "tests/kernels/check.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static const size_t sizes[] = { 1, 7, 8, 15, 16, 17, 31, 64, 96, 100, 128, 256, 640, 1536, 2560, 4099, 6912, 8640, 14336 };
+static const size_t sizes[] = { 1,   7,   8,   15,   16,   17,   31,   64,   96,   100,
+                                128, 256, 640, 1536, 2560, 4099, 6912, 8640, 14336 };
 #define N_SIZES (sizeof sizes / sizeof sizes[0])
 
 /* Runs one(c, n, kind) for every size and kind. */
@@ -65,7 +66,7 @@ static void measure(struct check *c, size_t n, size_t bytes, void (*call)(void *
     check_measure(c, shape, bytes * n, call, &r);
 }
 
-/* -- rmsnorm ---------------------------------------------------------------------------------------------------- */
+/* -- rmsnorm --------------------------------------------------------------------------------------------- */
 
 static void one_rmsnorm(struct check *c, size_t n, enum check_kind kind)
 {
@@ -96,7 +97,7 @@ static void measure_rmsnorm(struct check *c)
     measure(c, 2560, 12, call_rmsnorm);
 }
 
-/* -- rope ------------------------------------------------------------------------------------------------------- */
+/* -- rope ------------------------------------------------------------------------------------------------ */
 
 static void one_rope(struct check *c, size_t n, enum check_kind kind)
 {
@@ -127,7 +128,7 @@ static void measure_rope(struct check *c)
     measure(c, 128, 12, call_rope);
 }
 
-/* -- add, relu2_gate -------------------------------------------------------------------------------------------- */
+/* -- add, relu2_gate ------------------------------------------------------------------------------------- */
 
 static void one_add(struct check *c, size_t n, enum check_kind kind)
 {
@@ -186,14 +187,15 @@ static void measure_relu2(struct check *c)
     measure(c, 6912, 12, call_relu2);
 }
 
-/* -- halves ----------------------------------------------------------------------------------------------------- */
+/* -- halves ---------------------------------------------------------------------------------------------- */
 
 static void one_to_f16(struct check *c, size_t n, enum check_kind kind)
 {
     float *x = floats_in(c, 0, n, kind);
     /* Around every boundary of the format: ties of normals and subnormals, overflow. */
     for (size_t i = 0; kind == KIND_RANDOM && i < n; i++)
-        x[i] = ldexpf(1.0f + (float)check_below(c, 8192) / 8192.0f, (int)check_below(c, 46) - 28) * (i % 2 ? -1.0f : 1.0f);
+        x[i] = ldexpf(1.0f + (float)check_below(c, 8192) / 8192.0f, (int)check_below(c, 46) - 28) *
+               (i % 2 ? -1.0f : 1.0f);
     uint16_t *ref = check_out(1, n * sizeof *ref), *new = check_out(2, n * sizeof *new);
     c->ref.f32_to_f16(x, n, ref);
     c->new.f32_to_f16(x, n, new);
@@ -252,7 +254,7 @@ static void measure_from_f16(struct check *c)
     measure(c, 2560, 6, call_from_f16);
 }
 
-/* -- all_finite, sum_exp ---------------------------------------------------------------------------------------- */
+/* -- all_finite, sum_exp --------------------------------------------------------------------------------- */
 
 static void one_finite(struct check *c, size_t n, enum check_kind kind)
 {
@@ -328,12 +330,13 @@ static void measure_sum_exp(struct check *c)
     measure(c, 128256, 4, call_sum_exp);
 }
 
-/* -- boundaries ------------------------------------------------------------------------------------------------- */
+/* -- boundaries ------------------------------------------------------------------------------------------ */
 
 static const size_t blocks[] = { 32, 64, 1, 100, 1 << 20 };
 #define N_BLOCKS (sizeof blocks / sizeof blocks[0])
 
-/* A row whose blocks differ in size by many orders; one of them may be zero, another just below the limit 1e-30. */
+/* A row whose blocks differ in size by many orders; one of them may be zero, another just below the limit
+ * 1e-30. */
 static void spread(struct check *c, float *x, size_t n, size_t block)
 {
     for (size_t b = 0; b < n; b += block) {
@@ -353,7 +356,8 @@ static void one_encode(struct check *c, size_t n, enum check_kind kind)
         if (kind == KIND_RANDOM)
             spread(c, x, n, blocks[i]);
         float *s_ref = floats_out(1, n_scales), *s_new = floats_out(2, n_scales);
-        int8_t *q_ref = check_out(3, n), *q_new = check_out(4, n), *l_ref = check_out(5, n), *l_new = check_out(6, n);
+        int8_t *q_ref = check_out(3, n), *q_new = check_out(4, n), *l_ref = check_out(5, n),
+               *l_new = check_out(6, n);
         c->ref.encode_i8(x, n, blocks[i], s_ref, q_ref);
         c->new.encode_i8(x, n, blocks[i], s_new, q_new);
         check_same_f32(c, "scales", s_ref, s_new, n_scales);

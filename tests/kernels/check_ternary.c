@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* BitLinear: activation quantisation and the ternary products. */
-#include "check.h"
+#include "tests/kernels/check.h"
 
 #include "kernels/pack.h"
 
@@ -68,7 +68,8 @@ static void measure_quantize(struct check *c)
     check_measure(c, "6912", 6912 * sizeof *x, call_quantize, &a);
 }
 
-/* Weights: kinds ZERO, MAX, MIN give one code everywhere (1, 2, 0), SWING the extremes in turn, others any of 0..2. */
+/* Weights: kinds ZERO, MAX, MIN give one code everywhere (1, 2, 0), SWING the extremes in turn, others any of
+ * 0..2. */
 static void fill_tiles(struct check *c, uint8_t *tiles, size_t bytes, enum check_kind kind)
 {
     for (size_t i = 0; i < bytes; i++) {
@@ -92,7 +93,8 @@ struct shape {
 };
 
 /* Fills slots 0..3 and t; y is left to the caller. */
-static void make_ternary(struct check *c, struct tern_ternary *t, struct shape s, enum check_kind wk, enum check_kind qk)
+static void make_ternary(struct check *c, struct tern_ternary *t, struct shape s, enum check_kind wk,
+                         enum check_kind qk)
 {
     size_t k_pad = tern_pack_k_pad(s.k), bytes;
     tern_pack_bytes(s.m, s.k, &bytes);
@@ -110,9 +112,16 @@ static void make_ternary(struct check *c, struct tern_ternary *t, struct shape s
         for (size_t i = 0; i < s.k; i++)
             act_sum[r] += q[r * stride + i];
     }
-    *t = (struct tern_ternary){ .tiles = tiles, .k_pad = k_pad, .m = s.m, .scale = 0.0123f + check_unit(c) * 0.01f,
-                                .q = q, .q_stride = stride, .act_scale = act_scale, .act_sum = act_sum,
-                                .n_rows = s.n_rows, .y_stride = s.m + s.y_gap };
+    *t = (struct tern_ternary){ .tiles = tiles,
+                                .k_pad = k_pad,
+                                .m = s.m,
+                                .scale = 0.0123f + check_unit(c) * 0.01f,
+                                .q = q,
+                                .q_stride = stride,
+                                .act_scale = act_scale,
+                                .act_sum = act_sum,
+                                .n_rows = s.n_rows,
+                                .y_stride = s.m + s.y_gap };
 }
 
 static void ternary_case(struct check *c, struct shape s, enum check_kind wk, enum check_kind qk)
@@ -141,8 +150,8 @@ static void compare_ternary(struct check *c)
     for (size_t i = 0; i < N_KS; i++) {
         for (size_t w = 0; w < 5; w++) {
             for (size_t q = 0; q < 5; q++) {
-                struct shape s = { ms[check_below(c, 4)], ks[i], rows[check_below(c, 8)], 16 * check_below(c, 3),
-                                   check_below(c, 3) };
+                struct shape s = { ms[check_below(c, 4)], ks[i], rows[check_below(c, 8)],
+                                   16 * check_below(c, 3), check_below(c, 3) };
                 ternary_case(c, s, kinds[w], kinds[q]);
             }
         }
@@ -170,8 +179,9 @@ static void call_ternary(void *arg)
 
 static void measure_ternary(struct check *c)
 {
-    static const struct shape shapes[] = { { 6912, 2560, 1, 0, 0 }, { 2560, 6912, 1, 0, 0 }, { 2560, 2560, 1, 0, 0 },
-                                           { 640, 2560, 1, 0, 0 },  { 6912, 2560, 4, 0, 0 }, { 6912, 2560, 32, 0, 0 },
+    static const struct shape shapes[] = { { 6912, 2560, 1, 0, 0 }, { 2560, 6912, 1, 0, 0 },
+                                           { 2560, 2560, 1, 0, 0 }, { 640, 2560, 1, 0, 0 },
+                                           { 6912, 2560, 4, 0, 0 }, { 6912, 2560, 32, 0, 0 },
                                            { 2560, 6912, 32, 0, 0 } };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct shape s = shapes[i];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Numbers, guarded memory, verdicts and the clock of the kernel checks. */
-#include "check.h"
+#include "tests/kernels/check.h"
 
 #include <float.h>
 #include <stdarg.h>
@@ -14,9 +14,10 @@
 /* Failures printed for one op; the rest is only counted. */
 #define SHOWN 5
 
-const char *const check_kind_names[KIND_N] = { "random", "zero", "max", "min", "swing", "tiny", "large", "wild" };
+const char *const check_kind_names[KIND_N] = { "random", "zero", "max",   "min",
+                                               "swing",  "tiny", "large", "wild" };
 
-/* -- numbers ---------------------------------------------------------------------------------------------------- */
+/* -- numbers --------------------------------------------------------------------------------------------- */
 
 /* splitmix64 (G. L. Steele et al., "Fast splittable pseudorandom number generators", 2014). */
 uint64_t check_rand(struct check *c)
@@ -46,7 +47,8 @@ static float bits_f32(uint32_t u)
 
 static float one_f32(struct check *c, size_t i, enum check_kind kind)
 {
-    static const float tiny[8] = { 0.0f, -0.0f, 0x1p-149f, -0x1p-149f, FLT_MIN, -FLT_MIN, 0x1.8p-130f, -0x1p-126f };
+    static const float tiny[8] = { 0.0f,    -0.0f,    0x1p-149f,   -0x1p-149f,
+                                   FLT_MIN, -FLT_MIN, 0x1.8p-130f, -0x1p-126f };
     switch (kind) {
     case KIND_ZERO: return 0.0f;
     case KIND_MAX: return 1000.0f;
@@ -95,16 +97,16 @@ void check_fill_q(struct check *c, int8_t *q, size_t n, enum check_kind kind)
     }
 }
 
-/* -- memory ----------------------------------------------------------------------------------------------------- */
+/* -- memory ---------------------------------------------------------------------------------------------- */
 
-#define CANARY 64
+#define CANARY       64
 #define CANARY_BYTE  0xc5
 #define PATTERN_BYTE 0xa5
 
 static struct slot {
     uint8_t *base; /* the mapping: `room` bytes, then one unreadable page */
     size_t room;
-    uint8_t *out;  /* the last output handed out */
+    uint8_t *out; /* the last output handed out */
     size_t bytes;
 } slots[CHECK_SLOTS];
 
@@ -141,7 +143,7 @@ void *check_out(size_t slot, size_t bytes)
     return p + CANARY;
 }
 
-/* -- verdicts --------------------------------------------------------------------------------------------------- */
+/* -- verdicts -------------------------------------------------------------------------------------------- */
 
 void check_case(struct check *c, const char *format, ...)
 {
@@ -177,7 +179,8 @@ void check_same_f32(struct check *c, const char *what, const float *ref, const f
         if (a == b || ((a & 0x7fffffffu) > 0x7f800000u && (b & 0x7fffffffu) > 0x7f800000u))
             continue;
         if (show(c))
-            printf("    %s %s: %s[%zu] is %a, reference %a\n", c->op, c->where, what, i, (double)new[i], (double)ref[i]);
+            printf("    %s %s: %s[%zu] is %a, reference %a\n", c->op, c->where, what, i, (double)new[i],
+                   (double)ref[i]);
         return;
     }
 }
@@ -188,7 +191,8 @@ void check_same_f16(struct check *c, const char *what, const uint16_t *ref, cons
         if (ref[i] == new[i] || ((ref[i] & 0x7fffu) > 0x7c00u && (new[i] & 0x7fffu) > 0x7c00u))
             continue;
         if (show(c))
-            printf("    %s %s: %s[%zu] is 0x%04x, reference 0x%04x\n", c->op, c->where, what, i, new[i], ref[i]);
+            printf("    %s %s: %s[%zu] is 0x%04x, reference 0x%04x\n", c->op, c->where, what, i, new[i],
+                   ref[i]);
         return;
     }
 }
@@ -205,7 +209,7 @@ void check_same_bytes(struct check *c, const char *what, const void *ref, const 
     }
 }
 
-/* -- the clock: this thread's own time, so that neighbours on the machine count little ------------------------------ */
+/* -- the clock: this thread's own time, so that neighbours on the machine count little ------------------- */
 
 static double now_ns(void)
 {

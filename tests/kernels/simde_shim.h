@@ -2,9 +2,9 @@
 /*
  * The intrinsics of the vector levels as portable C, so that their logic is tested on CPUs that lack them.
  *
- * SIMDe (Debian: libsimde-dev) supplies most.  Supplied here: what its version 0.7.4 lacks, masked loads and stores that
- * touch nothing outside their mask, and fused multiply-add with one rounding (SIMDe multiplies and adds).  Included on
- * the command line in front of a level file, with TERN_SIMDE defined.
+ * SIMDe (Debian: libsimde-dev) supplies most.  Supplied here: what its version 0.7.4 lacks, masked loads and
+ * stores that touch nothing outside their mask, and fused multiply-add with one rounding (SIMDe multiplies
+ * and adds).  Included on the command line in front of a level file, with TERN_SIMDE defined.
  */
 #ifndef TERN_TESTS_KERNELS_SIMDE_SHIM_H
 #define TERN_TESTS_KERNELS_SIMDE_SHIM_H
@@ -127,8 +127,9 @@ SHIM_CONVERT(ps_ph512, __m512, float, __m256i, uint16_t, f16_from_f32(x))
 SHIM_CONVERT(ph_ps256, __m128i, uint16_t, __m256, float, f32_from_f16(x))
 SHIM_CONVERT(ps_ph256, __m256, float, __m128i, uint16_t, f16_from_f32(x))
 /* To nearest even, and the integer indefinite value where there is no integer. */
-SHIM_CONVERT(ps_epi32_512, __m512, float, __m512i, int32_t, x >= -0x1p31f && x < 0x1p31f ? rintf(x) : -0x1p31f)
-SHIM_CONVERT(ps_epi32_256, __m256, float, __m256i, int32_t, x >= -0x1p31f && x < 0x1p31f ? rintf(x) : -0x1p31f)
+#define SHIM_RINT(x) ((x) >= -0x1p31f && (x) < 0x1p31f ? rintf(x) : -0x1p31f)
+SHIM_CONVERT(ps_epi32_512, __m512, float, __m512i, int32_t, SHIM_RINT(x))
+SHIM_CONVERT(ps_epi32_256, __m256, float, __m256i, int32_t, SHIM_RINT(x))
 SHIM_CONVERT(ps_pd, __m256, float, __m512d, double, x)
 #undef _mm256_cvtph_ps
 #undef _mm256_cvtps_ph

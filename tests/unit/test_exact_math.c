@@ -40,7 +40,8 @@ static void exact_math(void **unused)
     for (double x = -700; x < 700; x += 0.0137)
         worst = fmax(worst, fabs(tern_exp(x) / exp(x) - 1));
     assert_true(worst < 1e-15);
-    assert_true(tern_exp(-800) == 0.0 && tern_exp(800) == INFINITY && isnan(tern_exp(NAN)) && tern_exp(0) == 1.0);
+    assert_true(tern_exp(-800) == 0.0 && tern_exp(800) == INFINITY && isnan(tern_exp(NAN)) &&
+                tern_exp(0) == 1.0);
     worst = 0;
     for (int e = -1022; e < 1024; e += 3) {
         for (int i = 0; i < 40; i++) {

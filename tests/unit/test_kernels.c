@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every kernel of every level this CPU has against computations in double precision.  That the levels agree bit for bit is the
- * business of tests/kernels.
+ * Every kernel of every level this CPU has against computations in double precision.  That the levels agree
+ * bit for bit is the business of tests/kernels.
  */
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
@@ -48,7 +48,7 @@ static void each_level(void (*test)(const struct tern_kernels *k))
     }
 }
 
-/* -- cpu -------------------------------------------------------------------------------------------------------- */
+/* -- cpu ------------------------------------------------------------------------------------------------- */
 
 static void cpu_names(void **unused)
 {
@@ -75,7 +75,7 @@ static void init_is_a_staircase(void **unused)
     }
 }
 
-/* -- BitLinear -------------------------------------------------------------------------------------------------- */
+/* -- BitLinear ------------------------------------------------------------------------------------------- */
 
 static void quantize_row(const struct tern_kernels *k, size_t n)
 {
@@ -133,7 +133,8 @@ static void quantize_test(void **unused)
 }
 
 /* m rows of weights w, n_rows rows of codes q: every output against sums in 64 bits. */
-static void ternary_case(const struct tern_kernels *k, const int8_t *w, size_t m, size_t n, int8_t *q, size_t n_rows)
+static void ternary_case(const struct tern_kernels *k, const int8_t *w, size_t m, size_t n, int8_t *q,
+                         size_t n_rows)
 {
     size_t pad = tern_pack_k_pad(n), bytes, blocks = m * n / 4 + 32;
     assert_int_equal(n % 256, 0);
@@ -150,8 +151,17 @@ static void ternary_case(const struct tern_kernels *k, const int8_t *w, size_t m
         for (size_t i = 0; i < n; i++)
             act_sum[r] += q[r * pad + i];
     }
-    struct tern_ternary t = { .tiles = tiles, .k_pad = pad, .m = m, .scale = scale, .q = q, .q_stride = pad,
-                              .act_scale = act_scale, .act_sum = act_sum, .n_rows = n_rows, .y = y, .y_stride = m };
+    struct tern_ternary t = { .tiles = tiles,
+                              .k_pad = pad,
+                              .m = m,
+                              .scale = scale,
+                              .q = q,
+                              .q_stride = pad,
+                              .act_scale = act_scale,
+                              .act_sum = act_sum,
+                              .n_rows = n_rows,
+                              .y = y,
+                              .y_stride = m };
     k->ternary(&t, 0, tern_pack_tiles(m));
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t o = 0; o < m; o++) {
@@ -179,7 +189,8 @@ static void ternary_level(const struct tern_kernels *k)
     for (size_t c = 0; c < 4; c++) {
         size_t n = ns[c], m = 20;
         int8_t *w = malloc(m * n), *q = malloc(5 * n);
-        /* The peers' 16-bit overflow (formats.md 3.2): all weights +1, all activations 127, and every other extreme. */
+        /* The peers' 16-bit overflow (formats.md 3.2): all weights +1, all activations 127, and every other
+         * extreme. */
         static const int extreme[4][2] = { { 1, 127 }, { 1, -127 }, { -1, 127 }, { -1, -127 } };
         for (size_t e = 0; e < 4; e++) {
             memset(w, extreme[e][0], m * n);
@@ -203,7 +214,7 @@ static void ternary_test(void **unused)
     each_level(ternary_level);
 }
 
-/* -- float rows ------------------------------------------------------------------------------------------------- */
+/* -- float rows ------------------------------------------------------------------------------------------ */
 
 #define N 2567
 
@@ -264,8 +275,8 @@ static void rows_test(void **unused)
 
 static void halves_level(const struct tern_kernels *k)
 {
-    /* Every half is decoded to its value and encoded to itself; a float between two halves goes to the nearer, a tie to
-     * the even one. */
+    /* Every half is decoded to its value and encoded to itself; a float between two halves goes to the
+     * nearer, a tie to the even one. */
     for (uint32_t u = 0; u < 0x7c00; u++) {
         uint16_t h[2] = { (uint16_t)u, (uint16_t)(u | 0x8000u) }, back[2];
         float f[2];
@@ -275,7 +286,8 @@ static void halves_level(const struct tern_kernels *k)
         k->f32_to_f16(f, 2, back);
         assert_true(back[0] == h[0] && back[1] == h[1]);
         double step = u < 0x400 ? 0x1p-24 : ldexp(1, (int)(u >> 10) - 25);
-        float around[3] = { (float)(want + step * 0.5), (float)(want + step * 0.49), (float)(want + step * 0.51) };
+        float around[3] = { (float)(want + step * 0.5), (float)(want + step * 0.49),
+                            (float)(want + step * 0.51) };
         uint16_t got[3];
         k->f32_to_f16(around, 3, got);
         assert_int_equal(got[0], u + (u & 1));
@@ -294,7 +306,7 @@ static void halves_test(void **unused)
     each_level(halves_level);
 }
 
-/* -- attention -------------------------------------------------------------------------------------------------- */
+/* -- attention ------------------------------------------------------------------------------------------- */
 
 #define DIM   96
 #define HEADS 5
@@ -321,8 +333,8 @@ static void attend_level(const struct tern_kernels *k)
         sum[h] = 0;
     }
     for (size_t p = 0; p < POS; p += 32) {
-        struct tern_attend a = { q, kh + p * DIM, vh + p * DIM, HEADS, DIM, POS - p < 32 ? POS - p : 32, scale,
-                                 max, sum, acc };
+        struct tern_attend a = { q,     kh + p * DIM, vh + p * DIM, HEADS, DIM, POS - p < 32 ? POS - p : 32,
+                                 scale, max,          sum,          acc };
         k->attend(&a);
     }
     for (size_t h = 0; h < HEADS; h++) {
@@ -352,7 +364,7 @@ static void attend_test(void **unused)
     each_level(attend_level);
 }
 
-/* -- plain matrices --------------------------------------------------------------------------------------------- */
+/* -- plain matrices -------------------------------------------------------------------------------------- */
 
 static void put_f16(uint8_t *p, float f)
 {
@@ -369,7 +381,8 @@ static void block_types(void **unused)
     static const struct {
         uint32_t type;
         size_t elems, bytes;
-    } want[] = { { 0, 1, 4 }, { 1, 1, 2 }, { 30, 1, 2 }, { 8, 32, 34 }, { 2, 32, 18 }, { 12, 256, 144 }, { 14, 256, 210 } };
+    } want[] = { { 0, 1, 4 },   { 1, 1, 2 },      { 30, 1, 2 },    { 8, 32, 34 },
+                 { 2, 32, 18 }, { 12, 256, 144 }, { 14, 256, 210 } };
     size_t elems = 99, bytes = 99;
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
         assert_true(tern_dtype_block(want[i].type, &elems, &bytes));
@@ -440,7 +453,8 @@ static void decode_blocks(void **unused)
 
 static void matvec_level(const struct tern_kernels *k)
 {
-    static const enum tern_dtype types[] = { TERN_F32, TERN_F16, TERN_BF16, TERN_Q8_0, TERN_Q4_0, TERN_Q4_K, TERN_Q6_K };
+    static const enum tern_dtype types[] = { TERN_F32,  TERN_F16,  TERN_BF16, TERN_Q8_0,
+                                             TERN_Q4_0, TERN_Q4_K, TERN_Q6_K };
     enum { K = 768, ROWS = 9, X = 3 };
     static uint8_t w[ROWS * K * 4];
     static float x[X * K], y[X * ROWS], row[K];
@@ -485,7 +499,7 @@ static void matvec_test(void **unused)
     each_level(matvec_level);
 }
 
-/* -- the residual stream at layer boundaries -------------------------------------------------------------------- */
+/* -- the residual stream at layer boundaries ------------------------------------------------------------- */
 
 static void boundary_level(const struct tern_kernels *k)
 {
@@ -515,7 +529,8 @@ static void boundary_level(const struct tern_kernels *k)
             close_to(scales[0], mx / 127, mx / 127);
         }
     }
-    /* A silent block, and one with values from which no code can be made: no crash, a scale that gives them away. */
+    /* A silent block, and one with values from which no code can be made: no crash, a scale that gives them
+     * away. */
     float x[64] = { 0 };
     x[33] = INFINITY;
     k->encode_i8x2(x, 64, 32, scales, hi, lo);
@@ -536,16 +551,11 @@ int main(void)
 {
     tern_cpu_set_float_mode();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cpu_names),
-        cmocka_unit_test(init_is_a_staircase),
-        cmocka_unit_test(quantize_test),
-        cmocka_unit_test(ternary_test),
-        cmocka_unit_test(rows_test),
-        cmocka_unit_test(halves_test),
-        cmocka_unit_test(attend_test),
-        cmocka_unit_test(block_types),
-        cmocka_unit_test(decode_blocks),
-        cmocka_unit_test(matvec_test),
+        cmocka_unit_test(cpu_names),     cmocka_unit_test(init_is_a_staircase),
+        cmocka_unit_test(quantize_test), cmocka_unit_test(ternary_test),
+        cmocka_unit_test(rows_test),     cmocka_unit_test(halves_test),
+        cmocka_unit_test(attend_test),   cmocka_unit_test(block_types),
+        cmocka_unit_test(decode_blocks), cmocka_unit_test(matvec_test),
         cmocka_unit_test(boundary_test),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
