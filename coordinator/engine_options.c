@@ -28,8 +28,8 @@ static const char help_before_wire[] =
     "      --cluster FILE        workers on other machines, one a line:\n"
     "                            name tcp://host:port PUBLICKEY [layers=a-b]\n"
     "      --key FILE            this coordinator's key, made by `tern keygen`; with --cluster\n"
-    "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-64,\n"
-    "                            int8-row, int8x2, f16 or f32; any way of cutting the model gives\n"
+    "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-32,\n"
+    "                            int8-64, int8-row, int8x2, f16 or f32; any way of cutting the model gives\n"
     "                            the same text (default: ";
 
 static const char help_after_wire[] =
@@ -145,7 +145,7 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_WIRE:
         if (!tern_boundary_by_name(arg, &o->wire))
             return TERN_FAIL(err, TERN_ERR_USAGE,
-                             "--wire: '%s' is not int8, int8-64, int8-row, int8x2, f16 or f32", arg);
+                             "--wire: '%s' is not int8, int8-32, int8-64, int8-row, int8x2, f16 or f32", arg);
         return TERN_OK;
     case ENGINE_OPT_CPU: return parse_cpu(o, arg, err);
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;

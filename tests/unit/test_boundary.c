@@ -11,10 +11,11 @@
 #include <string.h>
 
 static const enum tern_boundary all[] = { TERN_BOUNDARY_F32,    TERN_BOUNDARY_F16,     TERN_BOUNDARY_INT8,
-                                          TERN_BOUNDARY_INT8X2, TERN_BOUNDARY_INT8_64, TERN_BOUNDARY_INT8_ROW };
+                                          TERN_BOUNDARY_INT8X2, TERN_BOUNDARY_INT8_64, TERN_BOUNDARY_INT8_ROW,
+                                          TERN_BOUNDARY_INT8_32 };
 /* Largest error relative to the largest magnitude of the row, from the formats' resolution. */
 static const double bound[] = { 0, 1.0 / 2048, 0.5 / 127 * 1.0001, 0.5 / 127 / 254 * 1.02, 0.5 / 127 * 1.0001,
-                                0.5 / 127 * 1.0001 };
+                                0.5 / 127 * 1.0001, 0.5 / 127 * 1.0001 };
 
 static void fill(float *x, size_t n, uint64_t seed)
 {
@@ -36,7 +37,7 @@ static void test_names(void **state)
         assert_true(tern_boundary_valid((uint32_t)all[i]));
     }
     assert_false(tern_boundary_valid(0));
-    assert_false(tern_boundary_valid(7));
+    assert_false(tern_boundary_valid(8));
 }
 
 static void test_sizes(void **state)
@@ -44,11 +45,13 @@ static void test_sizes(void **state)
     (void)state;
     assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_F32, 2560), 10240);
     assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_F16, 2560), 5120);
-    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8, 2560), 2560 + 80 * 4);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8, 2560), 40 * 6 + 2560 + 80 * 4);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8_32, 2560), 2560 + 80 * 4);
     assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8X2, 2560), 5120 + 80 * 4);
     assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8_64, 2560), 2560 + 40 * 4);
     assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8_ROW, 2560), 2560 + 4);
-    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8, 33), 33 + 8);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8_32, 33), 33 + 8);
+    assert_int_equal(tern_boundary_row_bytes(TERN_BOUNDARY_INT8, 65), 2 * 6 + 65 + 12);
 }
 
 static void test_round_trip(void **state)
@@ -119,6 +122,46 @@ static void test_not_finite_is_refused(void **state)
     }
 }
 
+/* The largest elements come through exactly, and the rest as finely as if they were not there. */
+static void test_outliers_are_exact(void **state)
+{
+    static const size_t spots[] = { 3, 4, 700, 2559 };
+    struct tern_kernels k;
+    static float x[2560], y[2560];
+    static uint8_t row[4 * 2560];
+    size_t n_out = 40;
+
+    (void)state;
+    tern_kernels_init(&k, tern_cpu_detect());
+    for (size_t i = 0; i < 2560; i++)
+        x[i] = (float)((int)(i * 7919 % 2001) - 1000) / 1000.0f;
+    for (size_t i = 0; i < 4; i++)
+        x[spots[i]] = (i % 2 ? -1.0f : 1.0f) * (12345.678f + (float)i);
+    tern_boundary_encode(TERN_BOUNDARY_INT8, &k, x, 2560, row);
+    assert_true(tern_boundary_decode(TERN_BOUNDARY_INT8, &k, row, 2560, y));
+    for (size_t i = 0; i < 4; i++)
+        assert_true(y[spots[i]] == x[spots[i]]);
+    for (size_t i = 0; i < 2560; i++)
+        assert_true(fabsf(y[i] - x[i]) <= 0.5f / 127 * 1.0001f);
+    /* Equal magnitudes: the first ones are taken, whatever their sign. */
+    for (size_t i = 0; i < 2560; i++)
+        x[i] = i % 2 ? -2.0f : 2.0f;
+    tern_boundary_encode(TERN_BOUNDARY_INT8, &k, x, 2560, row);
+    for (uint16_t i = 0; i < n_out; i++) {
+        uint16_t place;
+
+        memcpy(&place, row + 4 * n_out + 2 * i, 2);
+        assert_int_equal(place, i);
+    }
+    /* Places out of order or out of range are refused. */
+    row[4 * n_out] = 1;
+    assert_false(tern_boundary_decode(TERN_BOUNDARY_INT8, &k, row, 2560, y));
+    row[4 * n_out] = 0;
+    assert_true(tern_boundary_decode(TERN_BOUNDARY_INT8, &k, row, 2560, y));
+    row[4 * n_out + 2 * 39 + 1] = 0x0a; /* 2599 */
+    assert_false(tern_boundary_decode(TERN_BOUNDARY_INT8, &k, row, 2560, y));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +169,7 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_not_finite_is_refused),
+        cmocka_unit_test(test_outliers_are_exact),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
