@@ -14,8 +14,9 @@
  *     mean, measured on text that the model writes itself.
  *
  * So nothing of the model is lost, but RMSNorm hardly follows the size of the single row any more.  What comes behind a sub-norm does
- * not care; the sharpness of attention and of the logits varies a little with it.  The result is a working language model whose
- * perplexity in f32 is near, but not equal to, the original's.
+ * not care; the sharpness of attention and of the logits varies with it.  The result is a working language model whose
+ * perplexity in f32 is near, but not equal to, the original's: for the fable model and its validation text (context 256) 49.5
+ * with factor 64, 47.4 with 16 and 46.0 with 8, against 40.7.
  */
 #include "lab/lab.h"
 
