@@ -231,6 +231,7 @@ static void test_rows_of_the_table(void **state)
           "a\xe1\xa0\x8e\xe1\xa0\x8e"
           "b",
           "a|\xe1\xa0\x8e\xe1\xa0\x8e|b|" },
+        { "llama-bpe", "a  \xe1\xa0\x8e", "a| | \xe1\xa0\x8e|" },
         { "llama-bpe", "a\xe3\x80\x80\xc2\x85 !", "a|\xe3\x80\x80\xc2\x85| !|" },
         { "llama-bpe", "4 \xc2\xbd", "4| |\xc2\xbd|" },
         /* bytes that are not UTF-8 end the text before them: what follows is not seen from there */
