@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: help, unknown options, bad numbers, JSON, Ctrl-C, a reader that goes away, prompts from elsewhere."""
+"""The command line: help, unknown options, bad numbers, JSON, Ctrl-C, a reader that goes away, prompts from
+elsewhere."""
 import json
 import os
 import signal
@@ -13,10 +14,11 @@ USAGE = 64
 COMMANDS = ["run", "keygen", "inspect", "tokenize", "perplexity"]
 ASK = ["-n", 8, "--temp", 0]
 
-# -- help and mistakes ---------------------------------------------------------------------------------------------------
+# -- help and mistakes ---------------------------------------------------------------------------------------
 for command in ([], ["--help"], ["help"]):
     r = lab.run(*command)
-    lab.check(all(c in r.text + r.errors for c in COMMANDS), "tern %s lists the commands" % " ".join(command), r.errors)
+    lab.check(all(c in r.text + r.errors for c in COMMANDS), "tern %s lists the commands" %
+              " ".join(command), r.errors)
 r = lab.run("--version")
 lab.check(r.code == 0 and r.text.startswith("tern 0."), "tern --version", r.text + r.errors)
 r = lab.run("--version", program=lab.ternd)
@@ -24,24 +26,29 @@ lab.check(r.code == 0 and r.text.startswith("ternd 0."), "ternd --version", r.te
 for program, args in [(lab.tern, [c]) for c in COMMANDS] + [(lab.ternd, [])]:
     name = os.path.basename(program) + " " + " ".join(args)
     r = lab.run(*args, "--help", program=program)
-    lab.check(r.code == 0 and len(r.text.split("\n")) > 3 and not r.err, name + " --help prints to stdout", r.errors)
+    lab.check(r.code == 0 and len(r.text.split("\n")) > 3 and not r.err, name + " --help prints to stdout",
+              r.errors)
     lab.check(all(len(line) <= 120 for line in r.text.split("\n")), name + " --help fits a terminal", r.text)
     r = lab.run(*args, "--no-such-option", program=program)
     lab.check(r.code == USAGE and "no-such-option" in r.errors and "--help" in r.errors and not r.out,
               name + " names an unknown option", "code %s: %s" % (r.code, r.errors))
-    lab.check(len(r.errors.strip().split("\n")) <= 2, name + " does not print its whole help at a mistake", r.errors)
+    lab.check(len(r.errors.strip().split("\n")) <= 2, name + " does not print its whole help at a mistake",
+              r.errors)
 r = lab.run("fly")
 lab.check(r.code == USAGE and "fly" in r.errors, "an unknown command is named", r.errors)
 for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", "nan"], ["--top-p", "1.5"],
-             ["--wire", "f64"], ["--cpu", "486"], ["-t", "0"], ["-t", "100000"], ["--local", "0"], ["--local", "7"],
+             ["--wire", "f64"], ["--cpu", "486"], ["-t", "0"], ["-t", "100000"], ["--local", "0"],
+             ["--local", "7"],
              ["--seed", "-"], ["--chunk", "0"], ["-c", "x"], ["--local", "2", "--split", "6"],
-             ["--local", "2", "--split", "0,6"], ["--local", "2", "--split", "3,4"], ["--local", "2", "--cluster", "x"],
+             ["--local", "2", "--split", "0,6"], ["--local", "2", "--split", "3,4"],
+             ["--local", "2", "--cluster", "x"],
              ["--logit-bias", "x"], ["--logprobs", "-3"]):
     r = lab.run("run", "-p", "x", *args)
-    lab.check(r.code in range(64, 79) and args[-2].lstrip("-") in r.errors and not r.out, "run %s is refused" % " ".join(args),
+    lab.check(r.code in range(64, 79) and args[-2].lstrip("-") in r.errors and not r.out,
+              "run %s is refused" % " ".join(args),
               "code %s: %s" % (r.code, r.errors))
 
-# -- prompts -------------------------------------------------------------------------------------------------------------
+# -- prompts -------------------------------------------------------------------------------------------------
 once = lab.run("run", "-p", "Once upon a time", *ASK)
 lab.check(once.code == 0 and len(once.text.strip()) > 5, "a text for a prompt", once.errors)
 file = lab.write("prompt.txt", "Once upon a time")
@@ -50,28 +57,32 @@ lab.check(r.code == 0 and r.out == once.out, "-f FILE is the same as -p", r.text
 r = lab.run("run", "-f", "-", *ASK, stdin=b"Once upon a time")
 lab.check(r.code == 0 and r.out == once.out, "-f - reads the prompt from stdin", r.text + r.errors)
 r = lab.run("run", *ASK, stdin=b"Once upon a time")
-lab.check(r.code == 0 and r.out == once.out, "without -p and -f the prompt comes from stdin", r.text + r.errors)
+lab.check(r.code == 0 and r.out == once.out, "without -p and -f the prompt comes from stdin",
+          r.text + r.errors)
 r = lab.run("run", "-p", "", *ASK)
-lab.check(r.code == 0 or (r.code in range(64, 79) and "prompt" in r.errors), "an empty prompt works or is refused", r.errors)
+lab.check(r.code == 0 or (r.code in range(64, 79) and "prompt" in r.errors),
+          "an empty prompt works or is refused", r.errors)
 r = lab.run("run", "-p", "x" * 20000, *ASK)
-lab.check(r.code in range(64, 79) and "context" in r.errors, "a prompt beyond the context is refused", r.errors[-500:])
+lab.check(r.code in range(64, 79) and "context" in r.errors, "a prompt beyond the context is refused",
+          r.errors[-500:])
 r = lab.run("run", "-f", lab.write("bytes", bytes(range(256))), *ASK)
 lab.check(r.code in [0] + list(range(64, 79)), "any bytes as a prompt do no harm", r.errors)
 r.out.decode("utf-8")
 r = lab.run("run", "-p", "Once", "-n", 0)
 lab.check(r.code in (0, USAGE), "-n 0", r.errors)
 
-# -- sampling ------------------------------------------------------------------------------------------------------------
+# -- sampling ------------------------------------------------------------------------------------------------
 dice = ["run", "-p", "Once upon a time", "-n", 16, "--temp", "1.2"]
 a, b, c = lab.run(*dice, "--seed", 1), lab.run(*dice, "--seed", 1), lab.run(*dice, "--seed", 2)
 lab.check(a.code == 0 and a.out == b.out, "the same seed gives the same text", a.errors)
 lab.check(a.out != c.out, "another seed gives another text")
 r = lab.run("run", "-p", "Once upon a time", "-n", 40, "--temp", 0, "--stop", "there")
-lab.check(r.code == 0 and "there" not in r.text.replace("Once upon a time", ""), "a stop string ends the text before it", r.text)
+lab.check(r.code == 0 and "there" not in r.text.replace("Once upon a time", ""),
+          "a stop string ends the text before it", r.text)
 r = lab.run("run", "-p", "Once upon a time", "-n", 4, "--temp", 0, "--logprobs", 3, "--json")
 lab.check(r.code == 0, "--logprobs 3 --json", r.errors)
 
-# -- JSON ----------------------------------------------------------------------------------------------------------------
+# -- JSON ----------------------------------------------------------------------------------------------------
 sample = lab.write("sample.txt", "There was once a poor woman who had two daughters. " * 40)
 for args in (["run", "-p", "Once", "-n", 4, "--json"], ["run", "-p", "Once", "-n", 4, "--local", 2, "--json"],
              ["inspect", "--json"], ["tokenize", "-p", "Once upon a time", "--json"],
@@ -81,31 +92,38 @@ for args in (["run", "-p", "Once", "-n", 4, "--json"], ["run", "-p", "Once", "-n
         value = json.loads(r.text)
     except ValueError as e:
         value = None
-        lab.check(False, "tern %s gives JSON" % " ".join(map(str, args)), "%s\n%s\n%s" % (e, r.text[:500], r.errors))
+        lab.check(False, "tern %s gives JSON" % " ".join(map(str, args)), "%s\n%s\n%s" %
+                  (e, r.text[:500], r.errors))
     if value is not None:
         lab.check(r.code == 0 and value, "tern %s gives JSON" % " ".join(map(str, args)), r.errors)
 r = lab.run("tokenize", "-p", "Once upon a time", "--json")
 lab.check(b"nan" not in r.out.lower(), "no NaN in JSON")
 
-# -- interruption and readers that go away --------------------------------------------------------------------------------
+# -- interruption and readers that go away -------------------------------------------------------------------
 for extra in ([], ["--local", "2"]):
-    p = lab.start("run", "-p", "Once upon a time", "-n", 250, "--temp", 0, "--ignore-eos", "--cpu", "ref", "-t", 1, *extra)
+    p = lab.start("run", "-p", "Once upon a time", "-n", 250, "--temp", 0, "--ignore-eos", "--cpu", "ref",
+                  "-t", 1, *extra)
     os.read(p.stdout.fileno(), 1)
     start = time.monotonic()
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=20)
-    lab.check(p.returncode in (0, 130, -signal.SIGINT) and time.monotonic() - start < 3 and b"Sanitizer" not in err,
-              "Ctrl-C ends a run cleanly %s (%s after %.2f s)" % (extra, p.returncode, time.monotonic() - start), err)
+    lab.check(p.returncode in (0, 130, -signal.SIGINT) and time.monotonic() - start < 3 and
+              b"Sanitizer" not in err,
+              "Ctrl-C ends a run cleanly %s (%s after %.2f s)" %
+              (extra, p.returncode, time.monotonic() - start), err)
     out.decode("utf-8")
-    p = lab.start("run", "-p", "Once upon a time", "-n", 250, "--temp", 0, "--ignore-eos", "--cpu", "ref", "-t", 1, *extra)
+    p = lab.start("run", "-p", "Once upon a time", "-n", 250, "--temp", 0, "--ignore-eos", "--cpu", "ref",
+                  "-t", 1, *extra)
     os.read(p.stdout.fileno(), 1)
     p.stdout.close()
     start = time.monotonic()
     err = p.stderr.read()
     code = p.wait(20)
     lab.check(code != 0 and time.monotonic() - start < 5 and b"Sanitizer" not in err,
-              "a reader that goes away ends a run %s (%s after %.2f s)" % (extra, code, time.monotonic() - start), err)
+              "a reader that goes away ends a run %s (%s after %.2f s)" %
+              (extra, code, time.monotonic() - start), err)
 with open("/dev/full", "wb") as full:
-    p = subprocess.run([lab.tern, "run", "-p", "Once", "-n", "4"], stdout=full, stderr=subprocess.PIPE, env=lab.env, timeout=60)
+    p = subprocess.run([lab.tern, "run", "-p", "Once", "-n", "4"], stdout=full, stderr=subprocess.PIPE,
+                       env=lab.env, timeout=60)
     lab.check(p.returncode in range(64, 79) and p.stderr, "a full disk under stdout is an error", p.stderr)
 lab.end()

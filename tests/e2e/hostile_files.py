@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model files that are cut or corrupted, and one that is cut while it is in use: one sentence, or a load that is legitimate."""
+"""Model files that are cut or corrupted, and one that is cut while it is in use: one sentence, or a load
+that is legitimate."""
 import os
 import random
 import re
@@ -40,21 +41,25 @@ for i in range(N_CORRUPT):
         valid += 1
 lab.check(True, "%d corruptions: none crashed or hung" % N_CORRUPT)
 
-# Cut while it is in use: by the time of the cut tern has printed something and reads embeddings and head from the mapping.
+# Cut while it is in use: by the time of the cut tern has printed something and reads embeddings and head
+# from the mapping.
 for size in (0, 4096, len(data) // 4):
     path = lab.write("shrinks.gguf", data)
-    p = lab.start("run", "-m", path, "-n", 250, "--temp", 0, "--ignore-eos", "-p", "Once upon a time", "--cpu", "ref",
+    p = lab.start("run", "-m", path, "-n", 250, "--temp", 0, "--ignore-eos", "-p", "Once upon a time",
+                  "--cpu", "ref",
                   "-t", 1)
     os.read(p.stdout.fileno(), 1)
     os.truncate(path, size)
     out, err = p.communicate(timeout=60)
     err = err.decode()
-    lab.check(p.returncode in REFUSED and "shrinks.gguf" in err and re.search("trunc|short|shr[iu]nk|changed|cut", err),
+    lab.check(p.returncode in REFUSED and "shrinks.gguf" in err and
+              re.search("trunc|short|shr[iu]nk|changed|cut", err),
               "cut to %d bytes while in use: a sentence and an exit code (%s)" % (size, p.returncode), err)
     lab.check("Sanitizer" not in err, "cut while in use: no sanitizer report", err)
 
 # Not a model at all.
-for name, content in (("text", b"Once upon a time\n" * 100), ("zeros", bytes(65536)), ("noise", rng.randbytes(65536)),
+for name, content in (("text", b"Once upon a time\n" * 100), ("zeros", bytes(65536)),
+                      ("noise", rng.randbytes(65536)),
                       ("huge counts", b"GGUF" + (3).to_bytes(4, "little") + b"\xff" * 16)):
     try_file(name, content, True)
 r = lab.run("run", "-m", lab.dir, "-n", 1, "-p", "x")

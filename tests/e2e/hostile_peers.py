@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Peers that misbehave while a generation runs: each refused, counted, logged once; the generation goes on unharmed.
+"""Peers that misbehave while a generation runs: each refused, counted, logged once; the generation goes on
+unharmed.
 
 Attacks on raw TCP are made here; those that need CURVE by tests/lab/intruder.c.
 """
@@ -29,7 +30,8 @@ spare = lab.key("spare")
 
 def allow_lists(extra):
     for i, path in enumerate(cluster.allow):
-        lines = ["head coordinator %s" % cluster.public] + (["w1 worker %s" % cluster.keys[0][1]] if i else []) + extra
+        lines = ["head coordinator %s" % cluster.public] + (["w1 worker %s" %
+                                                             cluster.keys[0][1]] if i else []) + extra
         with open(path + ".new", "w") as f:
             f.write("\n".join(lines) + "\n")
         os.chmod(path + ".new", 0o600)
@@ -42,7 +44,8 @@ time.sleep(1.3)  # lists are read again once a second
 
 
 class Generation:
-    """A long run in the background into which attacks fall.  When it ends, its text must be the undisturbed one."""
+    """A long run in the background into which attacks fall.  When it ends, its text must be the undisturbed
+    one."""
 
     def __init__(self):
         self.attacks = []
@@ -58,7 +61,8 @@ class Generation:
     def end(self):
         rest, err = self.p.communicate(timeout=200)
         self.out += rest
-        lab.check(self.p.returncode == 0 and self.out == reference.out, "unharmed by: " + "; ".join(self.attacks),
+        lab.check(self.p.returncode == 0 and self.out == reference.out,
+                  "unharmed by: " + "; ".join(self.attacks),
                   "code %s, equal %s\n%s\n%s" %
                   (self.p.returncode, self.out == reference.out, err.decode(), first.log()[-1500:]))
         self.attacks = []
@@ -115,7 +119,8 @@ generation = Generation()
 
 
 def undisturbed(what, attack, logged=None):
-    """Runs an attack while the generation runs.  `logged`: a pattern that one or two new warnings must have."""
+    """Runs an attack while the generation runs.  `logged`: a pattern that one or two new warnings must
+    have."""
     before = {w: len(warnings(w)) for w in cluster.workers}
     for _ in range(3):
         if not generation.running():
@@ -132,10 +137,11 @@ def undisturbed(what, attack, logged=None):
     hits = [line for line in new if logged and re.search(logged, line)]
     lab.check(len(new) <= 4, "%s: no flood of lines in the log (%d)" % (what, len(new)), "\n".join(new))
     if logged:
-        lab.check(1 <= len(hits) <= 2, "%s: logged once: %s" % (what, hits[0] if hits else "-"), "\n".join(new))
+        lab.check(1 <= len(hits) <= 2, "%s: logged once: %s" % (what, hits[0] if hits else "-"),
+                  "\n".join(new))
 
 
-# -- before the handshake is over ----------------------------------------------------------------------------------------
+# -- before the handshake is over ----------------------------------------------------------------------------
 def unknown_key():
     for _ in range(3):
         shaken, _, replies = curve(first, stranger, "hello")
@@ -170,21 +176,23 @@ undisturbed("plaintext ZeroMQ", plaintext)
 undisturbed("garbage bytes", garbage)
 undisturbed("an oversized frame before the handshake", announced)
 
-# -- listed peers that do what they may not ------------------------------------------------------------------------------
+# -- listed peers that do what they may not ------------------------------------------------------------------
 w1_key = cluster.keys[0][0]
 
 
 def as_worker():
     for attack in ("hello", "ping", "bye"):
         shaken, sent, replies = curve(second, w1_key, attack)
-        lab.check(shaken == "yes" and sent == 1 and replies == 0, "a worker's key that says %s: no reply" % attack)
+        lab.check(shaken == "yes" and sent == 1 and replies == 0, "a worker's key that says %s: no reply" %
+                  attack)
 
 
 def with_spare(*names):
     def attacks():
         for attack in names:
             shaken, sent, replies = curve(first, spare[0], attack)
-            lab.check(shaken == "yes" and replies == 0, "a second coordinator that sends %s: no reply" % attack,
+            lab.check(shaken == "yes" and replies == 0, "a second coordinator that sends %s: no reply" %
+                      attack,
                       "handshake %s sent %d replies %d" % (shaken, sent, replies))
     return attacks
 
@@ -201,20 +209,22 @@ undisturbed("a flood of messages", with_spare("flood"))
 def other_epoch():
     # The upstream worker's own key, beside its real connection: right sender, wrong epoch.
     shaken, sent, replies = curve(second, w1_key, "epoch")
-    lab.check(shaken == "yes" and sent > 0 and replies == 0, "steps of another epoch from the right key: no reply")
+    lab.check(shaken == "yes" and sent > 0 and replies == 0,
+              "steps of another epoch from the right key: no reply")
 
 
 undisturbed("a message of another epoch", other_epoch, "epoch")
 
 
-# -- a second coordinator asks for a worker that is held, and is struck from the list while connected ---------------------
+# -- a second coordinator asks for a worker that is held, and is struck from the list while connected --------
 def held():
     shaken, sent, replies = curve(first, spare[0], "hello")
     lab.check(shaken == "yes" and replies >= 1, "a listed coordinator gets an answer: busy")
 
 
 def struck():
-    p = lab.start(first.endpoint, cluster.keys[0][1], spare[0], "hold", program=intruder, stdin=subprocess.PIPE)
+    p = lab.start(first.endpoint, cluster.keys[0][1], spare[0], "hold", program=intruder,
+                  stdin=subprocess.PIPE)
 
     def replies(seconds):
         """How the count of replies grows over a time."""
@@ -250,7 +260,8 @@ lab.write(os.path.basename(cluster.allow[0]), cluster_allow)
 start = time.monotonic()
 out, err = p.communicate(timeout=30)
 lab.check(p.returncode not in (0, None) and time.monotonic() - start < 5 and b"allow-list" in err,
-          "the owner's key removed: its run ends with a sentence after %.1f s" % (time.monotonic() - start), err.decode())
+          "the owner's key removed: its run ends with a sentence after %.1f s" % (time.monotonic() - start),
+          err.decode())
 lab.write(os.path.basename(cluster.allow[0]), old)
 time.sleep(1.3)
 r = lab.run(*LONG, *cluster.args())

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the end-to-end tests share: programs of a build, keys, workers, clusters, and a tally of what held and what did not.
+"""What the end-to-end tests share: programs of a build, keys, workers, clusters, and a tally of what held
+and what did not.
 
-Standard library only.  Every test is called with the build directory as its first argument.  All files are made in a
-temporary directory that is removed; every process started is ended, however the test ends.
+Standard library only.  Every test is called with the build directory as its first argument.  All files are
+made in a temporary directory that is removed; every process started is ended, however the test ends.
 """
 import atexit
 import os
@@ -17,7 +18,7 @@ import threading
 import time
 
 SKIPPED = 77
-SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
+SANITIZER = re.compile(r"(Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
 
 
 class Run:
@@ -62,7 +63,8 @@ class Daemon:
             return sum(1 for _, line in self.lines if re.search(pattern, line))
 
     def wait_line(self, pattern, seconds):
-        """The match of the first line that has the pattern, or None after some seconds or the end of the process."""
+        """The match of the first line that has the pattern, or None after some seconds or the end of the
+        process."""
         end = time.monotonic() + seconds
         i = 0
         with self.changed:
@@ -124,7 +126,7 @@ class Lab:
                 p.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    # -- the tally ----------------------------------------------------------------------------------------------
+    # -- the tally -------------------------------------------------------------------------------------------
 
     def check(self, holds, what, detail=""):
         if holds:
@@ -132,7 +134,8 @@ class Lab:
             print("ok: " + what, flush=True)
         else:
             self.failed += 1
-            print("FAILED: " + what + ("\n  " + str(detail)[-3000:].replace("\n", "\n  ") if detail else ""), flush=True)
+            print("FAILED: " + what + ("\n  " + str(detail)[-3000:].replace("\n", "\n  ") if detail else ""),
+                  flush=True)
         return holds
 
     def skip(self, what):
@@ -149,7 +152,7 @@ class Lab:
             sys.exit(1)
         sys.exit(0 if self.held else SKIPPED)
 
-    # -- programs -----------------------------------------------------------------------------------------------
+    # -- programs --------------------------------------------------------------------------------------------
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -166,7 +169,8 @@ class Lab:
         command = [program or self.tern] + [str(a) for a in args]
         start = time.monotonic()
         try:
-            p = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+            p = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               timeout=timeout,
                                env=dict(self.env, **(env or {})))
         except subprocess.TimeoutExpired as e:
             self.check(False, "hangs: %s" % " ".join(command), (e.stderr or b"").decode("utf-8", "replace"))
@@ -179,8 +183,10 @@ class Lab:
     def start(self, *args, program=None, **kwargs):
         """Starts tern in the background; killed at the end of the test."""
         command = [program or self.tern] + [str(a) for a in args]
-        p = subprocess.Popen(command, stdin=kwargs.pop("stdin", subprocess.DEVNULL), stdout=kwargs.pop("stdout", subprocess.PIPE),
-                             stderr=kwargs.pop("stderr", subprocess.PIPE), env=dict(self.env, **kwargs.pop("env", {})),
+        p = subprocess.Popen(command, stdin=kwargs.pop("stdin", subprocess.DEVNULL),
+                             stdout=kwargs.pop("stdout", subprocess.PIPE),
+                             stderr=kwargs.pop("stderr", subprocess.PIPE),
+                             env=dict(self.env, **kwargs.pop("env", {})),
                              **kwargs)
         self.children.append(p)
         return p
@@ -197,9 +203,11 @@ class Lab:
     def daemon(self, name, key, allow, model=None, listen="127.0.0.1:0", args=(), wait=15, env=None):
         """Starts a ternd and waits until it says where it listens."""
         ready, theirs = os.pipe()
-        command = [self.ternd, "--listen", listen, "--key", key, "--allow", allow, "--name", name, "--ready-fd", theirs]
+        command = [self.ternd, "--listen", listen, "--key", key, "--allow", allow, "--name", name,
+                   "--ready-fd", theirs]
         command += ["--model", model or self.model]
-        p = subprocess.Popen([str(a) for a in command + list(args)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        p = subprocess.Popen([str(a) for a in command + list(args)], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL,
                              stderr=subprocess.PIPE, env=dict(self.env, **(env or {})), pass_fds=[theirs])
         os.close(theirs)
         d = Daemon(name, p)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of a worker with half of the layers of a model of more than 500 MB: what `tern inspect` predicts, within 10 %.
+"""Memory of a worker with half of the layers of a model of more than 500 MB: what `tern inspect` predicts,
+within 10 %.
 
 For release builds: sanitizers keep memory of their own.
 """
@@ -22,10 +23,12 @@ if available < 2 * NEED:
     lab.end()
 
 big = lab.path("big.gguf")
-r = lab.run("--layers", LAYERS, "--embd", 2560, "--ffn", 6912, "--heads", 20, "--kv-heads", 5, "--head-dim", 128,
+r = lab.run("--layers", LAYERS, "--embd", 2560, "--ffn", 6912, "--heads", 20, "--kv-heads", 5, "--head-dim",
+            128,
             "--ctx", 512, "--tokenizer", lab.model, "--type", "i2_s", big,
             program=os.path.join(lab.build, "bin", "make_model"), timeout=200)
-lab.check(r.code == 0 and os.path.getsize(big) >= 500 << 20, "a model of %d MB" % (os.path.getsize(big) / 1e6), r.errors)
+lab.check(r.code == 0 and os.path.getsize(big) >= 500 << 20, "a model of %d MB" %
+          (os.path.getsize(big) / 1e6), r.errors)
 
 
 def mapped(pid, path=None):
@@ -61,10 +64,12 @@ lab.check(r.code == 0, "tern inspect predicts", r.errors)
 prediction = json.loads(r.text)["memory"]
 half = prediction["total_bytes"]
 ternary = prediction["tiles_bytes"]
-lab.check(abs(ternary - 2084 * 1e6 / 8) < 0.05 * 2084 * 1e6 / 8, "half of the ternary bytes are predicted: %.1f MB" % (ternary / 1e6))
+lab.check(abs(ternary - 2084 * 1e6 / 8) < 0.05 * 2084 * 1e6 / 8,
+          "half of the ternary bytes are predicted: %.1f MB" % (ternary / 1e6))
 
 cluster = Cluster(lab, 2, model=big, args=["--threads", THREADS])
-p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time", "--ignore-eos", *cluster.args())
+p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time",
+              "--ignore-eos", *cluster.args())
 lab.check(os.read(p.stdout.fileno(), 1) != b"", "the first token")
 for w in cluster.workers:
     wait_until(lambda: mapped(w.process.pid, big) < 8 << 20, 3)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same answer however it is cut: text and logit bits are equal for every way of running, and for every --wire format.
+"""The same answer however it is cut: text and logit bits are equal for every way of running, and for every
+--wire format.
 
 One factor at a time against a plain in-process run, and a few mixed combinations drawn with a fixed seed.
 """
@@ -55,15 +56,18 @@ basis = {}
 for wire in WIRES:
     r, bits = run(wire, ["-t", 1])
     lab.check(r.code == 0 and len(r.text.strip()) > 10, "--wire %s: a text in-process" % wire, r.errors)
-    lab.check(len(bits) >= TOKENS * 4096 * 4, "--wire %s: logits of every token (%d bytes)" % (wire, len(bits)))
+    lab.check(len(bits) >= TOKENS * 4096 * 4, "--wire %s: logits of every token (%d bytes)" %
+              (wire, len(bits)))
     basis[wire] = (r.out, bits)
-lab.check(len({b for _, b in basis.values()}) == len(WIRES), "the formats differ from each other, so equality says something")
+lab.check(len({b for _, b in basis.values()}) == len(WIRES),
+          "the formats differ from each other, so equality says something")
 
 
 def same(wire, args, what, env=None):
     r, bits = run(wire, args, env=env)
     text, logits = basis[wire]
-    lab.check(r.code == 0 and r.out == text and bits == logits, "--wire %s: same text and bits: %s" % (wire, what),
+    lab.check(r.code == 0 and r.out == text and bits == logits, "--wire %s: same text and bits: %s" %
+              (wire, what),
               "code %s, text equal %s, bits equal %s (%d and %d bytes)\n%s" %
               (r.code, r.out == text, bits == logits, len(bits), len(logits), r.errors))
 
@@ -110,6 +114,7 @@ for wire in WIRES:
         r, bits = run(wire, args, prompts=[PROMPT] + OTHERS)
         text, logits = basis[wire]
         lab.check(r.code == 0 and bits == logits and text.strip() in r.out,
-                  "--wire %s: same text and bits in company of %d%s" % (wire, len(OTHERS), " " + str(args) if args else ""),
+                  "--wire %s: same text and bits in company of %d%s" %
+                  (wire, len(OTHERS), " " + str(args) if args else ""),
                   r.errors)
 lab.end()

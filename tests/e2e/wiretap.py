@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What passes between the processes is not readable: a TCP relay of our own in front of each worker records every byte.
+"""What passes between the processes is not readable: a TCP relay of our own in front of each worker records
+every byte.
 
-The record must hold neither the prompt (as text, as ids) nor any activation; the same search must find all of it in a dump of what
-was handed to the links before encryption (the positive control).
+The record must hold neither the prompt (as text, as ids) nor any activation; the same search must find all
+of it in a dump of what was handed to the links before encryption (the positive control).
 """
 import json
 import math
@@ -100,7 +101,8 @@ for wire in ("f32", "int8"):
 
     cluster = Cluster(lab, 2, tag=wire + "-", via=via)
     dump_file = lab.path(wire + ".dump")
-    r = lab.run("run", "--wire", wire, "-n", 48, "--temp", 0, "-p", PROMPT, "--dump-steps", dump_file, *cluster.args())
+    r = lab.run("run", "--wire", wire, "-n", 48, "--temp", 0, "-p", PROMPT, "--dump-steps", dump_file,
+                *cluster.args())
     lab.check(r.code == 0, "%s: a run through the relays" % wire, r.errors)
     plain = lab.run("run", "--wire", wire, "-n", 48, "--temp", 0, "-p", PROMPT)
     lab.check(r.out == plain.out, "%s: the relays change nothing" % wire)
@@ -114,7 +116,8 @@ for wire in ("f32", "int8"):
     lab.check(len(pieces) >= 20, "%s: the dump has activations to look for (%d pieces)" % (wire, len(pieces)))
 
     # Positive control: the search finds everything that it looks for in the dump.
-    lab.check(PROMPT.encode() in dump and any(name.startswith("ids") and n in dump for name, n in texts.items()),
+    lab.check(PROMPT.encode() in dump and any(name.startswith("ids") and n in dump for name,
+                                              n in texts.items()),
               "%s: control: the prompt and its ids are found in the dump" % wire)
     lab.check(all(p in dump for p in pieces), "%s: control: every piece is found in the dump" % wire)
     lab.check(len(zlib.compress(dump, 1)) < 0.97 * len(dump), "%s: control: the dump is not noise" % wire)
@@ -129,7 +132,8 @@ for wire in ("f32", "int8"):
         seen = [name for name, n in texts.items() if n in record]
         lab.check(not seen, "%s: relay %d: nothing of the prompt" % (wire, i + 1), seen)
         seen = [p.hex() for p in pieces if p in record]
-        lab.check(not seen, "%s: relay %d: none of %d pieces of activations" % (wire, i + 1, len(pieces)), seen)
+        lab.check(not seen, "%s: relay %d: none of %d pieces of activations" % (wire, i + 1, len(pieces)),
+                  seen)
         # Frames and nonces are regular and many here, messages short: so not quite 8.
         lab.check(entropy(record) > 7.75 > entropy(dump), "%s: relay %d: %.3f bits a byte, %.3f in the dump" %
                   (wire, i + 1, entropy(record), entropy(dump)))

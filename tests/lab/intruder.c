@@ -2,9 +2,10 @@
 /*
  * intruder ENDPOINT SERVERKEY KEYFILE|- ATTACK: a peer that speaks the link's language and misbehaves.
  *
- * On purpose not built on proto/link.c, which would not let it: a bare DEALER with CURVE keys ("-": a key of its own, unknown to all).
- * Prints one line, `handshake=yes|no sent=N replies=N`, where replies are all messages that came back.  The attack `hold` says
- * hello ten times a second and prints its count after each until stdin ends.
+ * On purpose not built on proto/link.c, which would not let it: a bare DEALER with CURVE keys ("-": a key
+ * of its own, unknown to all). Prints one line, `handshake=yes|no sent=N replies=N`, where replies are all
+ * messages that came back.  The attack `hold` says hello ten times a second and prints its count after each
+ * until stdin ends.
  */
 #include "proto/keys.h"
 #include "proto/wire.h"
@@ -36,8 +37,8 @@ static void connect_to(struct intruder *in, const char *endpoint, const char *se
     struct tern_err err;
     uint8_t server_key[TERN_KEY_BYTES];
     int zero = 0;
-    enum tern_status st = strcmp(key_file, "-") == 0 ? tern_key_generate(&key, &err)
-                                                     : tern_key_load(key_file, &key, &err);
+    enum tern_status st =
+        strcmp(key_file, "-") == 0 ? tern_key_generate(&key, &err) : tern_key_load(key_file, &key, &err);
 
     if (st || !tern_key_from_z85(server, strlen(server), server_key)) {
         fprintf(stderr, "intruder: %s\n", st ? err.text : "not a key");
@@ -79,8 +80,8 @@ static void listen_for(struct intruder *in, int ms)
     zmq_stopwatch_stop(clock);
 }
 
-static void send_frames(struct intruder *in, const void *header, size_t n, const void *payload, size_t n_payload,
-                        unsigned extra)
+static void send_frames(struct intruder *in, const void *header, size_t n, const void *payload,
+                        size_t n_payload, unsigned extra)
 {
     int flags = ZMQ_DONTWAIT;
 
@@ -94,7 +95,8 @@ static void send_frames(struct intruder *in, const void *header, size_t n, const
     in->sent++;
 }
 
-/* -- messages --------------------------------------------------------------------------------------------- */
+/* -- messages ---------------------------------------------------------------------------------------------
+ * */
 
 static uint8_t bytes[TERN_MAX_HEADER_BYTES];
 
@@ -170,7 +172,8 @@ static size_t put_step(uint64_t number)
     s->n_runs = 1;
     s->runs[0] = (struct tern_run){ .slot = 0, .gen = 1, .pos = 0, .n = 1, .n_want = 1 };
     s->n_rows = 1;
-    if (tern_wire_put_step(s, false, 0x1122334455667788u, 1, 0, bytes, sizeof bytes, &n, &payload, &n_payload, &err)) {
+    if (tern_wire_put_step(s, false, 0x1122334455667788u, 1, 0, bytes, sizeof bytes, &n, &payload, &n_payload,
+                           &err)) {
         fprintf(stderr, "intruder: %s\n", err.text);
         exit(70);
     }
@@ -178,7 +181,8 @@ static size_t put_step(uint64_t number)
     return n;
 }
 
-/* -- attacks ---------------------------------------------------------------------------------------------- */
+/* -- attacks ----------------------------------------------------------------------------------------------
+ * */
 
 static int attack(struct intruder *in, const char *name)
 {

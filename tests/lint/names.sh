@@ -25,7 +25,8 @@ done
 # One name, one meaning: the linker takes whichever definition it meets first.
 for lib in engine/libtern_base.a engine/libtern_engine.a kernels/libtern_kernels.a proto/libtern_proto.a \
     worker/libtern_stage.a; do
-    nm -g --defined-only "$build/$lib" 2>/dev/null | awk 'NF == 3 { print $3 }' | grep -vE "$sanitizers" || true
+    nm -g --defined-only "$build/$lib" 2>/dev/null | awk 'NF == 3 { print $3 }' |
+        grep -vE "$sanitizers" || true
 done | sort | uniq -d | sed 's/$/: defined twice/' >>"$out"
 
 for level in ref avx2 avx512; do

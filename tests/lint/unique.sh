@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # File names are unique in the whole tree, so that a name in a backtrace or a sentence is enough.
-# Excepted: what tools want to be called the same in each folder, and data of tests (corpora, goldens), and what the checks are started with.
+# Excepted: what tools want to be called the same in each folder, and data of tests (corpora, goldens), and
+# what the checks are started with.
 set -eu
 dir=$(dirname "$0")
 . "$dir/lint_common.sh"
