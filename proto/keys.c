@@ -209,7 +209,7 @@ enum tern_status tern_key_load(const char *path, struct tern_key *out, struct te
 {
     uint8_t *text = NULL;
     size_t len = 0;
-    int fd;
+    int fd = -1;
     enum tern_status st = open_checked(path, &fd, err);
 
     if (st)
