@@ -73,12 +73,33 @@ static void attend_case(struct check *c, struct attend_shape s, enum check_kind 
     }
 }
 
+/* Products below the smallest subnormal leave a -0 in every lane; a careless tail would turn it into +0. */
+static void attend_minus_zero(struct check *c, size_t dim)
+{
+    check_case(c, "minus zero dim=%zu", dim);
+    struct attend_shape s = { 1, dim, 1 };
+    struct state ref = make_state(s, 3), new = make_state(s, 6);
+    clear_state(ref, s);
+    clear_state(new, s);
+    float *q = check_in(0, dim * sizeof *q);
+    uint16_t *k = check_in(1, dim * sizeof *k);
+    for (size_t i = 0; i < dim; i++) {
+        q[i] = -0x1p-140f;
+        k[i] = 1;
+    }
+    struct tern_attend a = { q, k, k, 1, dim, 1, 1.0f, NULL, NULL, NULL };
+    run_attend(&c->ref, a, ref);
+    run_attend(&c->new, a, new);
+    check_same_f32(c, "max", ref.max, new.max, 1);
+}
+
 static void compare_attend(struct check *c)
 {
     static const size_t dims[] = { 64, 96, 100, 128, 256, 1, 16, 17 };
     static const size_t heads[] = { 1, 2, 3, 4, 5, 8 };
     static const size_t counts[] = { 1, 2, 7, 16, 31, 32 };
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
+        attend_minus_zero(c, dims[d]);
         for (size_t h = 0; h < sizeof heads / sizeof heads[0]; h++) {
             for (enum check_kind kind = 0; kind < KIND_N; kind++)
                 attend_case(c, (struct attend_shape){ heads[h], dims[d], counts[check_below(c, 6)] }, kind);
@@ -220,10 +241,30 @@ static void matvec_case(struct check *c, size_t type, size_t n_rows, size_t k, s
     check_canary(c, 3);
 }
 
+/* As attend_minus_zero. */
+static void matvec_minus_zero(struct check *c, size_t k)
+{
+    check_case(c, "f32 minus zero k=%zu", k);
+    struct tern_matvec m;
+    make_matvec(c, &m, TERN_F32, 1, k, 1, 0, KIND_ZERO);
+    float *w = check_in(0, k * sizeof *w), *x = check_in(1, k * sizeof *x), ref, new;
+    for (size_t i = 0; i < k; i++) {
+        w[i] = -0x1p-100f;
+        x[i] = 0x1p-100f;
+    }
+    m.y = &ref;
+    c->ref.matvec(&m, 0, 1);
+    m.y = &new;
+    c->new.matvec(&m, 0, 1);
+    check_same_f32(c, "y", &ref, &new, 1);
+}
+
 static void compare_matvec(struct check *c)
 {
     static const size_t ks[] = { 1, 15, 16, 17, 31, 32, 64, 100, 256, 640, 1536, 2560, 6912, 8640 };
     static const size_t xs[] = { 1, 2, 3, 4, 5, 9 }, rows[] = { 1, 2, 3, 4, 5, 9 };
+    for (size_t k = 1; k < 70; k++)
+        matvec_minus_zero(c, k);
     for (size_t t = 0; t < N_TYPES; t++) {
         size_t elems, bytes;
         tern_dtype_block(types[t].type, &elems, &bytes);

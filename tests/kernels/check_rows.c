@@ -298,9 +298,22 @@ static void one_sum_exp(struct check *c, size_t n, enum check_kind kind)
     same_f64(c, c->ref.sum_exp(x, n, max), c->new.sum_exp(x, n, max));
 }
 
+/* The edges of the exponential one by one: in a long sum they would be lost. */
+static void compare_exp_edges(struct check *c)
+{
+    const float edges[] = { -87.3f, nextafterf(-87.3f, -100.0f), nextafterf(-87.3f, 0.0f), 88.0f,
+                            nextafterf(88.0f, 100.0f),           -INFINITY,                INFINITY,
+                            0x1p-149f };
+    for (size_t i = 0; i < sizeof edges / sizeof edges[0]; i++) {
+        check_case(c, "edge %a", (double)edges[i]);
+        same_f64(c, c->ref.sum_exp(edges + i, 1, 0.0f), c->new.sum_exp(edges + i, 1, 0.0f));
+    }
+}
+
 static void compare_sum_exp(struct check *c)
 {
     for_all(c, one_sum_exp);
+    compare_exp_edges(c);
     /* The whole range of the exponential, its edges included, and vocabularies of real models. */
     static const size_t vocabs[] = { 4096, 32002, 128256 };
     for (size_t v = 0; v < 3; v++) {

@@ -8,8 +8,8 @@ target_link_libraries(check PRIVATE tern_kernels tern_flags m)
 add_test(NAME kernels.check COMMAND check)
 set_tests_properties(kernels.check PROPERTIES LABELS kernels TIMEOUT 600 SKIP_RETURN_CODE 77)
 
-# SIMDe turns the intrinsics into plain C, so the AVX-512 level's logic is tested on CPUs without it.  Without
-# the sanitizers: they would make millions of emulated vectors slower, and the guard pages of the harness watch
+# SIMDe turns the intrinsics into plain C, so the AVX-512 level's logic is tested on CPUs without it.  No
+# sanitizers: they would make millions of emulated vectors slower, and the guard pages of the harness watch
 # memory all the same.
 include(CheckIncludeFile)
 check_include_file(simde/x86/avx512.h TERN_HAVE_SIMDE)
