@@ -93,7 +93,7 @@ struct worker {
     size_t route_len;
     bool owner_gone; /* a reply found no route */
     uint64_t epoch;
-    uint64_t last_epoch;     /* the one before; what its coordinator sent before it could know is no offence */
+    uint64_t last_epoch; /* the one before; what its coordinator sent before it could know is no offence */
     uint32_t layout;
     uint64_t heard_ms, progress_ms, probe_ms;
     uint64_t ping_seq; /* of the last ping answered */
