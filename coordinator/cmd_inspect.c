@@ -15,18 +15,23 @@
 #include <string.h>
 #include <sysexits.h>
 
-#define DEFAULT_CTX 2048  /* as `tern run`: the trained context, but at most this */
+#define DEFAULT_CTX  2048 /* as `tern run`: the trained context, but at most this */
 #define DEFAULT_ROWS 65   /* as `tern run`: a chunk of the prompt, and one token of a sequence */
-#define MAX_THREADS 256
+#define MAX_THREADS  256
 
 enum { OPT_JSON = 256, OPT_LAYERS, OPT_TENSORS, OPT_HASH, OPT_PRE };
 
 static const struct option longs[] = {
-    { "model", required_argument, NULL, 'm' },  { "json", no_argument, NULL, OPT_JSON },
-    { "layers", required_argument, NULL, OPT_LAYERS }, { "ctx-size", required_argument, NULL, 'c' },
-    { "threads", required_argument, NULL, 't' }, { "tensors", no_argument, NULL, OPT_TENSORS },
-    { "hash", no_argument, NULL, OPT_HASH },    { "pre", required_argument, NULL, OPT_PRE },
-    { "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
+    { "model", required_argument, NULL, 'm' },
+    { "json", no_argument, NULL, OPT_JSON },
+    { "layers", required_argument, NULL, OPT_LAYERS },
+    { "ctx-size", required_argument, NULL, 'c' },
+    { "threads", required_argument, NULL, 't' },
+    { "tensors", no_argument, NULL, OPT_TENSORS },
+    { "hash", no_argument, NULL, OPT_HASH },
+    { "pre", required_argument, NULL, OPT_PRE },
+    { "help", no_argument, NULL, 'h' },
+    { NULL, 0, NULL, 0 },
 };
 
 static const char help[] =
@@ -95,19 +100,21 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
 }
 
 /* "3-7" or "3", inclusive; checked against the model's layers. */
-static enum tern_status parse_layers(const char *arg, const struct tern_arch *arch, uint32_t *first, uint32_t *last,
-                                     struct tern_err *err)
+static enum tern_status parse_layers(const char *arg, const struct tern_arch *arch, uint32_t *first,
+                                     uint32_t *last, struct tern_err *err)
 {
     unsigned a, b;
     int n = -1;
 
     if (sscanf(arg, "%9u-%9u%n", &a, &b, &n) != 2 || n != (int)strlen(arg)) {
         if (sscanf(arg, "%9u%n", &a, &n) != 1 || n != (int)strlen(arg))
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: '%s' is not a range of layers such as 0-14", arg);
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: '%s' is not a range of layers such as 0-14",
+                             arg);
         b = a;
     }
     if (a > b || b >= arch->n_layers)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: the model has layers 0 to %u, and the first comes first: not '%s'",
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--layers: the model has layers 0 to %u, and the first comes first: not '%s'",
                          arch->n_layers - 1, arg);
     *first = a;
     *last = b + 1;
@@ -131,12 +138,13 @@ static void layers_in_file(const struct tern_gguf *g, uint32_t *first, uint32_t 
     *last = lo < 0 ? 0 : (uint32_t)hi + 1;
 }
 
-static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t last, bool with_embd, struct inspect_memory *out,
-                                struct tern_err *err)
+static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t last, bool with_embd,
+                                struct inspect_memory *out, struct tern_err *err)
 {
     const struct tern_arch *a = &in->arch;
     size_t pages = (in->ctx + TERN_PAGE - 1) / TERN_PAGE;
-    enum tern_status st = tern_model_need(in->g, a, first, last, with_embd, in->rows, in->threads, &out->need, err);
+    enum tern_status st =
+        tern_model_need(in->g, a, first, last, with_embd, in->rows, in->threads, &out->need, err);
 
     if (st)
         return st;
@@ -154,7 +162,7 @@ static enum tern_status predict_all(struct inspect *in, const struct options *o,
 
     in->threads = (uint32_t)o->threads;
     in->rows = DEFAULT_ROWS;
-    in->ctx = o->ctx                             ? (uint32_t)o->ctx
+    in->ctx = o->ctx                               ? (uint32_t)o->ctx
               : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX
                                                    : in->arch.n_ctx_train;
     layers_in_file(in->g, &in->first, &in->last);

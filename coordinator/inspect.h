@@ -2,8 +2,8 @@
 /*
  * What `tern inspect` knows of a file, and the two ways of printing it.
  *
- * Whatever can be said is said: a file whose architecture or tokenizer Tern cannot use still shows its metadata and
- * tensors, and each part that failed carries its sentence.
+ * Whatever can be said is said: a file whose architecture or tokenizer Tern cannot use still shows its
+ * metadata and tensors, and each part that failed carries its sentence.
  */
 #ifndef TERN_COORDINATOR_INSPECT_H
 #define TERN_COORDINATOR_INSPECT_H
@@ -18,8 +18,8 @@
 /* A worker of layers [first, last), or the coordinator: every part in bytes. */
 struct inspect_memory {
     struct tern_model_need need;
-    size_t kv_bytes;    /* all pages of the context */
-    size_t rows_bytes;  /* rows and logits of a coordinator */
+    size_t kv_bytes;   /* all pages of the context */
+    size_t rows_bytes; /* rows and logits of a coordinator */
     size_t total_bytes;
 };
 

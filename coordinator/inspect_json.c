@@ -2,8 +2,8 @@
 /*
  * `tern inspect --json`: one object on stdout.
  *
- * Strings of the file that are not UTF-8 get U+FFFD; numbers that are not finite become null.  Arrays show their type,
- * their length, and their values when they are short.
+ * Strings of the file that are not UTF-8 get U+FFFD; numbers that are not finite become null.  Arrays show
+ * their type, their length, and their values when they are short.
  */
 #include "coordinator/inspect.h"
 
@@ -71,9 +71,9 @@ static json_t *value(const struct tern_gguf_kv *kv)
         return o;
     list = json_array();
     for (uint64_t i = 0; i < kv->n; i++)
-        json_array_append_new(list, kv->elem_type != TERN_GGUF_STRING      ? element(kv, i)
-                                    : tern_gguf_next_string(&c, &s) ? text(s)
-                                                                           : json_null());
+        json_array_append_new(list, kv->elem_type != TERN_GGUF_STRING ? element(kv, i)
+                                    : tern_gguf_next_string(&c, &s)   ? text(s)
+                                                                      : json_null());
     json_object_set_new(o, "values", list);
     return o;
 }
@@ -84,17 +84,18 @@ static json_t *metadata(const struct tern_gguf *g)
     json_t *list = json_array();
 
     for (size_t i = 0; i < g->n_kv; i++)
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o}", "key", text(g->kv[i].key), "type", inspect_kind(g->kv[i].type),
-                                              "value", value(&g->kv[i])));
+        json_array_append_new(list, json_pack("{s:o, s:s, s:o}", "key", text(g->kv[i].key), "type",
+                                              inspect_kind(g->kv[i].type), "value", value(&g->kv[i])));
     return list;
 }
 
 static json_t *arch(const struct tern_arch *a)
 {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "name", a->name, "n_layers", (int)a->n_layers,
-                     "n_embd", (int)a->n_embd, "n_ffn", (int)a->n_ffn, "n_heads", (int)a->n_heads, "n_kv_heads",
-                     (int)a->n_kv_heads, "head_dim", (int)a->head_dim, "n_vocab", (int)a->n_vocab, "n_ctx_train",
-                     (int)a->n_ctx_train, "rms_eps", number((double)a->rms_eps), "rope_theta", number(a->rope_theta));
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "name", a->name, "n_layers",
+                     (int)a->n_layers, "n_embd", (int)a->n_embd, "n_ffn", (int)a->n_ffn, "n_heads",
+                     (int)a->n_heads, "n_kv_heads", (int)a->n_kv_heads, "head_dim", (int)a->head_dim,
+                     "n_vocab", (int)a->n_vocab, "n_ctx_train", (int)a->n_ctx_train, "rms_eps",
+                     number((double)a->rms_eps), "rope_theta", number(a->rope_theta));
 }
 
 static json_t *tokenizer(const struct inspect *in)
@@ -103,10 +104,11 @@ static json_t *tokenizer(const struct inspect *in)
     struct tern_str model = { "", 0 };
     enum tern_status st = tern_gguf_string(in->g, "tokenizer.ggml.model", &model, NULL);
 
-    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:b}", "model", st == TERN_OK ? text(model) : json_null(), "pre",
-                     tern_tokenizer_pre(t), "pre_source", tern_tokenizer_pre_source(t), "n_vocab",
-                     (int)tern_tokenizer_n_vocab(t), "bos", (int)tern_tokenizer_bos(t), "eos", (int)tern_tokenizer_eos(t),
-                     "add_bos", tern_tokenizer_add_bos(t));
+    return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:b}", "model",
+                     st == TERN_OK ? text(model) : json_null(), "pre", tern_tokenizer_pre(t), "pre_source",
+                     tern_tokenizer_pre_source(t), "n_vocab", (int)tern_tokenizer_n_vocab(t), "bos",
+                     (int)tern_tokenizer_bos(t), "eos", (int)tern_tokenizer_eos(t), "add_bos",
+                     tern_tokenizer_add_bos(t));
 }
 
 static json_t *tensors(const struct inspect *in)
@@ -130,7 +132,8 @@ static json_t *tensors(const struct inspect *in)
         for (uint32_t d = 0; d < t->n_dims; d++)
             json_array_append_new(shape, bytes(t->ne[d]));
         json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:o}", "name", text(t->name), "type",
-                                              tern_gguf_type_name(t->type), "shape", shape, "bytes", bytes(t->bytes)));
+                                              tern_gguf_type_name(t->type), "shape", shape, "bytes",
+                                              bytes(t->bytes)));
     }
     json_object_set_new(o, "list", list);
     return o;
@@ -138,10 +141,11 @@ static json_t *tensors(const struct inspect *in)
 
 static json_t *memory(const struct inspect_memory *m)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "tiles_bytes", bytes(m->need.tiles_bytes), "norms_bytes",
-                     bytes(m->need.norms_bytes), "embd_bytes", bytes(m->need.embd_bytes), "kv_bytes", bytes(m->kv_bytes),
-                     "scratch_bytes", bytes(m->need.scratch_bytes), "rows_bytes", bytes(m->rows_bytes), "fixed_bytes",
-                     bytes(m->need.fixed_bytes), "total_bytes", bytes(m->total_bytes));
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "tiles_bytes", bytes(m->need.tiles_bytes),
+                     "norms_bytes", bytes(m->need.norms_bytes), "embd_bytes", bytes(m->need.embd_bytes),
+                     "kv_bytes", bytes(m->kv_bytes), "scratch_bytes", bytes(m->need.scratch_bytes),
+                     "rows_bytes", bytes(m->rows_bytes), "fixed_bytes", bytes(m->need.fixed_bytes),
+                     "total_bytes", bytes(m->total_bytes));
 }
 
 static json_t *all_memory(const struct inspect *in)
@@ -171,9 +175,9 @@ static json_t *sentence(const struct tern_err *err)
 enum tern_status inspect_print_json(const struct inspect *in, struct tern_err *err)
 {
     struct tern_str path = { in->path, strlen(in->path) };
-    json_t *o = json_pack("{s:o, s:o, s:i, s:o, s:o, s:o}", "file", text(path), "size_bytes", bytes(in->g->size), "version",
-                          (int)in->g->version, "alignment", bytes(in->g->alignment), "metadata", metadata(in->g), "tensors",
-                          tensors(in));
+    json_t *o = json_pack("{s:o, s:o, s:i, s:o, s:o, s:o}", "file", text(path), "size_bytes",
+                          bytes(in->g->size), "version", (int)in->g->version, "alignment",
+                          bytes(in->g->alignment), "metadata", metadata(in->g), "tensors", tensors(in));
     char hex[2 * TERN_HASH_BYTES + 1];
     int rc;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `tern inspect` for people: aligned tables on stdout.  Text from the file is shown with everything that could move a
- * cursor replaced, and cut to fit a line.
+ * `tern inspect` for people: aligned tables on stdout.  Text from the file is shown with everything that
+ * could move a cursor replaced, and cut to fit a line.
  */
 #include "coordinator/inspect.h"
 
@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define VALUE_CHARS 60 /* of a string from the file */
-#define MANY 8         /* elements of an array that are shown */
+#define MANY        8  /* elements of an array that are shown */
 
 size_t inspect_types(const struct tern_gguf *g, struct inspect_type *out, size_t cap)
 {
@@ -120,7 +120,8 @@ static void print_metadata(const struct tern_gguf *g)
         const struct tern_gguf_kv *kv = &g->kv[i];
         char kind[24];
 
-        snprintf(kind, sizeof kind, "%s%s", inspect_kind(kv->elem_type), kv->type == TERN_GGUF_ARRAY ? "[]" : "");
+        snprintf(kind, sizeof kind, "%s%s", inspect_kind(kv->elem_type),
+                 kv->type == TERN_GGUF_ARRAY ? "[]" : "");
         fputs("  ", stdout);
         print_string(kv->key);
         printf("%*s  %-9s ", kv->key.len < 50 ? width - (int)kv->key.len : 0, "", kind);
@@ -136,7 +137,8 @@ static void print_arch(const struct tern_arch *a)
     printf("  %-18s %u\n", "layers", a->n_layers);
     printf("  %-18s %u\n", "hidden size", a->n_embd);
     printf("  %-18s %u\n", "ffn size", a->n_ffn);
-    printf("  %-18s %u query, %u key-value, of %u dimensions\n", "heads", a->n_heads, a->n_kv_heads, a->head_dim);
+    printf("  %-18s %u query, %u key-value, of %u dimensions\n", "heads", a->n_heads, a->n_kv_heads,
+           a->head_dim);
     printf("  %-18s %u\n", "vocabulary", a->n_vocab);
     printf("  %-18s %u\n", "trained context", a->n_ctx_train);
     printf("  %-18s theta %g, norm epsilon %g\n", "rope and norm", a->rope_theta, (double)a->rms_eps);
@@ -182,8 +184,8 @@ static void print_tensors(const struct inspect *in)
 
     printf("\nTensors\n");
     for (size_t i = 0; i < n; i++)
-        printf("  %-10s %6zu of %12" PRIu64 " bytes  %s\n", tern_gguf_type_name(types[i].type), types[i].n, types[i].bytes,
-               human(types[i].bytes, buf));
+        printf("  %-10s %6zu of %12" PRIu64 " bytes  %s\n", tern_gguf_type_name(types[i].type), types[i].n,
+               types[i].bytes, human(types[i].bytes, buf));
     if (!in->list_tensors)
         return;
     for (size_t i = 0; i < g->n_tensors; i++)
@@ -228,8 +230,8 @@ void inspect_print_text(const struct inspect *in)
 {
     char buf[32];
 
-    printf("%s: GGUF version %u, %zu bytes (%s), %zu keys, %zu tensors\n", in->path, in->g->version, in->g->size,
-           human(in->g->size, buf), in->g->n_kv, in->g->n_tensors);
+    printf("%s: GGUF version %u, %zu bytes (%s), %zu keys, %zu tensors\n", in->path, in->g->version,
+           in->g->size, human(in->g->size, buf), in->g->n_kv, in->g->n_tensors);
     if (in->has_hash) {
         printf("model hash ");
         for (size_t i = 0; i < sizeof in->hash; i++)
@@ -243,8 +245,8 @@ void inspect_print_text(const struct inspect *in)
         print_tokenizer(in);
     print_tensors(in);
     if (in->has_worker) {
-        printf("\nMemory of a worker of layers %u-%u: context %u, %u rows a step, %u threads\n", in->first, in->last - 1, in->ctx,
-               in->rows, in->threads);
+        printf("\nMemory of a worker of layers %u-%u: context %u, %u rows a step, %u threads\n", in->first,
+               in->last - 1, in->ctx, in->rows, in->threads);
         print_memory(&in->worker);
     }
     if (in->has_coordinator) {

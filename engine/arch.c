@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hyper-parameters: which keys they come from, their ranges, and what they must agree on (formats.md 1.10 and 4.4).
+ * Hyper-parameters: which keys they come from, their ranges, and what they must agree on (formats.md 1.10 and
+ * 4.4).
  *
- * What Tern does not compute (a scaled RoPE, a sliding window, experts) is refused here: a model that loads and then
- * answers differently from what it was trained to is worse than one that does not load.
+ * What Tern does not compute (a scaled RoPE, a sliding window, experts) is refused here: a model that loads
+ * and then answers differently from what it was trained to is worse than one that does not load.
  */
 #include "engine/arch.h"
 
@@ -35,7 +36,8 @@ static enum tern_status read_name(const struct tern_gguf *g, struct tern_arch *a
     enum tern_status st = tern_gguf_string(g, "general.architecture", &s, err);
 
     if (st == TERN_END)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: does not name its architecture (key general.architecture); it is no model",
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: does not name its architecture (key general.architecture); it is no model",
                          g->name);
     if (st)
         return st;
@@ -46,13 +48,13 @@ static enum tern_status read_name(const struct tern_gguf *g, struct tern_arch *a
             return TERN_OK;
         }
     return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                     "%s: its architecture is '%.*s'; Tern runs bitnet-b1.58 (also called bitnet-25)", g->name,
-                     TERN_STR_ARGS(s));
+                     "%s: its architecture is '%.*s'; Tern runs bitnet-b1.58 (also called bitnet-25)",
+                     g->name, TERN_STR_ARGS(s));
 }
 
 /* A whole number in 1..max.  fallback 0: the key must be there. */
-static enum tern_status read_u32(const struct tern_gguf *g, const struct tern_arch *a, const char *name, uint32_t fallback,
-                                 uint32_t max, uint32_t *out, struct tern_err *err)
+static enum tern_status read_u32(const struct tern_gguf *g, const struct tern_arch *a, const char *name,
+                                 uint32_t fallback, uint32_t max, uint32_t *out, struct tern_err *err)
 {
     struct key key = make_key(a, name);
     uint64_t v;
@@ -74,8 +76,8 @@ static enum tern_status read_u32(const struct tern_gguf *g, const struct tern_ar
 }
 
 /* A finite number in (0, max].  fallback 0: the key must be there. */
-static enum tern_status read_positive(const struct tern_gguf *g, const struct tern_arch *a, const char *name, double fallback,
-                                      double max, double *out, struct tern_err *err)
+static enum tern_status read_positive(const struct tern_gguf *g, const struct tern_arch *a, const char *name,
+                                      double fallback, double max, double *out, struct tern_err *err)
 {
     struct key key = make_key(a, name);
     double v;
@@ -88,16 +90,18 @@ static enum tern_status read_positive(const struct tern_gguf *g, const struct te
     else if (st)
         return st;
     if (!(v > 0 && v <= max))
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: %s is %g, which is not in the range from above 0 to %g", g->name, key.text,
-                         v, max);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: %s is %g, which is not in the range from above 0 to %g",
+                         g->name, key.text, v, max);
     *out = v;
     return TERN_OK;
 }
 
-/* attention.key_length, else rope.dimension_count, else embedding / heads; and all that are there must agree. */
+/* attention.key_length, else rope.dimension_count, else embedding / heads; and all that are there must agree.
+ * */
 static enum tern_status read_head_dim(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
 {
-    static const char *const sources[] = { "attention.key_length", "attention.value_length", "rope.dimension_count" };
+    static const char *const sources[] = { "attention.key_length", "attention.value_length",
+                                           "rope.dimension_count" };
     uint32_t derived = a->n_embd % a->n_heads == 0 ? a->n_embd / a->n_heads : 0;
 
     a->head_dim = 0;
@@ -113,17 +117,20 @@ static enum tern_status read_head_dim(const struct tern_gguf *g, struct tern_arc
             return st;
         if (a->head_dim && dim != a->head_dim)
             return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                             "%s: %s is %u where a head has %u dimensions; Tern needs them to be the same", g->name, key.text,
-                             dim, a->head_dim);
+                             "%s: %s is %u where a head has %u dimensions; Tern needs them to be the same",
+                             g->name, key.text, dim, a->head_dim);
         a->head_dim = dim;
     }
     if (a->head_dim == 0)
         a->head_dim = derived;
     if (a->head_dim == 0 || a->head_dim > TERN_MAX_HEAD_DIM || a->head_dim % 2 != 0)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: a hidden size of %u and %u heads make heads of %u dimensions; an even number up to %d is needed",
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: a hidden size of %u and %u heads make heads of %u dimensions; an even number "
+                         "up to %d is needed",
                          g->name, a->n_embd, a->n_heads, a->head_dim, TERN_MAX_HEAD_DIM);
     if ((uint64_t)a->n_heads * a->head_dim > TERN_TERNARY_MAX_K)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: %u heads of %u dimensions are more than the %d inputs a matrix can have",
+        return TERN_FAIL(err, TERN_ERR_LIMIT,
+                         "%s: %u heads of %u dimensions are more than the %d inputs a matrix can have",
                          g->name, a->n_heads, a->head_dim, TERN_TERNARY_MAX_K);
     return TERN_OK;
 }
@@ -137,12 +144,13 @@ static enum tern_status read_heads(const struct tern_gguf *g, struct tern_arch *
     if (st)
         return st;
     if (a->n_heads % a->n_kv_heads != 0)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: %u query heads cannot share %u key-value heads evenly", g->name, a->n_heads,
-                         a->n_kv_heads);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: %u query heads cannot share %u key-value heads evenly",
+                         g->name, a->n_heads, a->n_kv_heads);
     return read_head_dim(g, a, err);
 }
 
-static enum tern_status refuse_rope_scaling(const struct tern_gguf *g, const struct tern_arch *a, struct tern_err *err)
+static enum tern_status refuse_rope_scaling(const struct tern_gguf *g, const struct tern_arch *a,
+                                            struct tern_err *err)
 {
     struct key type_key = make_key(a, "rope.scaling.type"), factor_key = make_key(a, "rope.scaling.factor");
     struct tern_str type = { "none", 4 };
@@ -154,20 +162,23 @@ static enum tern_status refuse_rope_scaling(const struct tern_gguf *g, const str
     st = tern_gguf_f64(g, factor_key.text, &factor, err);
     if (st && st != TERN_END)
         return st;
-    /* Without a type a factor would mean linear scaling; without a factor a type other than "none" means nothing we know. */
+    /* Without a type a factor would mean linear scaling; without a factor a type other than "none" means
+     * nothing we know. */
     if (st == TERN_END && tern_str_is(type, "none"))
         return TERN_OK;
     if (st == TERN_OK && (factor == 1.0 || (factor == 0.0 && tern_str_is(type, "none"))))
         return TERN_OK;
-    return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: RoPE scaling '%.*s' with factor %g is not supported; only none, or factor 1, is",
+    return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                     "%s: RoPE scaling '%.*s' with factor %g is not supported; only none, or factor 1, is",
                      g->name, TERN_STR_ARGS(type), factor);
 }
 
 /* Keys that change the mathematics when they are not 0. */
-static enum tern_status refuse_extras(const struct tern_gguf *g, const struct tern_arch *a, struct tern_err *err)
+static enum tern_status refuse_extras(const struct tern_gguf *g, const struct tern_arch *a,
+                                      struct tern_err *err)
 {
-    static const char *const extras[] = { "attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
-                                          "expert_count", "pooling_type" };
+    static const char *const extras[] = { "attention.sliding_window", "attn_logit_softcapping",
+                                          "final_logit_softcapping", "expert_count", "pooling_type" };
     struct key key;
     bool causal = true;
     enum tern_status st;
@@ -180,15 +191,16 @@ static enum tern_status refuse_extras(const struct tern_gguf *g, const struct te
         if (st && st != TERN_END)
             return st;
         if (v != 0)
-            return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: %s is %g; Tern cannot compute models that need it", g->name,
-                             key.text, v);
+            return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                             "%s: %s is %g; Tern cannot compute models that need it", g->name, key.text, v);
     }
     key = make_key(a, "attention.causal");
     st = tern_gguf_bool(g, key.text, &causal, err);
     if (st && st != TERN_END)
         return st;
     if (!causal)
-        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: attention is not causal, so the model does not generate text", g->name);
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                         "%s: attention is not causal, so the model does not generate text", g->name);
     return TERN_OK;
 }
 
@@ -201,10 +213,11 @@ static enum tern_status read_vocab(const struct tern_gguf *g, struct tern_arch *
     uint64_t n = embd ? embd->ne[1] : listed;
 
     if (n > TERN_MAX_VOCAB)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: a vocabulary of %llu tokens, at most %d are allowed", g->name,
-                         (unsigned long long)n, TERN_MAX_VOCAB);
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: a vocabulary of %llu tokens, at most %d are allowed",
+                         g->name, (unsigned long long)n, TERN_MAX_VOCAB);
     if (listed > n)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: lists %llu tokens but token_embd.weight has only %llu rows", g->name,
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: lists %llu tokens but token_embd.weight has only %llu rows", g->name,
                          (unsigned long long)listed, (unsigned long long)n);
     a->n_vocab = (uint32_t)n;
     return TERN_OK;
@@ -240,7 +253,8 @@ enum tern_status tern_arch_read(const struct tern_gguf *g, struct tern_arch *out
         return st;
     a.rms_eps = (float)eps;
     if (!(a.rms_eps > 0))
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: the RMS epsilon %g is 0 in single precision", g->name, eps);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: the RMS epsilon %g is 0 in single precision", g->name,
+                         eps);
     *out = a;
     return TERN_OK;
 }
@@ -255,9 +269,11 @@ void tern_arch_hash(const struct tern_arch *a, uint8_t out[static TERN_HASH_BYTE
     memcpy(&eps, &a->rms_eps, sizeof eps);
     memcpy(&theta, &a->rope_theta, sizeof theta);
     /* As text, so that byte order and padding play no part. */
-    n = snprintf(text, sizeof text, "%s layers=%u embd=%u ffn=%u heads=%u kv_heads=%u head_dim=%u eps=%08x theta=%016llx",
+    n = snprintf(text, sizeof text,
+                 "%s layers=%u embd=%u ffn=%u heads=%u kv_heads=%u head_dim=%u eps=%08x theta=%016llx",
                  a->name, a->n_layers, a->n_embd, a->n_ffn, a->n_heads, a->n_kv_heads, a->head_dim, eps,
                  (unsigned long long)theta);
     TERN_BUG_IF(n < 0 || n >= (int)sizeof text);
-    TERN_BUG_IF(crypto_generichash(out, TERN_HASH_BYTES, (const unsigned char *)text, (size_t)n, NULL, 0) != 0);
+    TERN_BUG_IF(crypto_generichash(out, TERN_HASH_BYTES, (const unsigned char *)text, (size_t)n, NULL, 0) !=
+                0);
 }

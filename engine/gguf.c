@@ -2,8 +2,8 @@
 /*
  * Parsing the GGUF container: header, metadata records, tensor records, and the checks between them.
  *
- * Every count is compared with the bytes that are left before anything is allocated for it: a record has a smallest
- * size, so a file of n bytes cannot make us allocate more than a small multiple of n.
+ * Every count is compared with the bytes that are left before anything is allocated for it: a record has a
+ * smallest size, so a file of n bytes cannot make us allocate more than a small multiple of n.
  */
 #include "engine/gguf.h"
 
@@ -14,13 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC 0x46554747u /* "GGUF" as a little-endian u32 */
+#define MAGIC             0x46554747u /* "GGUF" as a little-endian u32 */
 #define DEFAULT_ALIGNMENT 32
-#define MIN_ALIGNMENT 8       /* the format asks for a multiple of 8 */
-#define MAX_KEY_BYTES 65535   /* the format's own limit */
-#define MIN_KV_BYTES 13       /* key length, type, one byte of value */
-#define MIN_TENSOR_BYTES 33   /* name length, one byte of name, dimensions, one dimension, type, offset */
-#define NAME_BYTES 120        /* of the path, in sentences */
+#define MIN_ALIGNMENT     8     /* the format asks for a multiple of 8 */
+#define MAX_KEY_BYTES     65535 /* the format's own limit */
+#define MIN_KV_BYTES      13    /* key length, type, one byte of value */
+#define MIN_TENSOR_BYTES  33    /* name length, one byte of name, dimensions, one dimension, type, offset */
+#define NAME_BYTES        120   /* of the path, in sentences */
 
 /* One parse: the file under construction, and where we are in it. */
 struct parse {
@@ -31,11 +31,12 @@ struct parse {
 
 static enum tern_status cut_short(struct parse *p, const char *where)
 {
-    return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: the file ends inside %s (at byte %zu of %zu); get a whole copy of it",
-                     p->g->name, where, tern_cursor_offset(&p->c), p->g->size);
+    return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                     "%s: the file ends inside %s (at byte %zu of %zu); get a whole copy of it", p->g->name,
+                     where, tern_cursor_offset(&p->c), p->g->size);
 }
 
-/* -- metadata ------------------------------------------------------------------------------------------------------- */
+/* -- metadata ---------------------------------------------------------------------------------- */
 
 /* Bytes of a value of fixed size, 0 for strings, arrays and unknown types. */
 static size_t fixed_bytes(uint32_t type)
@@ -66,7 +67,8 @@ static enum tern_status skip_array(struct parse *p, struct tern_gguf_kv *kv)
         return TERN_OK;
     }
     if (fixed_bytes(elem) == 0)
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: metadata key '%.*s' is an array of type %u, which no array can hold",
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                         "%s: metadata key '%.*s' is an array of type %u, which no array can hold",
                          p->g->name, TERN_STR_ARGS(kv->key), elem);
     if (!tern_mul_size((size_t)n, fixed_bytes(elem), &bytes) || !tern_cursor_skip(&p->c, bytes))
         return cut_short(p, "an array");
@@ -81,7 +83,8 @@ static enum tern_status read_kv(struct parse *p, struct tern_gguf_kv *kv)
     if (!tern_gguf_next_string(&p->c, &kv->key) || !tern_cursor_u32(&p->c, &kv->type))
         return cut_short(p, "a metadata key");
     if (kv->key.len == 0 || kv->key.len > MAX_KEY_BYTES)
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: a metadata key of %zu bytes, where 1 to %d are allowed", p->g->name,
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                         "%s: a metadata key of %zu bytes, where 1 to %d are allowed", p->g->name,
                          kv->key.len, MAX_KEY_BYTES);
     kv->elem_type = kv->type;
     kv->n = 1;
@@ -92,8 +95,8 @@ static enum tern_status read_kv(struct parse *p, struct tern_gguf_kv *kv)
     } else if (kv->type == TERN_GGUF_ARRAY) {
         st = skip_array(p, kv);
     } else if (fixed_bytes(kv->type) == 0) {
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: metadata key '%.*s' has the unknown type %u", p->g->name,
-                         TERN_STR_ARGS(kv->key), kv->type);
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: metadata key '%.*s' has the unknown type %u",
+                         p->g->name, TERN_STR_ARGS(kv->key), kv->type);
     } else if (!tern_cursor_skip(&p->c, fixed_bytes(kv->type))) {
         return cut_short(p, "a metadata value");
     }
@@ -140,8 +143,8 @@ static enum tern_status read_metadata(struct parse *p, uint64_t n)
     enum tern_status st;
 
     if (n > TERN_MAX_KEYS)
-        return TERN_FAIL(p->err, TERN_ERR_LIMIT, "%s: announces %llu metadata keys, at most %d are allowed", g->name,
-                         (unsigned long long)n, TERN_MAX_KEYS);
+        return TERN_FAIL(p->err, TERN_ERR_LIMIT, "%s: announces %llu metadata keys, at most %d are allowed",
+                         g->name, (unsigned long long)n, TERN_MAX_KEYS);
     if (n > tern_cursor_left(&p->c) / MIN_KV_BYTES)
         return cut_short(p, "the metadata it announces");
     g->kv = calloc((size_t)n + 1, sizeof *g->kv);
@@ -165,12 +168,13 @@ static enum tern_status read_alignment(struct parse *p)
     if (st && st != TERN_END)
         return st;
     if (g->alignment < MIN_ALIGNMENT || (g->alignment & (g->alignment - 1)) != 0)
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: general.alignment is %llu, which is not a power of two from %d on",
-                         g->name, (unsigned long long)g->alignment, MIN_ALIGNMENT);
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                         "%s: general.alignment is %llu, which is not a power of two from %d on", g->name,
+                         (unsigned long long)g->alignment, MIN_ALIGNMENT);
     return TERN_OK;
 }
 
-/* -- tensors -------------------------------------------------------------------------------------------------------- */
+/* -- tensors ----------------------------------------------------------------------------------- */
 
 /* The record alone; data is left NULL and *offset is relative to the data section. */
 static enum tern_status read_tensor(struct parse *p, struct tern_tensor *t, uint64_t *offset)
@@ -180,10 +184,12 @@ static enum tern_status read_tensor(struct parse *p, struct tern_tensor *t, uint
     if (!tern_gguf_next_string(&p->c, &t->name) || !tern_cursor_u32(&p->c, &t->n_dims))
         return cut_short(p, "a tensor's record");
     if (t->name.len == 0 || t->name.len > TERN_MAX_TENSOR_NAME)
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: a tensor's name of %zu bytes, where 1 to %d are allowed", file,
-                         t->name.len, TERN_MAX_TENSOR_NAME);
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                         "%s: a tensor's name of %zu bytes, where 1 to %d are allowed", file, t->name.len,
+                         TERN_MAX_TENSOR_NAME);
     if (t->n_dims < 1 || t->n_dims > 4)
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: tensor '%.*s' has %u dimensions, where 1 to 4 are allowed", file,
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                         "%s: tensor '%.*s' has %u dimensions, where 1 to 4 are allowed", file,
                          TERN_STR_ARGS(t->name), t->n_dims);
     for (uint32_t d = 0; d < 4; d++) {
         t->ne[d] = 1;
@@ -205,20 +211,24 @@ static enum tern_status size_tensor(struct parse *p, struct tern_tensor *t)
     size_t unused;
 
     if (!type)
-        return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED, "%s: tensor '%.*s' has type id %u, which Tern does not know", file,
+        return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED,
+                         "%s: tensor '%.*s' has type id %u, which Tern does not know", file,
                          TERN_STR_ARGS(t->name), t->type);
     if (!tern_gguf_tensor_bytes(t->type, one_block, &unused))
         return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED,
-                         "%s: tensor '%.*s' has type %s (id %u), which Tern cannot read; convert the model to I2_S, TQ1_0 or TQ2_0",
+                         "%s: tensor '%.*s' has type %s (id %u), which Tern cannot read; convert the model "
+                         "to I2_S, TQ1_0 or TQ2_0",
                          file, TERN_STR_ARGS(t->name), type, t->type);
     if (!tern_gguf_tensor_bytes(t->type, t->ne, &t->bytes))
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: tensor '%.*s' cannot have the shape %llu x %llu x %llu x %llu in type %s",
-                         file, TERN_STR_ARGS(t->name), (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                         "%s: tensor '%.*s' cannot have the shape %llu x %llu x %llu x %llu in type %s", file,
+                         TERN_STR_ARGS(t->name), (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
                          (unsigned long long)t->ne[2], (unsigned long long)t->ne[3], type);
     return TERN_OK;
 }
 
-/* The data section begins at the next multiple of the alignment behind the directory; offsets count from there. */
+/* The data section begins at the next multiple of the alignment behind the directory; offsets count from
+ * there. */
 static enum tern_status place_tensors(struct parse *p, const uint64_t *offsets)
 {
     struct tern_gguf *g = p->g;
@@ -233,12 +243,14 @@ static enum tern_status place_tensors(struct parse *p, const uint64_t *offsets)
         struct tern_tensor *t = &g->tensors[i];
 
         if (offsets[i] % g->alignment != 0)
-            return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: tensor '%.*s' begins at offset %llu, which is no multiple of %llu",
-                             g->name, TERN_STR_ARGS(t->name), (unsigned long long)offsets[i],
+            return TERN_FAIL(p->err, TERN_ERR_FORMAT,
+                             "%s: tensor '%.*s' begins at offset %llu, which is no multiple of %llu", g->name,
+                             TERN_STR_ARGS(t->name), (unsigned long long)offsets[i],
                              (unsigned long long)g->alignment);
         if (offsets[i] > room || t->bytes > room - (size_t)offsets[i])
             return TERN_FAIL(p->err, TERN_ERR_FORMAT,
-                             "%s: tensor '%.*s' (offset %llu, %zu bytes) ends behind the file's end; get a whole copy of it",
+                             "%s: tensor '%.*s' (offset %llu, %zu bytes) ends behind the file's end; get a "
+                             "whole copy of it",
                              g->name, TERN_STR_ARGS(t->name), (unsigned long long)offsets[i], t->bytes);
         t->data = p->c.at + pad + (size_t)offsets[i];
     }
@@ -260,7 +272,8 @@ static int index_by_place(const void *a, const void *b, void *tensors)
     return (x->data > y->data) - (x->data < y->data);
 }
 
-/* Tensors that share bytes would let a small file stand for a huge model; no writer makes them.  Leaves by_name sorted. */
+/* Tensors that share bytes would let a small file stand for a huge model; no writer makes them.  Leaves
+ * by_name sorted. */
 static enum tern_status refuse_overlaps_and_twins(struct parse *p)
 {
     struct tern_gguf *g = p->g;
@@ -283,7 +296,8 @@ static enum tern_status refuse_overlaps_and_twins(struct parse *p)
         const struct tern_tensor *a = &g->tensors[g->by_name[i - 1]], *b = &g->tensors[g->by_name[i]];
 
         if (tern_str_eq(a->name, b->name))
-            return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: tensor '%.*s' appears twice", g->name, TERN_STR_ARGS(a->name));
+            return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: tensor '%.*s' appears twice", g->name,
+                             TERN_STR_ARGS(a->name));
     }
     return TERN_OK;
 }
@@ -295,8 +309,8 @@ static enum tern_status read_tensors(struct parse *p, uint64_t n)
     enum tern_status st = TERN_OK;
 
     if (n > TERN_MAX_TENSORS)
-        return TERN_FAIL(p->err, TERN_ERR_LIMIT, "%s: announces %llu tensors, at most %d are allowed", g->name,
-                         (unsigned long long)n, TERN_MAX_TENSORS);
+        return TERN_FAIL(p->err, TERN_ERR_LIMIT, "%s: announces %llu tensors, at most %d are allowed",
+                         g->name, (unsigned long long)n, TERN_MAX_TENSORS);
     if (n > tern_cursor_left(&p->c) / MIN_TENSOR_BYTES)
         return cut_short(p, "the tensor directory it announces");
     offsets = calloc((size_t)n + 1, sizeof *offsets);
@@ -317,7 +331,7 @@ static enum tern_status read_tensors(struct parse *p, uint64_t n)
     return st ? st : refuse_overlaps_and_twins(p);
 }
 
-/* -- header --------------------------------------------------------------------------------------------------------- */
+/* -- header ------------------------------------------------------------------------------------ */
 
 static enum tern_status read_header(struct parse *p, uint64_t *n_tensors, uint64_t *n_kv)
 {
@@ -325,14 +339,16 @@ static enum tern_status read_header(struct parse *p, uint64_t *n_tensors, uint64
     uint32_t magic;
 
     if (!tern_cursor_u32(&p->c, &magic) || magic != MAGIC)
-        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: not a GGUF file (it does not begin with \"GGUF\")", g->name);
+        return TERN_FAIL(p->err, TERN_ERR_FORMAT, "%s: not a GGUF file (it does not begin with \"GGUF\")",
+                         g->name);
     if (!tern_cursor_u32(&p->c, &g->version))
         return cut_short(p, "its header");
     if (g->version == 0x02000000 || g->version == 0x03000000)
-        return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED, "%s: a big-endian GGUF file; convert it to little-endian", g->name);
+        return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED,
+                         "%s: a big-endian GGUF file; convert it to little-endian", g->name);
     if (g->version != 2 && g->version != 3)
-        return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED, "%s: GGUF version %u; versions 2 and 3 can be read", g->name,
-                         g->version);
+        return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED, "%s: GGUF version %u; versions 2 and 3 can be read",
+                         g->name, g->version);
     if (!tern_cursor_u64(&p->c, n_tensors) || !tern_cursor_u64(&p->c, n_kv))
         return cut_short(p, "its header");
     return TERN_OK;
@@ -368,7 +384,7 @@ static enum tern_status parse_all(struct tern_gguf *g, struct tern_err *err)
     return st;
 }
 
-/* -- exported ------------------------------------------------------------------------------------------------------- */
+/* -- exported ---------------------------------------------------------------------------------- */
 
 enum tern_status tern_gguf_parse(const char *name, const void *bytes, size_t size, struct tern_gguf **out,
                                  struct tern_err *err)

@@ -2,9 +2,10 @@
 /*
  * The GGUF container (formats.md section 1): header, metadata and tensor directory over untrusted bytes.
  *
- * Parsing checks every length, count and offset with arithmetic that cannot wrap: after success every string, array and
- * tensor lies inside the bytes, tensor names are unique, and every tensor's size agrees with its type and shape.  Nothing
- * is copied but the directory; strings and data are borrowed from the bytes and live as long as they do.
+ * Parsing checks every length, count and offset with arithmetic that cannot wrap: after success every string,
+ * array and tensor lies inside the bytes, tensor names are unique, and every tensor's size agrees with its
+ * type and shape.  Nothing is copied but the directory; strings and data are borrowed from the bytes and live
+ * as long as they do.
  *
  * Thread: parsing one; a parsed file is immutable and may be read by any.
  */
@@ -72,8 +73,9 @@ const struct tern_gguf_kv *tern_gguf_find(const struct tern_gguf *g, const char 
 const struct tern_tensor *tern_gguf_tensor(const struct tern_gguf *g, const char *name);
 
 /*
- * Typed reading.  TERN_END when the key is absent (nothing is filled in err); TERN_ERR_FORMAT with a sentence when it has
- * another kind of type.  Any integer type serves an integer key, any float (or integer) type a float key.
+ * Typed reading.  TERN_END when the key is absent (nothing is filled in err); TERN_ERR_FORMAT with a sentence
+ * when it has another kind of type.  Any integer type serves an integer key, any float (or integer) type a
+ * float key.
  */
 enum tern_status tern_gguf_u64(const struct tern_gguf *g, const char *key, uint64_t *out,
                                struct tern_err *err) TERN_MUST_CHECK;
@@ -91,8 +93,8 @@ bool tern_gguf_next_string(struct tern_cursor *c, struct tern_str *out);
 int64_t tern_gguf_array_i64(const struct tern_gguf_kv *kv, uint64_t i);
 double tern_gguf_array_f64(const struct tern_gguf_kv *kv, uint64_t i);
 
-/* Bytes a tensor of this type and shape takes in a file (formats.md 1.8); false for unknown types, shapes that are no multiple of
- * the block, and overflow. */
+/* Bytes a tensor of this type and shape takes in a file (formats.md 1.8); false for unknown types, shapes
+ * that are no multiple of the block, and overflow. */
 bool tern_gguf_tensor_bytes(uint32_t type, const uint64_t ne[4], size_t *bytes);
 
 /* "I2_S", "F16", ...; "type 77" style names are not made: NULL when unknown. */

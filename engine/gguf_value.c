@@ -22,8 +22,8 @@ static const char *kind_name(uint32_t type)
     return type < sizeof names / sizeof names[0] ? names[type] : "unknown";
 }
 
-static enum tern_status wrong_kind(const struct tern_gguf *g, const struct tern_gguf_kv *kv, const char *wanted,
-                                   struct tern_err *err)
+static enum tern_status wrong_kind(const struct tern_gguf *g, const struct tern_gguf_kv *kv,
+                                   const char *wanted, struct tern_err *err)
 {
     return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: metadata key '%.*s' is of type %s but must be %s", g->name,
                      TERN_STR_ARGS(kv->key), kind_name(kv->type), wanted);
@@ -72,7 +72,8 @@ static bool load_float(uint32_t type, const uint8_t *p, double *out)
     return true;
 }
 
-enum tern_status tern_gguf_u64(const struct tern_gguf *g, const char *key, uint64_t *out, struct tern_err *err)
+enum tern_status tern_gguf_u64(const struct tern_gguf *g, const char *key, uint64_t *out,
+                               struct tern_err *err)
 {
     const struct tern_gguf_kv *kv = tern_gguf_find(g, key);
     int64_t v;
@@ -107,7 +108,8 @@ enum tern_status tern_gguf_bool(const struct tern_gguf *g, const char *key, bool
     if (kv->type != TERN_GGUF_BOOL)
         return wrong_kind(g, kv, "true or false", err);
     if (kv->data[0] > 1)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: metadata key '%s' is neither true nor false", g->name, key);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: metadata key '%s' is neither true nor false", g->name,
+                         key);
     *out = kv->data[0] == 1;
     return TERN_OK;
 }

@@ -61,7 +61,8 @@ static int larger_first(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-static enum tern_status hash_all(struct job *job, struct tern_identity *id, struct tern_pool *pool, struct tern_err *err)
+static enum tern_status hash_all(struct job *job, struct tern_identity *id, struct tern_pool *pool,
+                                 struct tern_err *err)
 {
     job->by_size = malloc((id->n + 1) * sizeof *job->by_size);
     if (!job->by_size)
@@ -88,7 +89,8 @@ static void put_u32(crypto_generichash_state *h, uint32_t v)
     crypto_generichash_update(h, b, sizeof b);
 }
 
-/* Numbers little-endian, four bytes each but for the dimensions (two words of four bytes, low first, n_dims of them). */
+/* Numbers little-endian, four bytes each but for the dimensions (two words of four bytes, low first, n_dims
+ * of them). */
 static void hash_list(const struct tern_arch *arch, struct tern_identity *id)
 {
     uint8_t arch_hash[TERN_HASH_BYTES];
@@ -113,7 +115,8 @@ static void hash_list(const struct tern_arch *arch, struct tern_identity *id)
     crypto_generichash_final(&h, id->model_hash, TERN_HASH_BYTES);
 }
 
-enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch, struct tern_pool *pool,
+enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
+                                       struct tern_pool *pool,
                                        void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
                                        struct tern_identity **out, struct tern_err *err)
 {

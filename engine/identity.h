@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The identity of a model: its hyper-parameters and the sorted list of (tensor name, type, shape, BLAKE2b-256 of the data).
+ * The identity of a model: its hyper-parameters and the sorted list of (tensor name, type, shape, BLAKE2b-256
+ * of the data).
  *
- * Coordinator and workers each compute the list from their own file, so that a slice of a model is recognised as part of
- * it and no path or weight ever comes from the net.  Lists are cached by device, inode, size and modification time in
- * $XDG_CACHE_HOME/tern (or ~/.cache/tern); a cache that cannot be read or written costs time and nothing else, and
- * TERN_NO_CACHE=1 in the environment switches it off.
+ * Coordinator and workers each compute the list from their own file, so that a slice of a model is recognised
+ * as part of it and no path or weight ever comes from the net.  Lists are cached by device, inode, size and
+ * modification time in $XDG_CACHE_HOME/tern (or ~/.cache/tern); a cache that cannot be read or written costs
+ * time and nothing else, and TERN_NO_CACHE=1 in the environment switches it off.
  */
 #ifndef TERN_ENGINE_IDENTITY_H
 #define TERN_ENGINE_IDENTITY_H
@@ -22,11 +23,12 @@ struct tern_identity_entry {
 struct tern_identity {
     size_t n;
     struct tern_identity_entry *entries; /* sorted by tensor name, bytewise */
-    uint8_t model_hash[TERN_HASH_BYTES]; /* arch hash, then each entry: name length and name, type, n_dims, ne, hash */
+    /* Over the arch hash, then of each entry: name length and name, type, n_dims, ne, hash. */
+    uint8_t model_hash[TERN_HASH_BYTES];
 };
 
-/* Hashes every tensor of g (or takes the cache's word), with all threads of the pool.  `progress` may be NULL; it is called
- * on the calling thread with bytes done and in all. */
+/* Hashes every tensor of g (or takes the cache's word), with all threads of the pool.  `progress` may be
+ * NULL; it is called on the calling thread with bytes done and in all. */
 enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
                                        struct tern_pool *pool,
                                        void (*progress)(void *arg, uint64_t done, uint64_t total),

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where the hashes of a model's tensors are kept: one small file a model in $XDG_CACHE_HOME/tern or ~/.cache/tern.
+ * Where the hashes of a model's tensors are kept: one small file a model in $XDG_CACHE_HOME/tern or
+ * ~/.cache/tern.
  *
- * File: 32 bytes of key (what the hashes belong to), n * 32 bytes of hashes, 32 bytes of BLAKE2b-256 over all that.  Its
- * name is the key's first half in hex, so a changed model finds no file rather than a stale one.  Written beside and
- * renamed: readers see the old file or the new one.
+ * File: 32 bytes of key (what the hashes belong to), n * 32 bytes of hashes, 32 bytes of BLAKE2b-256 over all
+ * that.  Its name is the key's first half in hex, so a changed model finds no file rather than a stale one.
+ * Written beside and renamed: readers see the old file or the new one.
  */
 #include "engine/identity_impl.h"
 
@@ -30,7 +31,8 @@ static void hash_u64(crypto_generichash_state *h, uint64_t v)
 }
 
 /* What the hashes belong to: this file, as it is now, with this directory. */
-static void make_key(const struct tern_gguf *g, const struct tern_identity *id, uint8_t key[static TERN_HASH_BYTES])
+static void make_key(const struct tern_gguf *g, const struct tern_identity *id,
+                     uint8_t key[static TERN_HASH_BYTES])
 {
     const uint64_t file[] = { g->map.dev, g->map.ino, g->map.size, g->map.mtime_ns, g->map.ctime_ns, id->n };
     crypto_generichash_state h;
@@ -52,7 +54,8 @@ static void make_key(const struct tern_gguf *g, const struct tern_identity *id, 
     crypto_generichash_final(&h, key, TERN_HASH_BYTES);
 }
 
-/* The folder of our caches; false when there is none or the user wants none.  By the XDG rules a relative path is ignored. */
+/* The folder of our caches; false when there is none or the user wants none.  By the XDG rules a relative
+ * path is ignored. */
 static bool cache_dir(char *dir, size_t cap)
 {
     const char *off = getenv("TERN_NO_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");

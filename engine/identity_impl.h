@@ -2,8 +2,9 @@
 /*
  * The cache of tensor hashes, between identity.c and identity_cache.c.
  *
- * Hashes are in the order of the sorted list.  A cache is taken only if it was made for the same file (device, inode, size,
- * modification and change time), the same directory (names, types, shapes, places) and its checksum is right.
+ * Hashes are in the order of the sorted list.  A cache is taken only if it was made for the same file
+ * (device, inode, size, modification and change time), the same directory (names, types, shapes, places) and
+ * its checksum is right.
  */
 #ifndef TERN_ENGINE_IDENTITY_IMPL_H
 #define TERN_ENGINE_IDENTITY_IMPL_H

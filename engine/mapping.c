@@ -2,9 +2,9 @@
 /*
  * Mapping files, and the SIGBUS guard.
  *
- * The guard's table has a fixed number of slots of lock-free atomics, so that the handler may read it at any moment on any
- * thread.  In the handler only the system call mmap is made, and past the C library, where sanitizers would have their own idea
- * of what a handler may do.
+ * The guard's table has a fixed number of slots of lock-free atomics, so that the handler may read it at any
+ * moment on any thread.  In the handler only the system call mmap is made, and past the C library, where
+ * sanitizers would have their own idea of what a handler may do.
  */
 #include "engine/mapping.h"
 
@@ -22,7 +22,8 @@
 
 #define N_SLOTS 64
 
-/* begin is 0 while the slot is free or being filled; the handler looks at nothing else before it has seen begin. */
+/* begin is 0 while the slot is free or being filled; the handler looks at nothing else before it has seen
+ * begin. */
 static struct slot {
     atomic_bool taken;
     _Atomic(uintptr_t) begin, end;
@@ -32,8 +33,8 @@ static struct slot {
 static struct sigaction old_action;
 static uintptr_t page_mask;
 
-/* Puts zero pages from the one that faulted to the end of its mapping: what follows a lost page of a truncated file
- * is lost too, and one fault is cheaper than thousands. */
+/* Puts zero pages from the one that faulted to the end of its mapping: what follows a lost page of a
+ * truncated file is lost too, and one fault is cheaper than thousands. */
 static bool patch(uintptr_t addr)
 {
     for (size_t i = 0; i < N_SLOTS; i++) {
@@ -105,7 +106,8 @@ static enum tern_status look_at(struct tern_mapping *m, struct tern_err *err)
     if (S_ISDIR(sb.st_mode))
         return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is a directory; name a file in it", m->path);
     if (!S_ISREG(sb.st_mode))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not a regular file, so it cannot be mapped; copy it to one", m->path);
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "'%s' is not a regular file, so it cannot be mapped; copy it to one", m->path);
     if (sb.st_size == 0)
         return TERN_FAIL(err, TERN_ERR_FORMAT, "'%s' is empty; get a whole copy of it", m->path);
     m->size = (size_t)sb.st_size;
@@ -167,12 +169,14 @@ enum tern_status tern_mapping_check(const struct tern_mapping *m, struct tern_er
     struct stat sb;
 
     if (m->slot >= 0 && atomic_load(&slots[m->slot].damaged))
-        return TERN_FAIL(err, TERN_ERR_IO, "'%s' was truncated or became unreadable while in use; restore it and start again",
+        return TERN_FAIL(err, TERN_ERR_IO,
+                         "'%s' was truncated or became unreadable while in use; restore it and start again",
                          m->path);
     if (fstat(m->fd, &sb) != 0)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot look at '%s': %s", m->path, strerror(errno));
     if ((uint64_t)sb.st_size < m->size)
-        return TERN_FAIL(err, TERN_ERR_IO, "'%s' was truncated from %zu to %lld bytes while in use; restore it and start again",
+        return TERN_FAIL(err, TERN_ERR_IO,
+                         "'%s' was truncated from %zu to %lld bytes while in use; restore it and start again",
                          m->path, m->size, (long long)sb.st_size);
     return TERN_OK;
 }

@@ -2,10 +2,10 @@
 /*
  * A file mapped read-only whose disappearance is an error and not a crash.
  *
- * When a mapped file is truncated (or its disk fails) while in use, touching the lost pages raises SIGBUS.  After
- * tern_mapping_guard_install() the handler puts zero pages there and marks the mapping damaged; whoever reads from a
- * mapping asks tern_mapping_check() after each unit of work and fails then.  A SIGBUS anywhere else ends the program
- * as it would have without us.
+ * When a mapped file is truncated (or its disk fails) while in use, touching the lost pages raises SIGBUS.
+ * After tern_mapping_guard_install() the handler puts zero pages there and marks the mapping damaged; whoever
+ * reads from a mapping asks tern_mapping_check() after each unit of work and fails then.  A SIGBUS anywhere
+ * else ends the program as it would have without us.
  */
 #ifndef TERN_ENGINE_MAPPING_H
 #define TERN_ENGINE_MAPPING_H
@@ -25,7 +25,8 @@ struct tern_mapping {
     uint64_t dev, ino, mtime_ns, ctime_ns;
 };
 
-/* Installs the SIGBUS handler.  Once, in main, before threads.  Programs that do not call it die of SIGBUS as usual. */
+/* Installs the SIGBUS handler.  Once, in main, before threads.  Programs that do not call it die of SIGBUS as
+ * usual. */
 enum tern_status tern_mapping_guard_install(struct tern_err *err) TERN_MUST_CHECK;
 
 /* Maps a regular file whole.  Refuses directories, devices, and empty files with a sentence. */
@@ -36,7 +37,8 @@ void tern_mapping_close(struct tern_mapping *m);
 /* Fails with TERN_ERR_IO once any page of the mapping was found missing or the file has become shorter. */
 enum tern_status tern_mapping_check(const struct tern_mapping *m, struct tern_err *err) TERN_MUST_CHECK;
 
-/* Tells the system that bytes [offset, offset + n) are not needed in memory any more (page-rounded inwards). */
+/* Tells the system that bytes [offset, offset + n) are not needed in memory any more (page-rounded inwards).
+ * */
 void tern_mapping_release(const struct tern_mapping *m, size_t offset, size_t n);
 
 #endif

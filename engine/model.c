@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading: bind every tensor first, take memory for all of them at once, then fill it matrix by matrix with all threads.
+ * Loading: bind every tensor first, take memory for all of them at once, then fill it matrix by matrix with
+ * all threads.
  */
 #include "engine/model.h"
 
@@ -13,16 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NORM_ALIGN 64 /* bytes; each vector begins on a cache line */
+#define NORM_ALIGN  64 /* bytes; each vector begins on a cache line */
 #define MAX_THREADS 256
 
-/* What ternd holds besides weights, KV and scratch: code, libraries, heap, the queues of its links; and for each thread the
- * touched part of its stack.  Measured on a release build: 7.4 MB resident when idle, 2 to 3 MB of that not shared with other
- * programs, 1 to 2 MB more at work; 10 KB a thread. */
-#define FIXED_BYTES ((size_t)6 << 20)
+/* What ternd holds besides weights, KV and scratch: code, libraries, heap, the queues of its links; and for
+ * each thread the touched part of its stack.  Measured on a release build: 7.4 MB resident when idle, 2 to 3
+ * MB of that not shared with other programs, 1 to 2 MB more at work; 10 KB a thread. */
+#define FIXED_BYTES  ((size_t)6 << 20)
 #define THREAD_BYTES ((size_t)16 << 10)
 
-/* -- sizes ---------------------------------------------------------------------------------------------------------- */
+/* -- sizes ------------------------------------------------------------------------------------- */
 
 static size_t norm_bytes(const struct tern_tensor *t)
 {
@@ -44,9 +45,9 @@ static bool add_layer(const struct tern_bound_layer *b, size_t *tiles, size_t *n
 }
 
 /* Binds all of a slice.  layers: room for last - first. */
-static enum tern_status bind_all(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first, uint32_t last,
-                                 bool with_embd, struct tern_bound_layer *layers, struct tern_bound_ends *ends,
-                                 struct tern_err *err)
+static enum tern_status bind_all(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
+                                 uint32_t last, bool with_embd, struct tern_bound_layer *layers,
+                                 struct tern_bound_ends *ends, struct tern_err *err)
 {
     enum tern_status st = TERN_OK;
 
@@ -57,18 +58,19 @@ static enum tern_status bind_all(const struct tern_gguf *g, const struct tern_ar
     return st ? st : tern_bind_refuse_extras(g, arch, first, last, with_embd, err);
 }
 
-static enum tern_status check_slice(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first, uint32_t last,
-                                    struct tern_err *err)
+static enum tern_status check_slice(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
+                                    uint32_t last, struct tern_err *err)
 {
     if (first > last || last > arch->n_layers)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: there are no layers %u to %u; the model has layers 0 to %u", g->name, first,
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "%s: there are no layers %u to %u; the model has layers 0 to %u", g->name, first,
                          last, arch->n_layers - 1);
     return TERN_OK;
 }
 
-enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first, uint32_t last,
-                                 bool with_embd, size_t max_rows, unsigned n_threads, struct tern_model_need *out,
-                                 struct tern_err *err)
+enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
+                                 uint32_t last, bool with_embd, size_t max_rows, unsigned n_threads,
+                                 struct tern_model_need *out, struct tern_err *err)
 {
     struct tern_model_need need = { .fixed_bytes = FIXED_BYTES + n_threads * THREAD_BYTES };
     struct tern_bound_ends ends = { NULL, NULL, NULL };
@@ -78,8 +80,8 @@ enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_ar
     for (uint32_t l = first; !st && l < last; l++) {
         st = tern_bind_layer(g, arch, l, &layer, err);
         if (!st && !add_layer(&layer, &need.tiles_bytes, &need.norms_bytes))
-            st = TERN_FAIL(err, TERN_ERR_LIMIT, "%s: layers %u to %u do not fit this machine's address space", g->name, first,
-                           last - 1);
+            st = TERN_FAIL(err, TERN_ERR_LIMIT, "%s: layers %u to %u do not fit this machine's address space",
+                           g->name, first, last - 1);
     }
     if (!st && with_embd)
         st = tern_bind_ends(g, arch, &ends, err);
@@ -91,33 +93,37 @@ enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_ar
         need.norms_bytes += norm_bytes(ends.norm);
         need.embd_bytes = ends.embd->bytes + (ends.head != ends.embd ? ends.head->bytes : 0);
     }
-    need.kv_page_bytes = (size_t)(last - first) * TERN_PAGE * arch->n_kv_heads * arch->head_dim * 2 * sizeof(uint16_t);
+    need.kv_page_bytes =
+        (size_t)(last - first) * TERN_PAGE * arch->n_kv_heads * arch->head_dim * 2 * sizeof(uint16_t);
     if (last > first)
         need.scratch_bytes = tern_scratch_bytes(arch, max_rows, n_threads);
     *out = need;
     return TERN_OK;
 }
 
-/* -- norms ---------------------------------------------------------------------------------------------------------- */
+/* -- norms ------------------------------------------------------------------------------------- */
 
 /* Decodes a norm to *at, moves *at on, and points *out to it. */
-static enum tern_status load_norm(const struct tern_gguf *g, const struct tern_kernels *kern, const struct tern_tensor *t,
-                                  uint8_t **at, const float **out, struct tern_err *err)
+static enum tern_status load_norm(const struct tern_gguf *g, const struct tern_kernels *kern,
+                                  const struct tern_tensor *t, uint8_t **at, const float **out,
+                                  struct tern_err *err)
 {
     float *w = (float *)(void *)*at;
     size_t n = (size_t)t->ne[0];
 
     tern_dequant_row((enum tern_dtype)t->type, t->data, n, w);
     if (!kern->all_finite(w, n))
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%.*s' holds infinite or undefined numbers; the file is damaged",
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: tensor '%.*s' holds infinite or undefined numbers; the file is damaged",
                          g->name, TERN_STR_ARGS(t->name));
     *at += norm_bytes(t);
     *out = w;
     return TERN_OK;
 }
 
-static enum tern_status load_norms(struct tern_model *m, const struct tern_gguf *g, const struct tern_bound_layer *layers,
-                                   const struct tern_bound_ends *ends, struct tern_err *err)
+static enum tern_status load_norms(struct tern_model *m, const struct tern_gguf *g,
+                                   const struct tern_bound_layer *layers, const struct tern_bound_ends *ends,
+                                   struct tern_err *err)
 {
     uint8_t *at = (uint8_t *)m->norms;
     enum tern_status st = TERN_OK;
@@ -139,7 +145,7 @@ static enum tern_status load_norms(struct tern_model *m, const struct tern_gguf 
     return st;
 }
 
-/* -- ternary matrices ----------------------------------------------------------------------------------------------- */
+/* -- ternary matrices -------------------------------------------------------------------------- */
 
 /* One matrix being repacked by all threads.  Each thread writes its own entry only. */
 struct packing {
@@ -160,7 +166,8 @@ static void pack_range(void *arg, size_t first, size_t last, unsigned thread)
 
     if (p->seen[thread].result != TERN_PACK_OK)
         return;
-    r = tern_pack(p->t->type, p->layout, p->t->data, (size_t)p->t->ne[1], (size_t)p->t->ne[0], first, last, p->tiles, &scale);
+    r = tern_pack(p->t->type, p->layout, p->t->data, (size_t)p->t->ne[1], (size_t)p->t->ne[0], first, last,
+                  p->tiles, &scale);
     if (r == TERN_PACK_OK && scale != 0 && p->seen[thread].scale != 0 && scale != p->seen[thread].scale)
         r = TERN_PACK_SCALES;
     if (r == TERN_PACK_OK && scale != 0)
@@ -168,29 +175,33 @@ static void pack_range(void *arg, size_t first, size_t last, unsigned thread)
     p->seen[thread].result = r;
 }
 
-static enum tern_status refuse_packing(const struct tern_gguf *g, const struct tern_tensor *t, enum tern_pack_result r,
-                                       struct tern_err *err)
+static enum tern_status refuse_packing(const struct tern_gguf *g, const struct tern_tensor *t,
+                                       enum tern_pack_result r, struct tern_err *err)
 {
-    const char *why = r == TERN_PACK_BAD_CODE ? "holds codes that are no ternary weights; the file is damaged or of another layout"
-                      : r == TERN_PACK_SCALES ? "has blocks of different scales; Tern needs one scale a matrix"
-                                              : "has a scale that is not a positive number; the file is damaged";
+    const char *why =
+        r == TERN_PACK_BAD_CODE
+            ? "holds codes that are no ternary weights; the file is damaged or of another layout"
+        : r == TERN_PACK_SCALES ? "has blocks of different scales; Tern needs one scale a matrix"
+                                : "has a scale that is not a positive number; the file is damaged";
 
-    return TERN_FAIL(err, r == TERN_PACK_SCALES ? TERN_ERR_UNSUPPORTED : TERN_ERR_FORMAT, "%s: tensor '%.*s' (%s) %s", g->name,
-                     TERN_STR_ARGS(t->name), tern_gguf_type_name(t->type), why);
+    return TERN_FAIL(err, r == TERN_PACK_SCALES ? TERN_ERR_UNSUPPORTED : TERN_ERR_FORMAT,
+                     "%s: tensor '%.*s' (%s) %s", g->name, TERN_STR_ARGS(t->name),
+                     tern_gguf_type_name(t->type), why);
 }
 
 /* Each layout of I2_S packs units of its own, which the size check of the directory does not know. */
-static enum tern_status check_i2s_shape(const struct tern_gguf *g, const struct tern_tensor *t, enum tern_i2s_layout layout,
-                                        struct tern_err *err)
+static enum tern_status check_i2s_shape(const struct tern_gguf *g, const struct tern_tensor *t,
+                                        enum tern_i2s_layout layout, struct tern_err *err)
 {
     uint64_t n = t->ne[0] * t->ne[1]; /* the parser has seen that this fits */
     bool ok = layout == TERN_I2S_A ? n % 128 == 0 : layout == TERN_I2S_B ? n % 64 == 0 : t->ne[1] % 4 == 0;
 
     if (ok)
         return TERN_OK;
-    return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%.*s' of %llu x %llu weights cannot be I2_S in layout %c, which needs %s",
-                     g->name, TERN_STR_ARGS(t->name), (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
-                     'A' + (int)layout,
+    return TERN_FAIL(err, TERN_ERR_FORMAT,
+                     "%s: tensor '%.*s' of %llu x %llu weights cannot be I2_S in layout %c, which needs %s",
+                     g->name, TERN_STR_ARGS(t->name), (unsigned long long)t->ne[0],
+                     (unsigned long long)t->ne[1], 'A' + (int)layout,
                      layout == TERN_I2S_A   ? "a multiple of 128 weights"
                      : layout == TERN_I2S_B ? "a multiple of 64 weights"
                                             : "a multiple of 4 rows");
@@ -215,8 +226,9 @@ static enum tern_pack_result join(const struct packing *p, unsigned n_threads, f
     return TERN_PACK_OK;
 }
 
-static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern_tensor *t, enum tern_i2s_layout layout,
-                                    struct tern_pool *pool, uint8_t **at, struct tern_matrix *out, struct tern_err *err)
+static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern_tensor *t,
+                                    enum tern_i2s_layout layout, struct tern_pool *pool, uint8_t **at,
+                                    struct tern_matrix *out, struct tern_err *err)
 {
     struct packing p = { .t = t, .layout = layout, .tiles = *at };
     size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
@@ -242,8 +254,10 @@ static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern
     return TERN_OK;
 }
 
-static enum tern_status load_matrices(struct tern_model *m, const struct tern_gguf *g, const struct tern_bound_layer *layers,
-                                      const struct tern_model_options *o, struct tern_pool *pool, struct tern_err *err)
+static enum tern_status load_matrices(struct tern_model *m, const struct tern_gguf *g,
+                                      const struct tern_bound_layer *layers,
+                                      const struct tern_model_options *o, struct tern_pool *pool,
+                                      struct tern_err *err)
 {
     uint64_t done = 0, total = 0;
     uint8_t *at = m->tiles;
@@ -255,8 +269,9 @@ static enum tern_status load_matrices(struct tern_model *m, const struct tern_gg
     for (uint32_t l = 0; l < m->last - m->first; l++) {
         struct tern_layer *to = &m->layers[l];
         struct tern_matrix *const place[TERN_BIND_N_MATRICES] = {
-            [TERN_BIND_Q] = &to->q,       [TERN_BIND_K] = &to->k,   [TERN_BIND_V] = &to->v,       [TERN_BIND_O] = &to->o,
-            [TERN_BIND_GATE] = &to->gate, [TERN_BIND_UP] = &to->up, [TERN_BIND_DOWN] = &to->down,
+            [TERN_BIND_Q] = &to->q,       [TERN_BIND_K] = &to->k,       [TERN_BIND_V] = &to->v,
+            [TERN_BIND_O] = &to->o,       [TERN_BIND_GATE] = &to->gate, [TERN_BIND_UP] = &to->up,
+            [TERN_BIND_DOWN] = &to->down,
         };
 
         for (int i = 0; i < TERN_BIND_N_MATRICES; i++) {
@@ -271,11 +286,12 @@ static enum tern_status load_matrices(struct tern_model *m, const struct tern_gg
     return TERN_OK;
 }
 
-/* -- the model ------------------------------------------------------------------------------------------------------ */
+/* -- the model --------------------------------------------------------------------------------- */
 
 /* Memory for everything that is ours. */
-static enum tern_status take_memory(struct tern_model *m, const struct tern_gguf *g, const struct tern_bound_layer *layers,
-                                    const struct tern_bound_ends *ends, struct tern_err *err)
+static enum tern_status take_memory(struct tern_model *m, const struct tern_gguf *g,
+                                    const struct tern_bound_layer *layers, const struct tern_bound_ends *ends,
+                                    struct tern_err *err)
 {
     size_t n = m->last - m->first, tiles = 0, norms = ends->norm ? norm_bytes(ends->norm) : 0;
     void *block;
@@ -283,7 +299,8 @@ static enum tern_status take_memory(struct tern_model *m, const struct tern_gguf
 
     for (size_t l = 0; l < n; l++)
         if (!add_layer(&layers[l], &tiles, &norms))
-            return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: its layers do not fit this machine's address space", g->name);
+            return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: its layers do not fit this machine's address space",
+                             g->name);
     m->layers = calloc(n + 1, sizeof *m->layers);
     if (!m->layers)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the layers of %s", g->name);
@@ -299,8 +316,9 @@ static enum tern_status take_memory(struct tern_model *m, const struct tern_gguf
     return TERN_OK;
 }
 
-static enum tern_status fill(struct tern_model *m, const struct tern_gguf *g, const struct tern_model_options *o,
-                             struct tern_pool *pool, struct tern_bound_layer *layers, struct tern_err *err)
+static enum tern_status fill(struct tern_model *m, const struct tern_gguf *g,
+                             const struct tern_model_options *o, struct tern_pool *pool,
+                             struct tern_bound_layer *layers, struct tern_err *err)
 {
     struct tern_bound_ends ends = { NULL, NULL, NULL };
     enum tern_status st = bind_all(g, &m->arch, o->first, o->last, o->with_embd, layers, &ends, err);
@@ -319,8 +337,9 @@ static enum tern_status fill(struct tern_model *m, const struct tern_gguf *g, co
     return st;
 }
 
-enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_arch *arch, const struct tern_kernels *kern,
-                                 struct tern_pool *pool, const struct tern_model_options *o, struct tern_model **out,
+enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_arch *arch,
+                                 const struct tern_kernels *kern, struct tern_pool *pool,
+                                 const struct tern_model_options *o, struct tern_model **out,
                                  struct tern_err *err)
 {
     struct tern_bound_layer *layers;
@@ -343,7 +362,8 @@ enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_ar
     m->last = o->last;
     st = fill(m, g, o, pool, layers, err);
     free(layers);
-    /* Once more for all: reading a tensor brings pages of its neighbours back, and edges were left.  What is needed yet comes again. */
+    /* Once more for all: reading a tensor brings pages of its neighbours back, and edges were left.  What is
+     * needed yet comes again. */
     tern_mapping_release(&g->map, 0, g->size);
     /* A file that shrinks while it is read looks damaged; say what really happened. */
     if (g->map.bytes && tern_mapping_check(&g->map, &lost)) {

@@ -2,9 +2,10 @@
 /*
  * Weights of layers [first, last) and, where asked, the embedding and the head; immutable after loading.
  *
- * Ternary matrices are repacked into tiles (kernels.h) of our own memory by all threads, and the file's pages are released;
- * norms are copied as f32.  The embedding and head stay in the file's mapping in the type they have there, so a model that
- * was loaded with them keeps the file open and tern_model_check() must be asked after using them.
+ * Ternary matrices are repacked into tiles (kernels.h) of our own memory by all threads, and the file's pages
+ * are released; norms are copied as f32.  The embedding and head stay in the file's mapping in the type they
+ * have there, so a model that was loaded with them keeps the file open and tern_model_check() must be asked
+ * after using them.
  */
 #ifndef TERN_ENGINE_MODEL_H
 #define TERN_ENGINE_MODEL_H
@@ -50,7 +51,8 @@ struct tern_model_options {
     uint32_t first, last;            /* last may be 0: none (a coordinator of remote workers) */
     bool with_embd;
     enum tern_i2s_layout i2s_layout; /* A unless the user knows better */
-    void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL; on the calling thread; bytes */
+    /* May be NULL; on the calling thread; bytes. */
+    void (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
 };
 
@@ -61,7 +63,8 @@ enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_ar
                                  struct tern_err *err) TERN_MUST_CHECK;
 void tern_model_free(struct tern_model **model);
 
-/* What loading [first, last) will take, from the directory alone; the promise of `tern inspect` and of ternd. */
+/* What loading [first, last) will take, from the directory alone; the promise of `tern inspect` and of ternd.
+ * */
 struct tern_model_need {
     size_t tiles_bytes;    /* ternary weights, repacked */
     size_t norms_bytes;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From names in the file to places in the model (formats.md 4.4): each refusal is one sentence that names the file, the
- * tensor, what was expected and what was found.
+ * From names in the file to places in the model (formats.md 4.4): each refusal is one sentence that names the
+ * file, the tensor, what was expected and what was found.
  */
 #include "engine/model_impl.h"
 
@@ -33,8 +33,14 @@ static void matrix_shape(const struct tern_arch *a, enum tern_bind_matrix which,
     case TERN_BIND_Q: *ne1 = q; break;
     case TERN_BIND_K:
     case TERN_BIND_V: *ne1 = kv; break;
-    case TERN_BIND_O: *ne0 = q; *ne1 = a->n_embd; break;
-    case TERN_BIND_DOWN: *ne0 = a->n_ffn; *ne1 = a->n_embd; break;
+    case TERN_BIND_O:
+        *ne0 = q;
+        *ne1 = a->n_embd;
+        break;
+    case TERN_BIND_DOWN:
+        *ne0 = a->n_ffn;
+        *ne1 = a->n_embd;
+        break;
     default: break; /* gate and up */
     }
 }
@@ -54,10 +60,13 @@ static enum tern_status find_shaped(const struct tern_gguf *g, const char *name,
     const struct tern_tensor *t = tern_gguf_tensor(g, name);
 
     if (!t)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%s' is missing; the file holds no such layer or only a slice of the model",
-                         g->name, name);
+        return TERN_FAIL(
+            err, TERN_ERR_FORMAT,
+            "%s: tensor '%s' is missing; the file holds no such layer or only a slice of the model", g->name,
+            name);
     if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != 1 || t->ne[3] != 1)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%s' is %llu x %llu x %llu x %llu but the metadata asks for %llu x %llu",
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: tensor '%s' is %llu x %llu x %llu x %llu but the metadata asks for %llu x %llu",
                          g->name, name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
                          (unsigned long long)t->ne[2], (unsigned long long)t->ne[3], (unsigned long long)ne0,
                          (unsigned long long)ne1);
@@ -65,8 +74,8 @@ static enum tern_status find_shaped(const struct tern_gguf *g, const char *name,
     return TERN_OK;
 }
 
-static enum tern_status find_norm(const struct tern_gguf *g, const char *name, uint64_t n, const struct tern_tensor **out,
-                                  struct tern_err *err)
+static enum tern_status find_norm(const struct tern_gguf *g, const char *name, uint64_t n,
+                                  const struct tern_tensor **out, struct tern_err *err)
 {
     const struct tern_tensor *t = NULL;
     enum tern_status st = find_shaped(g, name, n, 1, &t, err);
@@ -74,8 +83,8 @@ static enum tern_status find_norm(const struct tern_gguf *g, const char *name, u
     if (st)
         return st;
     if (t->type != TERN_F32 && t->type != TERN_F16 && t->type != TERN_BF16)
-        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: tensor '%s' is %s; a norm must be F32, F16 or BF16", g->name, name,
-                         tern_gguf_type_name(t->type));
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: tensor '%s' is %s; a norm must be F32, F16 or BF16",
+                         g->name, name, tern_gguf_type_name(t->type));
     *out = t;
     return TERN_OK;
 }
@@ -89,8 +98,9 @@ static enum tern_status find_matrix(const struct tern_gguf *g, const char *name,
     if (st)
         return st;
     if (t->type != TERN_TYPE_I2_S && t->type != TERN_TYPE_TQ1_0 && t->type != TERN_TYPE_TQ2_0)
-        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: tensor '%s' is %s; a ternary matrix must be I2_S, TQ1_0 or TQ2_0",
-                         g->name, name, tern_gguf_type_name(t->type));
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                         "%s: tensor '%s' is %s; a ternary matrix must be I2_S, TQ1_0 or TQ2_0", g->name,
+                         name, tern_gguf_type_name(t->type));
     *out = t;
     return TERN_OK;
 }
@@ -105,9 +115,10 @@ static enum tern_status find_table(const struct tern_gguf *g, const char *name, 
     if (st)
         return st;
     if (!tern_dtype_block(t->type, &elems, &bytes))
-        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "%s: tensor '%s' is %s; embedding and head can be F32, F16, BF16, Q8_0, Q6_K, Q4_0 or Q4_K", g->name,
-                         name, tern_gguf_type_name(t->type));
+        return TERN_FAIL(
+            err, TERN_ERR_UNSUPPORTED,
+            "%s: tensor '%s' is %s; embedding and head can be F32, F16, BF16, Q8_0, Q6_K, Q4_0 or Q4_K",
+            g->name, name, tern_gguf_type_name(t->type));
     *out = t;
     return TERN_OK;
 }
@@ -135,8 +146,8 @@ enum tern_status tern_bind_layer(const struct tern_gguf *g, const struct tern_ar
     return st;
 }
 
-enum tern_status tern_bind_ends(const struct tern_gguf *g, const struct tern_arch *arch, struct tern_bound_ends *out,
-                                struct tern_err *err)
+enum tern_status tern_bind_ends(const struct tern_gguf *g, const struct tern_arch *arch,
+                                struct tern_bound_ends *out, struct tern_err *err)
 {
     struct tern_bound_ends b;
     enum tern_status st = find_table(g, "token_embd.weight", arch, &b.embd, err);
@@ -178,28 +189,31 @@ static bool known_in_layer(struct tern_str name)
     return false;
 }
 
-enum tern_status tern_bind_refuse_extras(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
-                                         uint32_t last, bool with_embd, struct tern_err *err)
+enum tern_status tern_bind_refuse_extras(const struct tern_gguf *g, const struct tern_arch *arch,
+                                         uint32_t first, uint32_t last, bool with_embd, struct tern_err *err)
 {
     for (size_t i = 0; i < g->n_tensors; i++) {
         const struct tern_tensor *t = &g->tensors[i];
         int layer = tern_tensor_layer(t->name);
 
         if (layer >= (int)arch->n_layers)
-            return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%.*s' is of layer %d but the model has %u layers", g->name,
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "%s: tensor '%.*s' is of layer %d but the model has %u layers", g->name,
                              TERN_STR_ARGS(t->name), layer, arch->n_layers);
         if (layer >= 0 && (layer < (int)first || layer >= (int)last || known_in_layer(t->name)))
             continue;
         if (layer < 0) {
             bool is_rope = tern_str_is(t->name, "rope_freqs.weight");
 
-            if (is_rope ? is_all_ones(t)
-                        : !with_embd || tern_str_is(t->name, "token_embd.weight") || tern_str_is(t->name, "output.weight") ||
-                              tern_str_is(t->name, "output_norm.weight"))
+            if (is_rope
+                    ? is_all_ones(t)
+                    : !with_embd || tern_str_is(t->name, "token_embd.weight") ||
+                          tern_str_is(t->name, "output.weight") || tern_str_is(t->name, "output_norm.weight"))
                 continue;
         }
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "%s: tensor '%.*s' is not part of a %s model that Tern can compute; ignoring it would give wrong answers",
+                         "%s: tensor '%.*s' is not part of a %s model that Tern can compute; ignoring it "
+                         "would give wrong answers",
                          g->name, TERN_STR_ARGS(t->name), arch->name);
     }
     return TERN_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tensors of a file bound to their places in the model: names, shapes and types checked (model_bind.c), nothing read.
+ * The tensors of a file bound to their places in the model: names, shapes and types checked (model_bind.c),
+ * nothing read.
  */
 #ifndef TERN_ENGINE_MODEL_IMPL_H
 #define TERN_ENGINE_MODEL_IMPL_H
@@ -9,12 +10,22 @@
 #include "engine/model.h"
 
 enum tern_bind_matrix {
-    TERN_BIND_Q, TERN_BIND_K, TERN_BIND_V, TERN_BIND_O, TERN_BIND_GATE, TERN_BIND_UP, TERN_BIND_DOWN,
+    TERN_BIND_Q,
+    TERN_BIND_K,
+    TERN_BIND_V,
+    TERN_BIND_O,
+    TERN_BIND_GATE,
+    TERN_BIND_UP,
+    TERN_BIND_DOWN,
     TERN_BIND_N_MATRICES
 };
 
 enum tern_bind_norm {
-    TERN_BIND_ATTN_NORM, TERN_BIND_ATTN_SUB_NORM, TERN_BIND_FFN_NORM, TERN_BIND_FFN_SUB_NORM, TERN_BIND_N_NORMS
+    TERN_BIND_ATTN_NORM,
+    TERN_BIND_ATTN_SUB_NORM,
+    TERN_BIND_FFN_NORM,
+    TERN_BIND_FFN_SUB_NORM,
+    TERN_BIND_N_NORMS
 };
 
 struct tern_bound_layer {
@@ -25,16 +36,18 @@ struct tern_bound_layer {
 enum tern_status tern_bind_layer(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t layer,
                                  struct tern_bound_layer *out, struct tern_err *err) TERN_MUST_CHECK;
 
-/* What a coordinator needs: embedding, head (the embedding itself when there is no output.weight) and the last norm. */
+/* What a coordinator needs: embedding, head (the embedding itself when there is no output.weight) and the
+ * last norm. */
 struct tern_bound_ends {
     const struct tern_tensor *embd, *head, *norm;
 };
-enum tern_status tern_bind_ends(const struct tern_gguf *g, const struct tern_arch *arch, struct tern_bound_ends *out,
-                                struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_bind_ends(const struct tern_gguf *g, const struct tern_arch *arch,
+                                struct tern_bound_ends *out, struct tern_err *err) TERN_MUST_CHECK;
 
-/* Refuses tensors of layers [first, last), and with_embd those of no layer, that would have to be used and are not: biases,
- * separate scales, RoPE factors.  Ignoring one would give a model that answers wrongly. */
-enum tern_status tern_bind_refuse_extras(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
-                                         uint32_t last, bool with_embd, struct tern_err *err) TERN_MUST_CHECK;
+/* Refuses tensors of layers [first, last), and with_embd those of no layer, that would have to be used and
+ * are not: biases, separate scales, RoPE factors.  Ignoring one would give a model that answers wrongly. */
+enum tern_status tern_bind_refuse_extras(const struct tern_gguf *g, const struct tern_arch *arch,
+                                         uint32_t first, uint32_t last, bool with_embd,
+                                         struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every fuzz target defines: one run over one input.  libFuzzer calls it in the fuzz preset, tests/fuzz/replay.c in
- * all the others.
+ * What every fuzz target defines: one run over one input.  libFuzzer calls it in the fuzz preset,
+ * tests/fuzz/replay.c in all the others.
  *
- * A target checks properties with FUZZ_CHECK: a wrong answer must be as loud as a crash, in release builds too.
+ * A target checks properties with FUZZ_CHECK: a wrong answer must be as loud as a crash, in release builds
+ * too.
  */
 #ifndef TERN_TESTS_FUZZ_FUZZ_H
 #define TERN_TESTS_FUZZ_FUZZ_H

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A model file: container, hyper-parameters, ternary tensors of every layout, and the whole model when it is small.
+ * A model file: container, hyper-parameters, ternary tensors of every layout, and the whole model when it is
+ * small.
  *
- * Properties: strings, arrays and tensors lie inside the bytes, none overlaps another; names and keys are unique and found;
- * sizes agree with types and shapes; a loaded model takes exactly the memory that was predicted and holds nothing but ternary
- * weights; every refusal has a sentence.
+ * Properties: strings, arrays and tensors lie inside the bytes, none overlaps another; names and keys are
+ * unique and found; sizes agree with types and shapes; a loaded model takes exactly the memory that was
+ * predicted and holds nothing but ternary weights; every refusal has a sentence.
  */
 #include "fuzz/fuzz.h"
 
@@ -117,7 +118,8 @@ static void pack(const struct tern_tensor *t)
 
         if (is_i2s && (m * k % unit[layout] != 0 || (layout == TERN_I2S_C && m % 4 != 0)))
             continue;
-        if (tern_pack(t->type, (enum tern_i2s_layout)layout, t->data, m, k, 0, tern_pack_tiles(m), tiles, &scale) != TERN_PACK_OK)
+        if (tern_pack(t->type, (enum tern_i2s_layout)layout, t->data, m, k, 0, tern_pack_tiles(m), tiles,
+                      &scale) != TERN_PACK_OK)
             continue;
         FUZZ_CHECK(isfinite(scale) && scale >= 0);
         check_tiles(tiles, m, k);
@@ -125,9 +127,12 @@ static void pack(const struct tern_tensor *t)
     free(tiles);
 }
 
-static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t first, bool with_embd, enum tern_i2s_layout layout)
+static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t first, bool with_embd,
+                 enum tern_i2s_layout layout)
 {
-    const struct tern_model_options o = { .first = first, .last = a->n_layers, .with_embd = with_embd, .i2s_layout = layout };
+    const struct tern_model_options o = {
+        .first = first, .last = a->n_layers, .with_embd = with_embd, .i2s_layout = layout
+    };
     struct tern_model_need need;
     struct tern_model *m = NULL;
     struct tern_err err, err2;

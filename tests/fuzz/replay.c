@@ -2,9 +2,10 @@
 /*
  * Runs a corpus through a fuzz target without a fuzzer: replay FILE|DIRECTORY...
  *
- * So every input a fuzzer ever found interesting is a test of every preset.  Each input lies in a heap block of exactly its
- * size, so that AddressSanitizer sees a read past its end.  Files of a directory run in order of their names; --verbose
- * prints each name first, to find the one that crashes.  A corpus without a single input is an error.
+ * So every input a fuzzer ever found interesting is a test of every preset.  Each input lies in a heap block
+ * of exactly its size, so that AddressSanitizer sees a read past its end.  Files of a directory run in order
+ * of their names; --verbose prints each name first, to find the one that crashes.  A corpus without a single
+ * input is an error.
  */
 #include "fuzz/fuzz.h"
 

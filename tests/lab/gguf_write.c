@@ -152,7 +152,8 @@ void gguf_put_kv(struct gguf_writer *w, const struct tern_gguf_kv *kv)
     w->n_kv++;
 }
 
-void gguf_add_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *ne)
+void gguf_add_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims,
+                     const uint64_t *ne)
 {
     uint64_t full[4] = { 1, 1, 1, 1 };
     size_t bytes;
@@ -164,8 +165,8 @@ void gguf_add_tensor(struct gguf_writer *w, const char *name, uint32_t type, uin
         add_u64(&w->records, ne[d]);
     }
     if (!tern_gguf_tensor_bytes(type, full, &bytes))
-        lab_die("tensor %s of %llu x %llu cannot be of type %u", name, (unsigned long long)full[0], (unsigned long long)full[1],
-                type);
+        lab_die("tensor %s of %llu x %llu cannot be of type %u", name, (unsigned long long)full[0],
+                (unsigned long long)full[1], type);
     add_u32(&w->records, type);
     add_u64(&w->records, w->offset);
     w->offset += tern_round_up(bytes, w->alignment);
@@ -225,8 +226,8 @@ void gguf_end_tensor(struct gguf_writer *w)
     size_t size;
 
     if (w->i_tensor >= w->n_tensors || w->written != w->sizes[w->i_tensor])
-        lab_die("tensor %llu of %llu: %zu bytes written, which is not its size", (unsigned long long)w->i_tensor,
-                (unsigned long long)w->n_tensors, w->written);
+        lab_die("tensor %llu of %llu: %zu bytes written, which is not its size",
+                (unsigned long long)w->i_tensor, (unsigned long long)w->n_tensors, w->written);
     size = w->sizes[w->i_tensor++];
     pad(w, tern_round_up(size, w->alignment) - size);
     w->written = 0;
@@ -237,7 +238,8 @@ void gguf_finish(struct gguf_writer **wp)
     struct gguf_writer *w = *wp;
 
     if (w->i_tensor != w->n_tensors)
-        lab_die("%llu tensors of %llu were written", (unsigned long long)w->i_tensor, (unsigned long long)w->n_tensors);
+        lab_die("%llu tensors of %llu were written", (unsigned long long)w->i_tensor,
+                (unsigned long long)w->n_tensors);
     if (fflush(w->f) != 0)
         lab_die("cannot write the model (is the disk full?)");
     free(w->kv.at);

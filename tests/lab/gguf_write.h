@@ -2,10 +2,10 @@
 /*
  * Writing GGUF files, for tests: metadata first, then the directory, then the data streamed tensor by tensor.
  *
- * Order of calls: new, put_*, add_tensor for every tensor, begin, then for each tensor in the order they were added
- * any number of write calls and one end_tensor, then finish.  The layout is what the strictest readers want (formats.md 1.4):
- * tensors tightly packed in record order, each start padded.  What cannot be done ends the program with a sentence:
- * these are helpers for tests.
+ * Order of calls: new, put_*, add_tensor for every tensor, begin, then for each tensor in the order they were
+ * added any number of write calls and one end_tensor, then finish.  The layout is what the strictest readers
+ * want (formats.md 1.4): tensors tightly packed in record order, each start padded.  What cannot be done ends
+ * the program with a sentence: these are helpers for tests.
  */
 #ifndef TERN_TESTS_LAB_GGUF_WRITE_H
 #define TERN_TESTS_LAB_GGUF_WRITE_H
@@ -34,7 +34,8 @@ void gguf_put_strings(struct gguf_writer *w, const char *key, char *const *v, ui
 void gguf_put_kv(struct gguf_writer *w, const struct tern_gguf_kv *kv);
 
 /* The size follows from type and shape. */
-void gguf_add_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims, const uint64_t *ne);
+void gguf_add_tensor(struct gguf_writer *w, const char *name, uint32_t type, uint32_t n_dims,
+                     const uint64_t *ne);
 
 void gguf_begin(struct gguf_writer *w);
 void gguf_write(struct gguf_writer *w, const void *bytes, size_t n);

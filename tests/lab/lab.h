@@ -2,7 +2,8 @@
 /*
  * Making models for tests: synthetic ones of any shape, and changed copies of real ones.
  *
- * Everything is a pure function of its options and seed.  Files are streamed: memory goes with the largest single matrix.
+ * Everything is a pure function of its options and seed.  Files are streamed: memory goes with the largest
+ * single matrix.
  */
 #ifndef TERN_TESTS_LAB_LAB_H
 #define TERN_TESTS_LAB_LAB_H
@@ -24,18 +25,18 @@ float lab_rng_normal(struct lab_rng *r);
 /* n weights: 40 % zeros, the rest half -1 and half +1. */
 void lab_rng_ternary(struct lab_rng *r, int8_t *w, size_t n);
 
-/* -- synthetic models ----------------------------------------------------------------------------------------------- */
+/* -- synthetic models -------------------------------------------------------------------------- */
 
 struct lab_shape {
     uint32_t n_layers, n_embd, n_ffn, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx;
     double rope_theta, rms_eps;
-    uint32_t ternary;               /* type id: I2_S, TQ1_0, TQ2_0 */
+    uint32_t ternary; /* type id: I2_S, TQ1_0, TQ2_0 */
     enum tern_i2s_layout layout;
-    uint32_t embd, norm;            /* type ids */
-    bool untied;                    /* an output.weight of its own */
+    uint32_t embd, norm; /* type ids */
+    bool untied;         /* an output.weight of its own */
     bool no_tokenizer;
     uint64_t seed;
-    const char *arch;               /* NULL: "bitnet-b1.58" */
+    const char *arch;                  /* NULL: "bitnet-b1.58" */
     const struct tern_gguf *tokenizer; /* copy its tokenizer.* keys; NULL: a small byte-level BPE */
 };
 
@@ -44,7 +45,7 @@ struct lab_shape lab_shape_small(void);
 
 void lab_write_synthetic(const struct lab_shape *shape, FILE *f);
 
-/* -- changed copies ------------------------------------------------------------------------------------------------- */
+/* -- changed copies ---------------------------------------------------------------------------- */
 
 /* All metadata, the tensors of layers first..last (inclusive) and nothing else but RoPE factors. */
 void lab_write_slice(const struct tern_gguf *g, uint32_t first, uint32_t last, FILE *f);
@@ -65,7 +66,7 @@ struct lab_outliers {
 };
 void lab_write_outliers(const struct tern_gguf *g, const struct lab_outliers *o, FILE *f);
 
-/* -- shared --------------------------------------------------------------------------------------------------------- */
+/* -- shared ------------------------------------------------------------------------------------ */
 
 /* A ternary tensor as m * k weights; the caller frees. */
 int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale);

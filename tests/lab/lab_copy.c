@@ -28,7 +28,8 @@ int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale)
         lab_die("a matrix is too large");
     tiles = aligned_alloc(64, bytes);
     w = lab_alloc(m * k);
-    if (!tiles || tern_pack(t->type, TERN_I2S_A, t->data, m, k, 0, tern_pack_tiles(m), tiles, scale) != TERN_PACK_OK)
+    if (!tiles ||
+        tern_pack(t->type, TERN_I2S_A, t->data, m, k, 0, tern_pack_tiles(m), tiles, scale) != TERN_PACK_OK)
         lab_die("tensor '%.*s' is not a sound ternary matrix", TERN_STR_ARGS(t->name));
     for (size_t r = 0; r < m; r++)
         for (size_t c = 0; c < k; c++)
@@ -44,7 +45,7 @@ static void put_all_metadata(struct gguf_writer *w, const struct tern_gguf *g)
             gguf_put_kv(w, &g->kv[i]);
 }
 
-/* -- slices --------------------------------------------------------------------------------------------------------- */
+/* -- slices ------------------------------------------------------------------------------------ */
 
 static bool in_slice(const struct tern_tensor *t, uint32_t first, uint32_t last)
 {
@@ -75,7 +76,7 @@ void lab_write_slice(const struct tern_gguf *g, uint32_t first, uint32_t last, F
     gguf_finish(&w);
 }
 
-/* -- other types ---------------------------------------------------------------------------------------------------- */
+/* -- other types ------------------------------------------------------------------------------- */
 
 static bool is_ternary(const struct tern_tensor *t)
 {
@@ -96,7 +97,8 @@ static uint32_t new_type(const struct tern_tensor *t, const struct lab_retype *t
     return t->type;
 }
 
-static void rewrite_ternary(struct gguf_writer *w, const struct tern_tensor *t, uint32_t type, enum tern_i2s_layout layout)
+static void rewrite_ternary(struct gguf_writer *w, const struct tern_tensor *t, uint32_t type,
+                            enum tern_i2s_layout layout)
 {
     size_t bytes;
     float scale;

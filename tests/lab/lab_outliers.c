@@ -2,21 +2,23 @@
 /*
  * A copy of a model whose residual stream has outlier channels like those of large models.
  *
- * Large models carry a few channels of the residual stream that are tens to hundreds of times larger than the rest, in
- * every layer and for every token; they are what makes coarse rounding of that stream hurt.  A small model has none, so they are
- * added: n new channels at random places among the old ones, so that blocks of channels at layer boundaries hold both.
+ * Large models carry a few channels of the residual stream that are tens to hundreds of times larger than the
+ * rest, in every layer and for every token; they are what makes coarse rounding of that stream hurt.  A small
+ * model has none, so they are added: n new channels at random places among the old ones, so that blocks of
+ * channels at layer boundaries hold both.
  *
- *   - Embedding: a new channel has the constant +c or -c for every token, c = factor times the root mean square of the old
- *     stream.  Layers only add to the stream, so the constant stays.
- *   - Rows of attn_output and ffn_down for a new channel are copies of a random old channel's rows: it also moves.
+ *   - Embedding: a new channel has the constant +c or -c for every token, c = factor times the root mean
+ *     square of the old stream.  Layers only add to the stream, so the constant stays.
+ *   - Rows of attn_output and ffn_down for a new channel are copies of a random old channel's: it also moves.
  *   - All norm weights of new channels are 0: no matrix and no head ever sees them.
- *   - They do enter the mean square of each RMSNorm.  Its weights are multiplied by what that takes away on the geometric
- *     mean, measured on text that the model writes itself.
+ *   - They do enter the mean square of each RMSNorm.  Its weights are multiplied by what that takes away on
+ *     the geometric mean, measured on text that the model writes itself.
  *
- * So nothing of the model is lost, but RMSNorm hardly follows the size of the single row any more.  What comes behind a sub-norm does
- * not care; the sharpness of attention and of the logits varies with it.  The result is a working language model whose
- * perplexity in f32 is near, but not equal to, the original's: for the fable model and its validation text (context 256) 49.5
- * with factor 64, 47.4 with 16 and 46.0 with 8, against 40.7.
+ * So nothing of the model is lost, but RMSNorm hardly follows the size of the single row any more.  What
+ * comes behind a sub-norm does not care; the sharpness of attention and of the logits varies with it.  The
+ * result is a working language model whose perplexity in f32 is near, but not equal to, the original's: for
+ * the fable model and its validation text (context 256) 49.5 with factor 64, 47.4 with 16 and 46.0 with 8,
+ * against 40.7.
  */
 #include "lab/lab.h"
 
@@ -35,14 +37,14 @@
 struct outliers {
     const struct tern_gguf *g;
     struct tern_arch arch;
-    uint32_t n, n_new;   /* channels before and after */
-    int32_t *old_of;     /* [n_new]: the old channel at this place, -1 - source for a new one */
-    float *value;        /* [n_new]: of a new channel */
-    double *square;      /* [n_layers + 1][TEXT_ROWS]: sum of squares of each row in front of each layer, and at the end */
-    double added;        /* sum of squares of the new channels */
+    uint32_t n, n_new; /* channels before and after */
+    int32_t *old_of;   /* [n_new]: the old channel at this place, -1 - source for a new one */
+    float *value;      /* [n_new]: of a new channel */
+    double *square;    /* [n_layers + 1][TEXT_ROWS]: sums of squares before each layer and at the end */
+    double added; /* sum of squares of the new channels */
 };
 
-/* -- the size of the residual stream --------------------------------------------------------------------------------- */
+/* -- the size of the residual stream ----------------------------------------------------------- */
 
 static void need(enum tern_status st, const struct tern_err *err)
 {
@@ -50,8 +52,8 @@ static void need(enum tern_status st, const struct tern_err *err)
         lab_die("%s", err->text);
 }
 
-static struct tern_model *load(const struct outliers *o, const struct tern_kernels *kern, struct tern_pool *pool,
-                               uint32_t first, uint32_t last, bool with_embd)
+static struct tern_model *load(const struct outliers *o, const struct tern_kernels *kern,
+                               struct tern_pool *pool, uint32_t first, uint32_t last, bool with_embd)
 {
     const struct tern_model_options opts = { .first = first, .last = last, .with_embd = with_embd };
     struct tern_model *m;
@@ -79,14 +81,15 @@ static int32_t pick(struct lab_rng *rng, const float *logits, uint32_t n)
 }
 
 /* TEXT_ROWS tokens drawn from the model itself at temperature 1, from BOS on. */
-static void write_text(const struct outliers *o, const struct tern_kernels *kern, struct tern_pool *pool, uint64_t seed,
-                       int32_t *ids)
+static void write_text(const struct outliers *o, const struct tern_kernels *kern, struct tern_pool *pool,
+                       uint64_t seed, int32_t *ids)
 {
     const struct tern_arch *a = &o->arch;
     struct tern_model *m = load(o, kern, pool, 0, a->n_layers, true);
     struct lab_rng rng = { seed };
     float *x = lab_alloc(a->n_embd * sizeof *x), *logits = lab_alloc(a->n_vocab * sizeof *logits);
-    uint8_t *out = lab_alloc(tern_boundary_row_bytes(TERN_BOUNDARY_F32, a->n_embd)); /* the payload: nobody's here */
+    uint8_t *out =
+        lab_alloc(tern_boundary_row_bytes(TERN_BOUNDARY_F32, a->n_embd)); /* the payload: nobody's here */
     uint32_t pages[TEXT_ROWS / TERN_PAGE + 1];
     struct tern_kv_store kv;
     struct tern_scratch *s;
@@ -97,7 +100,8 @@ static void write_text(const struct outliers *o, const struct tern_kernels *kern
         bos = 0;
     for (uint32_t i = 0; i < sizeof pages / sizeof pages[0]; i++)
         pages[i] = i;
-    need(tern_kv_store_new(TEXT_ROWS / TERN_PAGE + 1, a->n_layers, a->n_kv_heads, a->head_dim, &kv, &err), &err);
+    need(tern_kv_store_new(TEXT_ROWS / TERN_PAGE + 1, a->n_layers, a->n_kv_heads, a->head_dim, &kv, &err),
+         &err);
     need(tern_scratch_new(a, 1, tern_pool_threads(pool), &s, &err), &err);
     ids[0] = (int32_t)bos;
     for (uint32_t i = 0; i + 1 < TEXT_ROWS; i++) {
@@ -186,7 +190,7 @@ static float make_up(const struct outliers *o, uint32_t from, uint32_t to)
     return (float)exp(sum / (double)n);
 }
 
-/* -- the new channels ------------------------------------------------------------------------------------------------ */
+/* -- the new channels -------------------------------------------------------------------------- */
 
 static void choose(struct outliers *o, const struct lab_outliers *opts)
 {
@@ -215,10 +219,11 @@ static void choose(struct outliers *o, const struct lab_outliers *opts)
     for (uint32_t i = 0; i < o->n_new; i++)
         if (o->value[i] == 0)
             o->old_of[i] = old++;
-    fprintf(stderr, "residual stream: rms %.3g on average, %u channels of +-%.4g added\n", rms, opts->n, opts->factor * rms);
+    fprintf(stderr, "residual stream: rms %.3g on average, %u channels of +-%.4g added\n", rms, opts->n,
+            opts->factor * rms);
 }
 
-/* -- the file -------------------------------------------------------------------------------------------------------- */
+/* -- the file ---------------------------------------------------------------------------------- */
 
 enum kind { OTHER, NORM_IN, MATRIX_IN, MATRIX_OUT, TABLE };
 
@@ -228,10 +233,12 @@ static enum kind kind_of(const struct tern_tensor *t)
         const char *end;
         enum kind kind;
     } ends[] = {
-        { ".attn_norm.weight", NORM_IN }, { ".ffn_norm.weight", NORM_IN },  { "output_norm.weight", NORM_IN },
-        { ".attn_q.weight", MATRIX_IN },  { ".attn_k.weight", MATRIX_IN },  { ".attn_v.weight", MATRIX_IN },
-        { ".ffn_gate.weight", MATRIX_IN }, { ".ffn_up.weight", MATRIX_IN }, { ".attn_output.weight", MATRIX_OUT },
-        { ".ffn_down.weight", MATRIX_OUT }, { "token_embd.weight", TABLE }, { "output.weight", TABLE },
+        { ".attn_norm.weight", NORM_IN },      { ".ffn_norm.weight", NORM_IN },
+        { "output_norm.weight", NORM_IN },     { ".attn_q.weight", MATRIX_IN },
+        { ".attn_k.weight", MATRIX_IN },       { ".attn_v.weight", MATRIX_IN },
+        { ".ffn_gate.weight", MATRIX_IN },     { ".ffn_up.weight", MATRIX_IN },
+        { ".attn_output.weight", MATRIX_OUT }, { ".ffn_down.weight", MATRIX_OUT },
+        { "token_embd.weight", TABLE },        { "output.weight", TABLE },
     };
 
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
@@ -264,7 +271,8 @@ static void write_norm(const struct outliers *o, struct gguf_writer *w, const st
     free(x);
 }
 
-static void write_matrix(const struct outliers *o, struct gguf_writer *w, const struct tern_tensor *t, const uint64_t ne[4])
+static void write_matrix(const struct outliers *o, struct gguf_writer *w, const struct tern_tensor *t,
+                         const uint64_t ne[4])
 {
     size_t k_old = (size_t)t->ne[0], k = (size_t)ne[0], m = (size_t)ne[1], bytes;
     bool new_inputs = k != k_old;
@@ -289,7 +297,8 @@ static void write_matrix(const struct outliers *o, struct gguf_writer *w, const 
     out = lab_alloc(bytes);
     memset(out, 0, bytes);
     if (!tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_A, x, m, k, scale, out))
-        lab_die("tensor '%.*s' of %zu x %zu cannot be I2_S; add another number of channels", TERN_STR_ARGS(t->name), k, m);
+        lab_die("tensor '%.*s' of %zu x %zu cannot be I2_S; add another number of channels",
+                TERN_STR_ARGS(t->name), k, m);
     gguf_write(w, out, bytes);
     free(old);
     free(x);
@@ -326,7 +335,8 @@ static void new_shape(const struct outliers *o, const struct tern_tensor *t, uin
 
 static void put_metadata(const struct outliers *o, struct gguf_writer *w)
 {
-    static const char *const ours[] = { "embedding_length", "attention.key_length", "attention.value_length" };
+    static const char *const ours[] = { "embedding_length", "attention.key_length",
+                                        "attention.value_length" };
     char keys[3][96];
 
     for (int i = 0; i < 3; i++)
@@ -334,8 +344,8 @@ static void put_metadata(const struct outliers *o, struct gguf_writer *w)
     for (size_t i = 0; i < o->g->n_kv; i++) {
         const struct tern_gguf_kv *kv = &o->g->kv[i];
 
-        if (!tern_str_is(kv->key, "general.alignment") && !tern_str_is(kv->key, keys[0]) && !tern_str_is(kv->key, keys[1]) &&
-            !tern_str_is(kv->key, keys[2]))
+        if (!tern_str_is(kv->key, "general.alignment") && !tern_str_is(kv->key, keys[0]) &&
+            !tern_str_is(kv->key, keys[1]) && !tern_str_is(kv->key, keys[2]))
             gguf_put_kv(w, kv);
     }
     gguf_put_u32(w, keys[0], o->n_new);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Synthetic models: random ternary weights with scales that keep activations near 1, and a vocabulary that is small and whole.
+ * Synthetic models: random ternary weights with scales that keep activations near 1, and a vocabulary that is
+ * small and whole.
  *
- * A matrix of K inputs has scale 1 / sqrt(0.6 K): with 60 % of the weights not zero, normed inputs give outputs of deviation 1.
- * Embeddings have deviation 3 / sqrt(n_embd), so that logits of a tied head have deviation 3: peaked, not certain.
+ * A matrix of K inputs has scale 1 / sqrt(0.6 K): with 60 % of the weights not zero, normed inputs give
+ * outputs of deviation 1. Embeddings have deviation 3 / sqrt(n_embd), so that logits of a tied head have
+ * deviation 3: peaked, not certain.
  */
 #include "lab/lab.h"
 
@@ -52,13 +54,25 @@ void lab_rng_ternary(struct lab_rng *r, int8_t *w, size_t n)
 struct lab_shape lab_shape_small(void)
 {
     return (struct lab_shape){
-        .n_layers = 2, .n_embd = 128, .n_ffn = 256, .n_heads = 4, .n_kv_heads = 2, .head_dim = 32,
-        .n_vocab = 320, .n_ctx = 512, .rope_theta = 10000.0, .rms_eps = 1e-5,
-        .ternary = TERN_TYPE_I2_S, .layout = TERN_I2S_A, .embd = 1 /* F16 */, .norm = 0 /* F32 */, .seed = 1,
+        .n_layers = 2,
+        .n_embd = 128,
+        .n_ffn = 256,
+        .n_heads = 4,
+        .n_kv_heads = 2,
+        .head_dim = 32,
+        .n_vocab = 320,
+        .n_ctx = 512,
+        .rope_theta = 10000.0,
+        .rms_eps = 1e-5,
+        .ternary = TERN_TYPE_I2_S,
+        .layout = TERN_I2S_A,
+        .embd = 1 /* F16 */,
+        .norm = 0 /* F32 */,
+        .seed = 1,
     };
 }
 
-/* -- tokenizer ------------------------------------------------------------------------------------------------------ */
+/* -- tokenizer --------------------------------------------------------------------------------- */
 
 /* A byte in the GPT-2 alphabet (formats.md 5.2), as UTF-8. */
 static void byte_text(unsigned byte, char out[3])
@@ -85,8 +99,18 @@ static void byte_text(unsigned byte, char out[3])
 static void put_small_tokenizer(struct gguf_writer *w, uint32_t n_vocab)
 {
     /* "\xc4\xa0" is the space of the byte alphabet. */
-    static char *const merges[] = { "t h", "th e", "i n", "a n", "an d", "e r", "\xc4\xa0 the", "\xc4\xa0 and" };
-    static const char *const merged[] = { "th", "the", "in", "an", "and", "er", "\xc4\xa0the", "\xc4\xa0" "and" };
+    static char *const merges[] = {
+        "t h", "th e", "i n", "a n", "an d", "e r", "\xc4\xa0 the", "\xc4\xa0 and"
+    };
+    static const char *const merged[] = { "th",
+                                          "the",
+                                          "in",
+                                          "an",
+                                          "and",
+                                          "er",
+                                          "\xc4\xa0the",
+                                          "\xc4\xa0"
+                                          "and" };
     const uint32_t n_merges = sizeof merges / sizeof merges[0], bos = 256 + n_merges;
     char **text;
     int32_t *types;
@@ -128,7 +152,7 @@ static void put_tokenizer_of(struct gguf_writer *w, const struct tern_gguf *g)
             gguf_put_kv(w, &g->kv[i]);
 }
 
-/* -- metadata and directory ----------------------------------------------------------------------------------------- */
+/* -- metadata and directory -------------------------------------------------------------------- */
 
 static void put_metadata(struct gguf_writer *w, const struct lab_shape *s)
 {
@@ -170,8 +194,9 @@ static void put_metadata(struct gguf_writer *w, const struct lab_shape *s)
 enum part { NORM, MATRIX, TABLE };
 
 /* The tensors in file order.  Calls visit for each; layer names get their prefix here. */
-static void each_tensor(const struct lab_shape *s,
-                        void (*visit)(void *arg, const char *name, enum part part, uint64_t ne0, uint64_t ne1), void *arg)
+static void
+each_tensor(const struct lab_shape *s,
+            void (*visit)(void *arg, const char *name, enum part part, uint64_t ne0, uint64_t ne1), void *arg)
 {
     const uint64_t q = (uint64_t)s->n_heads * s->head_dim, kv = (uint64_t)s->n_kv_heads * s->head_dim;
     const struct {
@@ -220,7 +245,7 @@ static void announce(void *arg, const char *name, enum part part, uint64_t ne0, 
     gguf_add_tensor(m->w, name, type, part == NORM ? 1 : 2, ne);
 }
 
-/* -- data ----------------------------------------------------------------------------------------------------------- */
+/* -- data -------------------------------------------------------------------------------------- */
 
 static void write_rows(struct making *m, uint32_t type, uint64_t ne0, uint64_t ne1, float deviation)
 {
@@ -251,7 +276,8 @@ static void write_matrix(struct making *m, uint64_t ne0, uint64_t ne1)
     uint8_t *out;
 
     if (!tern_gguf_tensor_bytes(m->s->ternary, ne, &bytes))
-        lab_die("a matrix of %llu x %llu cannot be of type %u", (unsigned long long)ne0, (unsigned long long)ne1, m->s->ternary);
+        lab_die("a matrix of %llu x %llu cannot be of type %u", (unsigned long long)ne0,
+                (unsigned long long)ne1, m->s->ternary);
     out = lab_alloc(bytes);
     memset(out, 0, bytes);
     lab_rng_ternary(&m->rng, weights, (size_t)(ne0 * ne1));
@@ -272,7 +298,8 @@ static void produce(void *arg, const char *name, enum part part, uint64_t ne0, u
     if (part == MATRIX)
         write_matrix(m, ne0, ne1);
     else
-        write_rows(m, part == NORM ? m->s->norm : m->s->embd, ne0, ne1, part == NORM ? 0 : 3.0f / sqrtf((float)ne0));
+        write_rows(m, part == NORM ? m->s->norm : m->s->embd, ne0, ne1,
+                   part == NORM ? 0 : 3.0f / sqrtf((float)ne0));
     gguf_end_tensor(m->w);
 }
 

@@ -21,7 +21,8 @@ static const char usage[] =
     "shape: --layers 2 --embd 128 --ffn 256 --heads 4 --kv-heads 2 --head-dim 32 --vocab 320 --ctx 512\n"
     "       --theta 10000 --eps 1e-5 --seed 1 --untied --no-tokenizer --arch NAME\n"
     "       --tokenizer FILE.gguf   copy its tokenizer (and take its vocabulary's size)\n"
-    "types: --type i2_s|tq1_0|tq2_0  --layout A|B|C  --embd-type f32|f16|bf16|q8_0|q6_k|q4_0|q4_k  --norm-type f32|f16|bf16\n";
+    "types: --type i2_s|tq1_0|tq2_0  --layout A|B|C  --embd-type f32|f16|bf16|q8_0|q6_k|q4_0|q4_k  "
+    "--norm-type f32|f16|bf16\n";
 
 struct args {
     struct lab_shape shape;
@@ -32,25 +33,60 @@ struct args {
 };
 
 enum opt {
-    OPT_LAYERS = 256, OPT_EMBD, OPT_FFN, OPT_HEADS, OPT_KV_HEADS, OPT_HEAD_DIM, OPT_VOCAB, OPT_CTX, OPT_THETA, OPT_EPS, OPT_SEED,
-    OPT_UNTIED, OPT_NO_TOKENIZER, OPT_ARCH, OPT_TOKENIZER, OPT_TYPE, OPT_LAYOUT, OPT_EMBD_TYPE, OPT_NORM_TYPE, OPT_SLICE,
-    OPT_RETYPE, OPT_OUTLIERS, OPT_CHANNELS, OPT_FACTOR, OPT_HELP
+    OPT_LAYERS = 256,
+    OPT_EMBD,
+    OPT_FFN,
+    OPT_HEADS,
+    OPT_KV_HEADS,
+    OPT_HEAD_DIM,
+    OPT_VOCAB,
+    OPT_CTX,
+    OPT_THETA,
+    OPT_EPS,
+    OPT_SEED,
+    OPT_UNTIED,
+    OPT_NO_TOKENIZER,
+    OPT_ARCH,
+    OPT_TOKENIZER,
+    OPT_TYPE,
+    OPT_LAYOUT,
+    OPT_EMBD_TYPE,
+    OPT_NORM_TYPE,
+    OPT_SLICE,
+    OPT_RETYPE,
+    OPT_OUTLIERS,
+    OPT_CHANNELS,
+    OPT_FACTOR,
+    OPT_HELP
 };
 
 static const struct option options[] = {
-    { "layers", 1, NULL, OPT_LAYERS },         { "embd", 1, NULL, OPT_EMBD },
-    { "ffn", 1, NULL, OPT_FFN },               { "heads", 1, NULL, OPT_HEADS },
-    { "kv-heads", 1, NULL, OPT_KV_HEADS },     { "head-dim", 1, NULL, OPT_HEAD_DIM },
-    { "vocab", 1, NULL, OPT_VOCAB },           { "ctx", 1, NULL, OPT_CTX },
-    { "theta", 1, NULL, OPT_THETA },           { "eps", 1, NULL, OPT_EPS },
-    { "seed", 1, NULL, OPT_SEED },             { "untied", 0, NULL, OPT_UNTIED },
-    { "no-tokenizer", 0, NULL, OPT_NO_TOKENIZER }, { "arch", 1, NULL, OPT_ARCH },
-    { "tokenizer", 1, NULL, OPT_TOKENIZER },   { "type", 1, NULL, OPT_TYPE },
-    { "layout", 1, NULL, OPT_LAYOUT },         { "embd-type", 1, NULL, OPT_EMBD_TYPE },
-    { "norm-type", 1, NULL, OPT_NORM_TYPE },   { "slice", 1, NULL, OPT_SLICE },
-    { "retype", 1, NULL, OPT_RETYPE },         { "outliers", 1, NULL, OPT_OUTLIERS },
-    { "channels", 1, NULL, OPT_CHANNELS },     { "factor", 1, NULL, OPT_FACTOR },
-    { "help", 0, NULL, OPT_HELP },             { NULL, 0, NULL, 0 },
+    { "layers", 1, NULL, OPT_LAYERS },
+    { "embd", 1, NULL, OPT_EMBD },
+    { "ffn", 1, NULL, OPT_FFN },
+    { "heads", 1, NULL, OPT_HEADS },
+    { "kv-heads", 1, NULL, OPT_KV_HEADS },
+    { "head-dim", 1, NULL, OPT_HEAD_DIM },
+    { "vocab", 1, NULL, OPT_VOCAB },
+    { "ctx", 1, NULL, OPT_CTX },
+    { "theta", 1, NULL, OPT_THETA },
+    { "eps", 1, NULL, OPT_EPS },
+    { "seed", 1, NULL, OPT_SEED },
+    { "untied", 0, NULL, OPT_UNTIED },
+    { "no-tokenizer", 0, NULL, OPT_NO_TOKENIZER },
+    { "arch", 1, NULL, OPT_ARCH },
+    { "tokenizer", 1, NULL, OPT_TOKENIZER },
+    { "type", 1, NULL, OPT_TYPE },
+    { "layout", 1, NULL, OPT_LAYOUT },
+    { "embd-type", 1, NULL, OPT_EMBD_TYPE },
+    { "norm-type", 1, NULL, OPT_NORM_TYPE },
+    { "slice", 1, NULL, OPT_SLICE },
+    { "retype", 1, NULL, OPT_RETYPE },
+    { "outliers", 1, NULL, OPT_OUTLIERS },
+    { "channels", 1, NULL, OPT_CHANNELS },
+    { "factor", 1, NULL, OPT_FACTOR },
+    { "help", 0, NULL, OPT_HELP },
+    { NULL, 0, NULL, 0 },
 };
 
 static uint64_t number(const char *text)
@@ -102,7 +138,10 @@ static void take_option(struct args *a, int opt, const char *v)
     case OPT_HEADS: s->n_heads = (uint32_t)number(v); break;
     case OPT_KV_HEADS: s->n_kv_heads = (uint32_t)number(v); break;
     case OPT_HEAD_DIM: s->head_dim = (uint32_t)number(v); break;
-    case OPT_VOCAB: s->n_vocab = (uint32_t)number(v); a->has_vocab = true; break;
+    case OPT_VOCAB:
+        s->n_vocab = (uint32_t)number(v);
+        a->has_vocab = true;
+        break;
     case OPT_CTX: s->n_ctx = (uint32_t)number(v); break;
     case OPT_THETA: s->rope_theta = real(v); break;
     case OPT_EPS: s->rms_eps = real(v); break;
@@ -116,8 +155,14 @@ static void take_option(struct args *a, int opt, const char *v)
     case OPT_EMBD_TYPE: s->embd = a->retype.embd = type_id(v); break;
     case OPT_NORM_TYPE: s->norm = type_id(v); break;
     case OPT_SLICE: a->slice = v; break;
-    case OPT_RETYPE: a->retype.ternary = type_id(v); a->has_retype = true; break;
-    case OPT_OUTLIERS: a->outliers.seed = number(v); a->has_outliers = true; break;
+    case OPT_RETYPE:
+        a->retype.ternary = type_id(v);
+        a->has_retype = true;
+        break;
+    case OPT_OUTLIERS:
+        a->outliers.seed = number(v);
+        a->has_outliers = true;
+        break;
     case OPT_CHANNELS: a->outliers.n = (uint32_t)number(v); break;
     case OPT_FACTOR: a->outliers.factor = real(v); break;
     case OPT_HELP: fputs(usage, stdout); exit(0);
@@ -171,7 +216,9 @@ static void make_copy(struct args *a, const char *in, FILE *f)
 
 int main(int argc, char **argv)
 {
-    struct args a = { .shape = lab_shape_small(), .retype = { UINT32_MAX, TERN_I2S_A, UINT32_MAX }, .outliers = { 0, 4, 64.0 } };
+    struct args a = { .shape = lab_shape_small(),
+                      .retype = { UINT32_MAX, TERN_I2S_A, UINT32_MAX },
+                      .outliers = { 0, 4, 64.0 } };
     const char *out;
     FILE *f;
     int opt, n;

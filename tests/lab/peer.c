@@ -19,7 +19,7 @@
 
 #define MAX_ARGS 32
 
-/* -- a ternd --------------------------------------------------------------------------------------------- */
+/* -- a ternd ----------------------------------------------------------------------------------- */
 
 static void path_of(const struct lab_ternd *d, const char *name, char out[static 128])
 {
@@ -179,7 +179,7 @@ void lab_allow_add(char *list, size_t cap, const char *name, const char *role, c
     assert_true((size_t)snprintf(list + n, cap - n, "%s %s %s\n", name, role, z85) < cap - n);
 }
 
-/* -- a peer of one --------------------------------------------------------------------------------------- */
+/* -- a peer of one ----------------------------------------------------------------------------- */
 
 enum tern_client_state lab_peer_open(struct lab_peer *p, const struct lab_ternd *d,
                                      const struct tern_key *key, uint64_t epoch)
@@ -362,7 +362,7 @@ void lab_peer_result(struct lab_peer *p, struct tern_step *s, uint32_t max_rows)
     assert_ok(st);
 }
 
-/* -- assignments ----------------------------------------------------------------------------------------- */
+/* -- assignments ------------------------------------------------------------------------------- */
 
 static bool in_slice(const struct tern_identity_entry *e, uint32_t first, uint32_t last)
 {

@@ -17,7 +17,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* -- a ternd --------------------------------------------------------------------------------------------- */
+/* -- a ternd ----------------------------------------------------------------------------------- */
 
 struct lab_ternd {
     pid_t pid;
@@ -42,7 +42,7 @@ int lab_ternd_stop(struct lab_ternd *d);
 /* Appends "name role key" to a list. */
 void lab_allow_add(char *list, size_t cap, const char *name, const char *role, const struct tern_key *key);
 
-/* -- a peer of one --------------------------------------------------------------------------------------- */
+/* -- a peer of one ----------------------------------------------------------------------------- */
 
 struct lab_peer {
     struct tern_link_context *ctx;
@@ -80,7 +80,7 @@ bool lab_peer_silence(struct lab_peer *p, int ms);
 /* A whole result. */
 void lab_peer_result(struct lab_peer *p, struct tern_step *s, uint32_t max_rows);
 
-/* -- assignments ----------------------------------------------------------------------------------------- */
+/* -- assignments ------------------------------------------------------------------------------- */
 
 /* An Assign with good values for layers [first, last); the strings and bytes are borrowed from the
  * arguments. */

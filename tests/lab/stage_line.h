@@ -34,7 +34,7 @@ extern struct stage_lab lab;
 int stage_lab_load(void **state);
 int stage_lab_free(void **state);
 
-/* -- a pipeline without wires ---------------------------------------------------------------------------- */
+/* -- a pipeline without wires ------------------------------------------------------------------ */
 
 struct line {
     enum tern_boundary boundary;

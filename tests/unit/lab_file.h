@@ -17,7 +17,8 @@ struct lab_file {
     struct tern_gguf *g;
 };
 
-/* Parses what a writer produced into f: open_memstream keeps a byte more than the file has, so it is copied. */
+/* Parses what a writer produced into f: open_memstream keeps a byte more than the file has, so it is copied.
+ * */
 static inline void lab_file_take(struct lab_file *f, char *written, size_t n)
 {
     f->bytes = malloc(n);

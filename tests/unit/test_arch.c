@@ -16,9 +16,9 @@ static const struct entry {
     const char *key;
     double v; /* whole numbers are written as u32, others as f32 */
 } sound[] = {
-    { "block_count", 6 },          { "embedding_length", 256 },
+    { "block_count", 6 },           { "embedding_length", 256 },
     { "feed_forward_length", 768 }, { "context_length", 512 },
-    { "attention.head_count", 4 }, { "attention.head_count_kv", 2 },
+    { "attention.head_count", 4 },  { "attention.head_count_kv", 2 },
     { "rope.dimension_count", 64 }, { "attention.layer_norm_rms_epsilon", 1.0 / 1024 },
     { "rope.freq_base", 10000.5 },
 };
@@ -46,7 +46,8 @@ static void put(struct gguf_writer *w, const char *arch, const struct change *c)
 }
 
 /* Writes the metadata with up to two changes and reads the architecture of it. */
-static enum tern_status read_changed(const char *arch, const struct change *a, const struct change *b, struct tern_arch *out)
+static enum tern_status read_changed(const char *arch, const struct change *a, const struct change *b,
+                                     struct tern_arch *out)
 {
     const struct change *changes[2] = { a, b };
     char *bytes;
@@ -110,9 +111,12 @@ static void test_reads_fable(void **state)
 
 static void test_alias_and_defaults(void **state)
 {
-    const struct change no_rope = { "rope.dimension_count", NAN, NULL }, no_kv = { "attention.head_count_kv", NAN, NULL };
-    const struct change no_theta = { "rope.freq_base", NAN, NULL }, key_length = { "attention.key_length", 32, NULL };
-    const struct change linear = { "rope.scaling.type", 0, "linear" }, one = { "rope.scaling.factor", 1, NULL };
+    const struct change no_rope = { "rope.dimension_count", NAN, NULL },
+                        no_kv = { "attention.head_count_kv", NAN, NULL };
+    const struct change no_theta = { "rope.freq_base", NAN, NULL },
+                        key_length = { "attention.key_length", 32, NULL };
+    const struct change linear = { "rope.scaling.type", 0, "linear" },
+                        one = { "rope.scaling.factor", 1, NULL };
     struct tern_arch a;
 
     (void)state;
@@ -152,29 +156,52 @@ static void test_refusals(void **state)
         { { "attention.head_count_kv", 8, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "evenly" },
         { { "rope.dimension_count", 63, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "even number" },
         { { "rope.dimension_count", 514, NULL }, { NULL, 0, NULL }, TERN_ERR_LIMIT, "dimension_count" },
-        { { "attention.key_length", 32, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "rope.dimension_count is 64" },
+        { { "attention.key_length", 32, NULL },
+          { NULL, 0, NULL },
+          TERN_ERR_UNSUPPORTED,
+          "rope.dimension_count is 64" },
         { { "attention.value_length", 32, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "64" },
-        { { "rope.dimension_count", NAN, NULL }, { "embedding_length", 258, NULL }, TERN_ERR_FORMAT, "even number" },
-        { { "attention.head_count", 512, NULL }, { "rope.dimension_count", 512, NULL }, TERN_ERR_LIMIT, "131072" },
+        { { "rope.dimension_count", NAN, NULL },
+          { "embedding_length", 258, NULL },
+          TERN_ERR_FORMAT,
+          "even number" },
+        { { "attention.head_count", 512, NULL },
+          { "rope.dimension_count", 512, NULL },
+          TERN_ERR_LIMIT,
+          "131072" },
         { { "attention.layer_norm_rms_epsilon", NAN, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "missing" },
         { { "attention.layer_norm_rms_epsilon", 0, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "epsilon" },
-        { { "attention.layer_norm_rms_epsilon", -1e-5, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "epsilon" },
-        { { "attention.layer_norm_rms_epsilon", INFINITY, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "epsilon" },
+        { { "attention.layer_norm_rms_epsilon", -1e-5, NULL },
+          { NULL, 0, NULL },
+          TERN_ERR_FORMAT,
+          "epsilon" },
+        { { "attention.layer_norm_rms_epsilon", INFINITY, NULL },
+          { NULL, 0, NULL },
+          TERN_ERR_FORMAT,
+          "epsilon" },
         { { "rope.freq_base", 0, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "freq_base" },
         { { "rope.freq_base", INFINITY, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "freq_base" },
-        { { "rope.scaling.type", 0, "yarn" }, { "rope.scaling.factor", 4, NULL }, TERN_ERR_UNSUPPORTED, "yarn" },
+        { { "rope.scaling.type", 0, "yarn" },
+          { "rope.scaling.factor", 4, NULL },
+          TERN_ERR_UNSUPPORTED,
+          "yarn" },
         { { "rope.scaling.type", 0, "linear" }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "linear" },
         { { "rope.scaling.factor", 2, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "factor 2" },
-        { { "attention.sliding_window", 128, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "sliding_window" },
+        { { "attention.sliding_window", 128, NULL },
+          { NULL, 0, NULL },
+          TERN_ERR_UNSUPPORTED,
+          "sliding_window" },
         { { "expert_count", 8, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "expert_count" },
     };
     struct tern_arch a = { .n_layers = 77 };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        enum tern_status st = read_changed("bitnet-b1.58", &cases[i].a, cases[i].b.key ? &cases[i].b : NULL, &a);
+        enum tern_status st =
+            read_changed("bitnet-b1.58", &cases[i].a, cases[i].b.key ? &cases[i].b : NULL, &a);
 
-        if (st != cases[i].status || !strstr(unit_err.text, cases[i].words) || !strstr(unit_err.text, "test.gguf"))
+        if (st != cases[i].status || !strstr(unit_err.text, cases[i].words) ||
+            !strstr(unit_err.text, "test.gguf"))
             fail_msg("case %zu (%s): %s: '%s'", i, cases[i].a.key, tern_status_name(st), unit_err.text);
         assert_int_equal(a.n_layers, 77); /* outputs untouched */
     }
@@ -194,8 +221,17 @@ static void test_other_architectures(void **state)
 
 static void test_hash(void **state)
 {
-    const struct tern_arch a = { .name = "bitnet-b1.58", .n_layers = 1, .n_embd = 2, .n_ffn = 3, .n_heads = 4, .n_kv_heads = 5,
-                                 .head_dim = 6, .n_vocab = 7, .n_ctx_train = 8, .rms_eps = 1e-5f, .rope_theta = 1e4 };
+    const struct tern_arch a = { .name = "bitnet-b1.58",
+                                 .n_layers = 1,
+                                 .n_embd = 2,
+                                 .n_ffn = 3,
+                                 .n_heads = 4,
+                                 .n_kv_heads = 5,
+                                 .head_dim = 6,
+                                 .n_vocab = 7,
+                                 .n_ctx_train = 8,
+                                 .rms_eps = 1e-5f,
+                                 .rope_theta = 1e4 };
     uint8_t first[TERN_HASH_BYTES], other[TERN_HASH_BYTES];
     struct tern_arch b;
 
@@ -224,8 +260,9 @@ static void test_hash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads_fable), cmocka_unit_test(test_alias_and_defaults), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_other_architectures), cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_reads_fable), cmocka_unit_test(test_alias_and_defaults),
+        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_other_architectures),
+        cmocka_unit_test(test_hash),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

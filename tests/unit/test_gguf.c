@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The GGUF reader: a small file by hand, then the same file with one thing wrong at a time, then the real model.
+ * The GGUF reader: a small file by hand, then the same file with one thing wrong at a time, then the real
+ * model.
  */
 #include "unit/unit.h"
 
@@ -51,7 +52,8 @@ static void header(struct build *b, uint32_t version, uint64_t n_tensors, uint64
     u64(b, n_kv);
 }
 
-static void tensor(struct build *b, const char *name, uint32_t type, uint64_t ne0, uint64_t ne1, uint64_t offset)
+static void tensor(struct build *b, const char *name, uint32_t type, uint64_t ne0, uint64_t ne1,
+                   uint64_t offset)
 {
     str(b, name);
     u32(b, 2);
@@ -112,7 +114,8 @@ static void whole(struct build *b, uint32_t version)
     key(b, "u64", TERN_GGUF_U64), u64(b, UINT64_MAX);
     key(b, "i64", TERN_GGUF_I64), u64(b, (uint64_t)-7);
     key(b, "f64", TERN_GGUF_F64), u64(b, 0x4004000000000000u);
-    key(b, "strings", TERN_GGUF_ARRAY), u32(b, TERN_GGUF_STRING), u64(b, 3), str(b, "a"), str(b, ""), str(b, "ccc");
+    key(b, "strings", TERN_GGUF_ARRAY), u32(b, TERN_GGUF_STRING), u64(b, 3), str(b, "a"), str(b, ""),
+        str(b, "ccc");
     key(b, "ints", TERN_GGUF_ARRAY), u32(b, TERN_GGUF_I16), u64(b, 2), u32(b, 0xfffe0003);
     key(b, "floats", TERN_GGUF_ARRAY), u32(b, TERN_GGUF_F32), u64(b, 1), u32(b, 0xbf800000);
     key(b, "empty", TERN_GGUF_ARRAY), u32(b, TERN_GGUF_U32), u64(b, 0);
@@ -127,8 +130,9 @@ static void test_reads_every_type(void **state)
     static const struct {
         const char *key;
         double v;
-    } numbers[] = { { "u8", 200 }, { "i8", -128 }, { "u16", 65281 },           { "i16", -2 }, { "u32", 4e9 },
-                    { "i32", -5 }, { "f32", 1.5 }, { "u64", 18446744073709551615.0 }, { "i64", -7 }, { "f64", 2.5 } };
+    } numbers[] = { { "u8", 200 },  { "i8", -128 }, { "u16", 65281 }, { "i16", -2 },
+                    { "u32", 4e9 }, { "i32", -5 },  { "f32", 1.5 },   { "u64", 18446744073709551615.0 },
+                    { "i64", -7 },  { "f64", 2.5 } };
     struct build *b = malloc(sizeof *b);
     struct tern_gguf *g;
     uint8_t *heap;
@@ -262,7 +266,8 @@ static void test_metadata_refusals(void **state)
     refuse(b, TERN_ERR_FORMAT, "array of type 9");
 
     header(b, 3, 0, 1);
-    key(b, "long", TERN_GGUF_ARRAY), u32(b, TERN_GGUF_U64), u64(b, UINT64_MAX / 8 + 2); /* times 8 wraps to 8 */
+    key(b, "long", TERN_GGUF_ARRAY), u32(b, TERN_GGUF_U64),
+        u64(b, UINT64_MAX / 8 + 2); /* times 8 wraps to 8 */
     u64(b, 0);
     refuse(b, TERN_ERR_FORMAT, "get a whole copy");
 
@@ -382,9 +387,9 @@ static void test_sizes(void **state)
         uint64_t ne[4];
         size_t bytes;
     } cases[] = {
-        { 0, { 3, 5, 1, 1 }, 60 },        { 1, { 3, 5, 2, 2 }, 120 },      { 2, { 64, 3, 1, 1 }, 108 },
-        { 8, { 64, 3, 1, 1 }, 204 },      { 12, { 512, 2, 1, 1 }, 576 },   { 14, { 256, 2, 1, 1 }, 420 },
-        { 30, { 7, 1, 1, 1 }, 14 },       { 34, { 256, 3, 1, 1 }, 162 },   { 35, { 256, 3, 1, 1 }, 198 },
+        { 0, { 3, 5, 1, 1 }, 60 },           { 1, { 3, 5, 2, 2 }, 120 },    { 2, { 64, 3, 1, 1 }, 108 },
+        { 8, { 64, 3, 1, 1 }, 204 },         { 12, { 512, 2, 1, 1 }, 576 }, { 14, { 256, 2, 1, 1 }, 420 },
+        { 30, { 7, 1, 1, 1 }, 14 },          { 34, { 256, 3, 1, 1 }, 162 }, { 35, { 256, 3, 1, 1 }, 198 },
         { 36, { 2560, 640, 1, 1 }, 409632 },
     };
     const uint64_t stacked[4] = { 128, 2, 2, 1 };
@@ -438,16 +443,11 @@ static void test_refuses_what_is_no_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads_every_type),
-        cmocka_unit_test(test_finds_tensors),
-        cmocka_unit_test(test_every_truncation),
-        cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_metadata_refusals),
-        cmocka_unit_test(test_tensor_refusals),
-        cmocka_unit_test(test_tensor_names),
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_opens_fable),
-        cmocka_unit_test(test_refuses_what_is_no_file),
+        cmocka_unit_test(test_reads_every_type),  cmocka_unit_test(test_finds_tensors),
+        cmocka_unit_test(test_every_truncation),  cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_metadata_refusals), cmocka_unit_test(test_tensor_refusals),
+        cmocka_unit_test(test_tensor_names),      cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_opens_fable),       cmocka_unit_test(test_refuses_what_is_no_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

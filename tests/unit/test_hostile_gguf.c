@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The real model's file cut at 200 places, and with 2,000 single bytes of its header and metadata changed: each is refused with
- * one sentence that names it, or loads.  A crash, a hang or a read past the end (each case lies in a heap block of its exact
- * size) ends the test.
+ * The real model's file cut at 200 places, and with 2,000 single bytes of its header and metadata changed:
+ * each is refused with one sentence that names it, or loads.  A crash, a hang or a read past the end (each
+ * case lies in a heap block of its exact size) ends the test.
  */
 #include "unit/unit.h"
 
@@ -14,8 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define N_CUTS 200
-#define N_CORRUPTIONS 2000
+#define N_CUTS           200
+#define N_CORRUPTIONS    2000
 #define SECONDS_PER_CASE 20
 
 static uint8_t *model; /* the file */
@@ -103,7 +103,8 @@ static enum tern_status run_case(size_t n, size_t at, uint8_t byte, uint32_t see
     len = strlen(unit_err.text);
     if (st < TERN_ERR_USAGE || unit_err.status != st || len < 20 || strchr(unit_err.text, '\n') ||
         !strstr(unit_err.text, "hostile.gguf"))
-        fail_msg("%zu bytes, byte %zu = %u: status %s, sentence '%s'", n, at, byte, tern_status_name(st), unit_err.text);
+        fail_msg("%zu bytes, byte %zu = %u: status %s, sentence '%s'", n, at, byte, tern_status_name(st),
+                 unit_err.text);
     return st;
 }
 
@@ -130,7 +131,8 @@ static void test_corrupt(void **state)
     n_loaded = n_refused = 0;
     for (uint32_t i = 0; i < N_CORRUPTIONS; i++) {
         uint64_t r = unit_random(&rng);
-        /* Header and hyper-parameters, the tensor directory in front of the data, and anywhere in between: most of it is text. */
+        /* Header and hyper-parameters, the tensor directory in front of the data, and anywhere in between:
+         * most of it is text. */
         size_t at = i % 3 == 0 ? r % 1024 : i % 3 == 1 ? data_start - 1 - r % 5000 : r % data_start;
         uint8_t old = model[at], byte = (uint8_t)(r >> 40);
 

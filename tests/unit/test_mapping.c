@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE 4096u
+#define PAGE    4096u
 #define N_PAGES 16u
 
 /* cmocka puts handlers of its own around every test, so the guard goes in inside.  Twice does no harm. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading weights: every type gives the same tiles, slices are parts of the whole, predictions are exact, and what
- * cannot be right is refused with a sentence.
+ * Loading weights: every type gives the same tiles, slices are parts of the whole, predictions are exact, and
+ * what cannot be right is refused with a sentence.
  */
 #include "unit/lab_file.h"
 
@@ -33,7 +33,9 @@ static int tear_down(void **state)
 static enum tern_status load(const struct tern_gguf *g, uint32_t first, uint32_t last, bool with_embd,
                              enum tern_i2s_layout layout, struct tern_model **out)
 {
-    const struct tern_model_options o = { .first = first, .last = last, .with_embd = with_embd, .i2s_layout = layout };
+    const struct tern_model_options o = {
+        .first = first, .last = last, .with_embd = with_embd, .i2s_layout = layout
+    };
     struct tern_arch arch;
 
     memset(&unit_err, 0, sizeof unit_err);
@@ -43,7 +45,8 @@ static enum tern_status load(const struct tern_gguf *g, uint32_t first, uint32_t
 }
 
 /* Refused with these words, and the file's name. */
-static void refuse(const struct tern_gguf *g, enum tern_i2s_layout layout, enum tern_status status, const char *words)
+static void refuse(const struct tern_gguf *g, enum tern_i2s_layout layout, enum tern_status status,
+                   const char *words)
 {
     struct tern_model *m;
     enum tern_status st = load(g, 0, 2, true, layout, &m);
@@ -107,8 +110,11 @@ static void test_types_agree(void **state)
     static const struct {
         uint32_t type;
         enum tern_i2s_layout layout;
-    } kinds[] = { { TERN_TYPE_I2_S, TERN_I2S_A }, { TERN_TYPE_I2_S, TERN_I2S_B }, { TERN_TYPE_I2_S, TERN_I2S_C },
-                  { TERN_TYPE_TQ1_0, TERN_I2S_A }, { TERN_TYPE_TQ2_0, TERN_I2S_A } };
+    } kinds[] = { { TERN_TYPE_I2_S, TERN_I2S_A },
+                  { TERN_TYPE_I2_S, TERN_I2S_B },
+                  { TERN_TYPE_I2_S, TERN_I2S_C },
+                  { TERN_TYPE_TQ1_0, TERN_I2S_A },
+                  { TERN_TYPE_TQ2_0, TERN_I2S_A } };
     struct tern_model *first = NULL, *m;
 
     (void)state;
@@ -127,7 +133,8 @@ static void test_types_agree(void **state)
 
             assert_int_equal(m->tiles_bytes, first->tiles_bytes);
             assert_memory_equal(m->tiles, first->tiles, m->tiles_bytes);
-            assert_true(kinds[i].type == TERN_TYPE_I2_S ? a == b : fabsf(a - b) < a / 1024); /* f16 in TQ blocks */
+            assert_true(kinds[i].type == TERN_TYPE_I2_S ? a == b
+                                                        : fabsf(a - b) < a / 1024); /* f16 in TQ blocks */
             tern_model_free(&m);
         }
         lab_file_free(&f); /* without embedding a model outlives its file */
@@ -225,11 +232,13 @@ static void test_need_is_exact(void **state)
             assert_int_equal(need.tiles_bytes, m->tiles_bytes);
             assert_int_equal(need.norms_bytes, m->norms_bytes);
             assert_int_equal(need.embd_bytes, (1 + untied) * 300 * 192 * 2);
-            assert_int_equal(need.kv_page_bytes, (2 - first) * 32 * 2 * 32 * 2 * 2); /* layers, positions, heads, dims, K+V, f16 */
+            assert_int_equal(need.kv_page_bytes, (2 - first) * 32 * 2 * 32 * 2 *
+                                                     2); /* layers, positions, heads, dims, K+V, f16 */
             assert_true(need.scratch_bytes > 0 && need.fixed_bytes > 0);
             assert_int_equal(m->head != m->embd, untied);
             tern_model_free(&m);
-            assert_int_equal(tern_model_need(f.g, &arch, 1, 3, false, 1, 1, &need, &unit_err), TERN_ERR_USAGE);
+            assert_int_equal(tern_model_need(f.g, &arch, 1, 3, false, 1, 1, &need, &unit_err),
+                             TERN_ERR_USAGE);
             lab_file_free(&f);
         }
 }
@@ -237,7 +246,8 @@ static void test_need_is_exact(void **state)
 static void test_norm_and_table_types(void **state)
 {
     static const uint32_t norms[] = { TERN_F32, TERN_F16, TERN_BF16 };
-    static const uint32_t tables[] = { TERN_F32, TERN_F16, TERN_BF16, TERN_Q8_0, TERN_Q6_K, TERN_Q4_0, TERN_Q4_K };
+    static const uint32_t tables[] = { TERN_F32,  TERN_F16,  TERN_BF16, TERN_Q8_0,
+                                       TERN_Q6_K, TERN_Q4_0, TERN_Q4_K };
     float x[256], exact[256];
 
     (void)state;
@@ -266,7 +276,7 @@ static void test_norm_and_table_types(void **state)
     }
 }
 
-/* -- refusals ------------------------------------------------------------------------------------------------------- */
+/* -- refusals ---------------------------------------------------------------------------------- */
 
 static void test_bad_scales(void **state)
 {
@@ -278,7 +288,8 @@ static void test_bad_scales(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++) {
         memcpy(at, &scales[i], sizeof scales[i]);
-        refuse(f.g, TERN_I2S_A, TERN_ERR_FORMAT, "'blk.1.attn_k.weight' (I2_S) has a scale that is not a positive number");
+        refuse(f.g, TERN_I2S_A, TERN_ERR_FORMAT,
+               "'blk.1.attn_k.weight' (I2_S) has a scale that is not a positive number");
     }
     lab_file_free(&f);
 }
@@ -303,7 +314,8 @@ static void test_tq_scales_differ(void **state)
     shape.ternary = TERN_TYPE_TQ2_0;
     f = lab_file_new(&shape);
     lab_file_data(&f, "blk.0.attn_v.weight")[66 * 77 + 64] ^= 1; /* lowest bit of one block's scale */
-    refuse(f.g, TERN_I2S_A, TERN_ERR_UNSUPPORTED, "'blk.0.attn_v.weight' (TQ2_0) has blocks of different scales");
+    refuse(f.g, TERN_I2S_A, TERN_ERR_UNSUPPORTED,
+           "'blk.0.attn_v.weight' (TQ2_0) has blocks of different scales");
     lab_file_free(&f);
     f = lab_file_new(&shape);
     lab_file_data(&f, "blk.0.attn_v.weight")[65] = 0x7c; /* infinity */
@@ -402,8 +414,10 @@ static struct lab_file with_extra(const char *name, const float v[4])
 
 static void test_unknown_tensors(void **state)
 {
-    static const char *const names[] = { "blk.0.attn_q.bias", "blk.1.ffn_down.scale", "blk.0.attn_q_norm.weight",
-                                         "blk.1.attn_q.weight.2", "output.bias", "rope_freqs.weight" };
+    static const char *const names[] = {
+        "blk.0.attn_q.bias",     "blk.1.ffn_down.scale", "blk.0.attn_q_norm.weight",
+        "blk.1.attn_q.weight.2", "output.bias",          "rope_freqs.weight"
+    };
     const float v[4] = { 1, 1, 1, 2 }, ones[4] = { 1, 1, 1, 1 };
     struct lab_file f;
     struct tern_model *m;
@@ -427,7 +441,7 @@ static void test_unknown_tensors(void **state)
     lab_file_free(&f);
 }
 
-/* -- files ---------------------------------------------------------------------------------------------------------- */
+/* -- files ------------------------------------------------------------------------------------- */
 
 /* Kilobytes of a file that are resident in this process. */
 static long resident_kb(const char *path)
@@ -480,7 +494,9 @@ static void test_truncated_while_loading(void **state)
     struct lab_shape shape = wide_shape();
     char path[64] = "/tmp/tern_model_XXXXXX";
     FILE *f = fdopen(mkstemp(path), "wb");
-    struct tern_model_options o = { .last = 2, .with_embd = true, .progress = on_progress_truncate, .progress_arg = path };
+    struct tern_model_options o = {
+        .last = 2, .with_embd = true, .progress = on_progress_truncate, .progress_arg = path
+    };
     struct tern_gguf *g;
     struct tern_arch arch;
     struct tern_model *m = NULL;
