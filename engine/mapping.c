@@ -96,6 +96,11 @@ static int take_slot(const void *bytes, size_t size)
     return -1;
 }
 
+static uint64_t mtime_ns(const struct stat *sb)
+{
+    return (uint64_t)sb->st_mtim.tv_sec * 1000000000u + (uint64_t)sb->st_mtim.tv_nsec;
+}
+
 /* Fills size and identity from an open file, or says why it is nothing to map. */
 static enum tern_status look_at(struct tern_mapping *m, struct tern_err *err)
 {
@@ -113,7 +118,7 @@ static enum tern_status look_at(struct tern_mapping *m, struct tern_err *err)
     m->size = (size_t)sb.st_size;
     m->dev = (uint64_t)sb.st_dev;
     m->ino = (uint64_t)sb.st_ino;
-    m->mtime_ns = (uint64_t)sb.st_mtim.tv_sec * 1000000000u + (uint64_t)sb.st_mtim.tv_nsec;
+    m->mtime_ns = mtime_ns(&sb);
     m->ctime_ns = (uint64_t)sb.st_ctim.tv_sec * 1000000000u + (uint64_t)sb.st_ctim.tv_nsec;
     return TERN_OK;
 }
@@ -178,6 +183,10 @@ enum tern_status tern_mapping_check(const struct tern_mapping *m, struct tern_er
         return TERN_FAIL(err, TERN_ERR_IO,
                          "'%s' was truncated from %zu to %lld bytes while in use; restore it and start again",
                          m->path, m->size, (long long)sb.st_size);
+    if (mtime_ns(&sb) != m->mtime_ns)
+        return TERN_FAIL(err, TERN_ERR_IO,
+                         "'%s' was written to while in use, so it may not be the model it was; start again",
+                         m->path);
     return TERN_OK;
 }
 
