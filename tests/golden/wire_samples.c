@@ -123,15 +123,28 @@ static void add_loading(void)
     h->ready = &ready;
 }
 
+static Tern__Failed failed = TERN__FAILED__INIT, *faileds[1] = { &failed };
+static Tern__StageTime time[2] = { TERN__STAGE_TIME__INIT, TERN__STAGE_TIME__INIT };
+static Tern__StageTime *times[2] = { &time[0], &time[1] };
+
+/* What Step and Result have in common. */
+static void fill_common(void)
+{
+    failed.slot = 1;
+    failed.gen = 7;
+    failed.code = TERN_FAILED_NUMERIC;
+    failed.where = 12;
+    time[0].compute_us = 4321;
+    time[0].queue_us = 17;
+    time[0].bytes = 11520;
+    time[1].compute_us = 1;
+}
+
 static void add_steps(void)
 {
     static Tern__SlotOp op[2] = { TERN__SLOT_OP__INIT, TERN__SLOT_OP__INIT }, *ops[2] = { &op[0], &op[1] };
     static Tern__Run run[2] = { TERN__RUN__INIT, TERN__RUN__INIT }, *runs[2] = { &run[0], &run[1] };
-    static Tern__Failed failed = TERN__FAILED__INIT, *faileds[1] = { &failed };
-    static Tern__StageTime time[2] = { TERN__STAGE_TIME__INIT, TERN__STAGE_TIME__INIT },
-                           *times[2] = { &time[0], &time[1] };
-    static Tern__Step step = TERN__STEP__INIT, more = TERN__STEP__INIT;
-    static Tern__Result result = TERN__RESULT__INIT;
+    static Tern__Step step = TERN__STEP__INIT;
     Tern__Header *h = add("step", "two sequences, one of them forked in this step", TERN__HEADER__BODY_STEP);
 
     op[0].kind = TERN_OP_OPEN;
@@ -151,14 +164,6 @@ static void add_steps(void)
     run[1].pos = 64;
     run[1].n = 1;
     run[1].n_want = 1;
-    failed.slot = 1;
-    failed.gen = 7;
-    failed.code = TERN_FAILED_NUMERIC;
-    failed.where = 12;
-    time[0].compute_us = 4321;
-    time[0].queue_us = 17;
-    time[0].bytes = 11520;
-    time[1].compute_us = 1;
     step.step = UINT64_C(4294967297);
     step.n_parts = 1;
     step.n_part_rows = 4;
@@ -172,8 +177,14 @@ static void add_steps(void)
     step.n_times = 2;
     step.times = times;
     h->step = &step;
+}
 
-    h = add("step_part", "the second of three messages of a large step", TERN__HEADER__BODY_STEP);
+static void add_results(void)
+{
+    static Tern__Step more = TERN__STEP__INIT;
+    static Tern__Result result = TERN__RESULT__INIT;
+    Tern__Header *h =
+        add("step_part", "the second of three messages of a large step", TERN__HEADER__BODY_STEP);
     more.step = 9;
     more.part = 1;
     more.n_parts = 3;
@@ -227,7 +238,9 @@ const struct wire_sample *wire_samples(size_t *n)
     if (n_samples == 0) {
         add_joining();
         add_loading();
+        fill_common();
         add_steps();
+        add_results();
         add_living();
     }
     *n = n_samples;
