@@ -239,7 +239,7 @@ void cluster_on_loading(struct cluster *c, struct cluster_peer *p, const Tern__H
         done += c->peers[i].load_done & ((UINT64_C(1) << 50) - 1);
         total += c->peers[i].load_total & ((UINT64_C(1) << 50) - 1);
     }
-    progress_update(&c->bar, done, total);
+    (void)progress_update(&c->bar, done, total);
 }
 
 void cluster_on_ready(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)

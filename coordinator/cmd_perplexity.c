@@ -3,6 +3,7 @@
  * `tern perplexity`: how well a model predicts a text.
  */
 #include "coordinator/commands.h"
+#include "coordinator/interrupt.h"
 #include "coordinator/perplexity.h"
 #include "engine/base/log.h"
 
@@ -217,11 +218,14 @@ int cmd_perplexity(int argc, char **argv)
         return st == TERN_END ? EX_OK : cmd_fail("perplexity", &err);
     signal(SIGPIPE, SIG_IGN);
     /* Special tokens in a measured text are text. */
-    if (!(st = cmd_read_file(o.file, MAX_TEXT_BYTES, &text, &len, &err)) &&
-        !(st = session_open(&o.engine, &s, &err)) && !(st = session_encode(s, text, len, false, &ids, &err)))
-        st = score(&o, &ids, s, &err);
+    if (!(st = cmd_read_file(o.file, MAX_TEXT_BYTES, &text, &len, &err))) {
+        interrupt_catch();
+        if (!(st = session_open(&o.engine, &s, &err)) &&
+            !(st = session_encode(s, text, len, false, &ids, &err)))
+            st = score(&o, &ids, s, &err);
+    }
     session_close(&s);
     free(ids.ids);
     free(text);
-    return st ? cmd_fail("perplexity", &err) : EX_OK;
+    return st ? cmd_fail_or_end("perplexity", &err) : EX_OK;
 }

@@ -8,6 +8,7 @@
  */
 #include "coordinator/commands.h"
 #include "coordinator/generate.h"
+#include "coordinator/interrupt.h"
 #include "coordinator/run_options.h"
 #include "coordinator/run_output.h"
 #include "coordinator/session.h"
@@ -36,23 +37,6 @@ struct run {
     bool closed;           /* nobody reads stdout any more */
     uint64_t t0_ns, t1_ns;
 };
-
-static volatile sig_atomic_t caught;
-
-static void on_signal(int sig)
-{
-    caught = sig;
-}
-
-/* The first signal ends the run in order, the second kills: SA_RESETHAND. */
-static void catch_signals(void)
-{
-    struct sigaction sa = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
-
-    sigemptyset(&sa.sa_mask);
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
-}
 
 /* -- showing text ---------------------------------------------------------------------------------------- */
 
@@ -157,7 +141,7 @@ static enum tern_status loop(struct run *r, struct tern_err *err)
 {
     enum tern_status st = TERN_OK;
 
-    while (!all_ended(r) && !caught && !r->closed) {
+    while (!all_ended(r) && !interrupt_signal() && !r->closed) {
         if ((st = reserve_all(r, err)))
             return st;
         tern_alloc_guard_begin("a token");
@@ -219,8 +203,10 @@ static enum tern_status prepare_one(struct run *r, uint32_t i, struct tern_err *
 static enum tern_status prepare(struct run *r, struct tern_err *err)
 {
     uint32_t longest = 0, n = r->o.n_prompts;
-    enum tern_status st = session_open(&r->o.engine, &r->s, err);
+    enum tern_status st;
 
+    interrupt_catch();
+    st = session_open(&r->o.engine, &r->s, err);
     if (st)
         return st;
     r->o.gen.ctx = r->s->ctx;
@@ -302,8 +288,8 @@ static int conclude(struct run *r, enum tern_status st, struct tern_err *err)
         code = report_failed(r);
     if (close_logits(r, &e) && !code)
         code = cmd_fail("run", &e);
-    if (caught)
-        return 128 + caught;
+    if (interrupt_signal())
+        return 128 + interrupt_signal();
     return r->closed && !code ? 128 + SIGPIPE : code; /* as if the signal had not been ignored */
 }
 
@@ -332,11 +318,12 @@ int cmd_run(int argc, char **argv)
         return cmd_fail("run", &err);
     }
     signal(SIGPIPE, SIG_IGN);
-    if ((st = run_options_parse(argc, argv, &r->o, &err)) || (st = prepare(r, &err))) {
+    if ((st = run_options_parse(argc, argv, &r->o, &err))) {
         if (st != TERN_END)
             code = cmd_fail("run", &err);
+    } else if ((st = prepare(r, &err))) {
+        code = cmd_fail_or_end("run", &err);
     } else {
-        catch_signals();
         r->t0_ns = tern_now_ns();
         st = loop(r, &err);
         r->t1_ns = tern_now_ns();

@@ -1,18 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/commands.h"
 
+#include "coordinator/interrupt.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 int cmd_fail(const char *command, const struct tern_err *err)
 {
     fprintf(stderr, "tern %s: %s\n", command, err->text);
     return tern_status_exit_code(err->status);
+}
+
+int cmd_fail_or_end(const char *command, const struct tern_err *err)
+{
+    int sig = interrupt_signal(), code = err->status == TERN_END ? EX_OK : cmd_fail(command, err);
+
+    return sig ? 128 + sig : code;
 }
 
 enum tern_status cmd_default_model(char *path, size_t cap, struct tern_err *err)

@@ -21,6 +21,8 @@ int cmd_perplexity(int argc, char **argv);
 
 /* Prints "tern COMMAND: sentence" to stderr and returns the exit code of the status. */
 int cmd_fail(const char *command, const struct tern_err *err);
+/* The same for what a signal may have ended (interrupt.h): then 128 + signal, and no sentence about it. */
+int cmd_fail_or_end(const char *command, const struct tern_err *err);
 
 /* The model used without -m: $TERN_MODEL, else the fable model beside the program (installed or in the
  * source tree). */

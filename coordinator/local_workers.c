@@ -8,6 +8,7 @@
  */
 #include "coordinator/local_workers.h"
 
+#include "coordinator/interrupt.h"
 #include "engine/base/log.h"
 #include "proto/endpoint.h"
 
@@ -363,6 +364,7 @@ static enum tern_status await_children(struct local_workers *w, struct cluster_s
         struct pollfd fds[TERN_MAX_WORKERS];
         uint32_t who[TERN_MAX_WORKERS], n = 0;
         uint64_t now = tern_now_ms();
+        enum tern_status st;
 
         for (uint32_t i = 0; i < w->n; i++) {
             if (w->children[i].ready)
@@ -375,12 +377,14 @@ static enum tern_status await_children(struct local_workers *w, struct cluster_s
         if (now >= end)
             return TERN_FAIL(err, TERN_ERR_PEER, "local worker %s was not ready within %d s",
                              spec->members[who[0]].name, START_MS / 1000);
-        if (poll(fds, n, (int)(end - now)) < 0 && errno != EINTR)
+        if ((st = interrupt_check(err)))
+            return st;
+        if (poll(fds, n, (int)(end - now < INTERRUPT_LOOK_MS ? end - now : INTERRUPT_LOOK_MS)) < 0 && errno != EINTR)
             return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for the local workers: %s",
                                  strerror(errno));
         for (uint32_t k = 0; k < n; k++) {
             if (fds[k].revents) {
-                enum tern_status st = read_line(&w->children[who[k]], &spec->members[who[k]], err);
+                st = read_line(&w->children[who[k]], &spec->members[who[k]], err);
 
                 if (st)
                     return st;

@@ -2,6 +2,7 @@
 /* Perplexity: see perplexity.h. */
 #include "coordinator/perplexity.h"
 
+#include "coordinator/interrupt.h"
 #include "coordinator/logprobs.h"
 #include "engine/base/mem.h"
 #include "kernels/exact_math.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TURN_MS 1000
+#define TURN_MS 100 /* how long a signal may go unnoticed */
 
 /* Ties go to the lower id. */
 static int32_t argmax(const float *x, uint32_t n)
@@ -132,6 +133,8 @@ enum tern_status perplexity_run(struct perplexity *p, void (*on_chunk)(void *arg
     while (p->n_done < p->n_chunks) {
         const struct seq *q;
 
+        if ((st = interrupt_check(err)))
+            return st;
         tern_alloc_guard_begin("a scored step");
         st = sched_turn(sched, TURN_MS, err);
         tern_alloc_guard_end();

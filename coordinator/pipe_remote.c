@@ -8,6 +8,7 @@
  * is named before a large file is read.
  */
 #include "coordinator/cluster.h"
+#include "coordinator/interrupt.h"
 #include "coordinator/pipe.h"
 #include "coordinator/pipe_steps.h"
 
@@ -104,8 +105,12 @@ static enum tern_status start(struct remote *r, struct tern_err *err)
 
 static enum tern_status await(struct remote *r, const void *tag, struct tern_err *err)
 {
-    void *item = tern_queue_pop(r->cluster->events, -1);
+    void *item;
+    enum tern_status st;
 
+    while ((item = tern_queue_pop(r->cluster->events, INTERRUPT_LOOK_MS)) == NULL)
+        if ((st = interrupt_check(err)))
+            return st;
     if (item == &r->cluster->tag.broken) {
         r->broken = true;
         return fail_broken(r, err);

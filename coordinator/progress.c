@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "coordinator/progress.h"
 
+#include "coordinator/interrupt.h"
+
 #include "engine/base/log.h"
 
 #include <stdio.h>
@@ -20,9 +22,8 @@ void progress_begin(struct progress *p, const char *what, bool quiet)
     p->next_ms = p->begin_ms + QUIET_START_MS;
 }
 
-void progress_update(void *arg, uint64_t done, uint64_t total)
+static void draw(struct progress *p, uint64_t done, uint64_t total)
 {
-    struct progress *p = arg;
     uint64_t now;
     double percent;
 
@@ -48,6 +49,12 @@ void progress_update(void *arg, uint64_t done, uint64_t total)
         fprintf(stderr, "%s: %.0f %% of %.0f MB\n", p->what, percent, (double)total / 1e6);
         p->next_ms = now + LINE_EVERY_MS;
     }
+}
+
+bool progress_update(void *arg, uint64_t done, uint64_t total)
+{
+    draw(arg, done, total);
+    return interrupt_signal() == 0;
 }
 
 void progress_end(struct progress *p)

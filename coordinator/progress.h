@@ -19,8 +19,9 @@ struct progress {
 };
 
 void progress_begin(struct progress *p, const char *what, bool quiet);
-/* Bytes; `arg` is the struct progress, so that this serves as the engine's callback. */
-void progress_update(void *arg, uint64_t done, uint64_t total);
+/* Bytes; `arg` is the struct progress, so that this serves as the engine's callback.  False when the user
+ * has had enough (interrupt.h). */
+bool progress_update(void *arg, uint64_t done, uint64_t total);
 /* Clears the line. */
 void progress_end(struct progress *p);
 

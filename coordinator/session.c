@@ -2,6 +2,7 @@
 /* Setting up a run: see session.h. */
 #include "coordinator/session.h"
 
+#include "coordinator/interrupt.h"
 #include "coordinator/pipe_dump.h"
 
 #include <stdio.h>
@@ -92,8 +93,10 @@ static enum tern_status start_workers(struct session *s, struct tern_err *err)
 
 static enum tern_status open_pipe(struct session *s, const struct pipe_options *po, struct tern_err *err)
 {
-    enum tern_status st;
+    enum tern_status st = interrupt_check(err);
 
+    if (st)
+        return st;
     if (!s->o->local && !s->o->cluster)
         return pipe_local_open(po, &s->pipe, err);
     if (s->o->local) {

@@ -22,8 +22,9 @@ struct job {
     pthread_t caller;
     _Atomic uint64_t done;
     uint64_t total;
-    void (*progress)(void *arg, uint64_t done, uint64_t total);
+    bool (*progress)(void *arg, uint64_t done, uint64_t total);
     void *arg;
+    atomic_bool given_up;
 };
 
 static void hash_tensors(void *arg, size_t first, size_t last, unsigned thread)
@@ -38,15 +39,15 @@ static void hash_tensors(void *arg, size_t first, size_t last, unsigned thread)
         size_t at = 0;
 
         crypto_generichash_init(&h, NULL, 0, TERN_HASH_BYTES);
-        while (at < t->bytes) {
+        while (at < t->bytes && !atomic_load(&job->given_up)) {
             size_t n = t->bytes - at < CHUNK ? t->bytes - at : CHUNK;
             uint64_t done;
 
             crypto_generichash_update(&h, t->data + at, n);
             at += n;
             done = atomic_fetch_add(&job->done, n) + n;
-            if (reports)
-                job->progress(job->arg, done, job->total);
+            if (reports && !job->progress(job->arg, done, job->total))
+                atomic_store(&job->given_up, true);
         }
         crypto_generichash_final(&h, job->by_size[i]->hash, TERN_HASH_BYTES);
         tern_mapping_release(&job->g->map, (size_t)(t->data - job->g->bytes), t->bytes);
@@ -77,8 +78,8 @@ static enum tern_status hash_all(struct job *job, struct tern_identity *id, stru
         tern_pool_run(pool, hash_tensors, job, id->n, 1);
     free(job->by_size);
     tern_mapping_release(&job->g->map, 0, job->g->size); /* with the pages that came along with neighbours */
-    if (job->progress)
-        job->progress(job->arg, job->total, job->total);
+    if (atomic_load(&job->given_up) || (job->progress && !job->progress(job->arg, job->total, job->total)))
+        return TERN_FAIL(err, TERN_END, "%s: hashing was given up", job->g->name);
     return job->g->map.bytes ? tern_mapping_check(&job->g->map, err) : TERN_OK;
 }
 
@@ -117,7 +118,7 @@ static void hash_list(const struct tern_arch *arch, struct tern_identity *id)
 
 enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
                                        struct tern_pool *pool,
-                                       void (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                                       bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
                                        struct tern_identity **out, struct tern_err *err)
 {
     struct job job = { .g = g, .progress = progress, .arg = arg };

@@ -28,10 +28,11 @@ struct tern_identity {
 };
 
 /* Hashes every tensor of g (or takes the cache's word), with all threads of the pool.  `progress` may be
- * NULL; it is called on the calling thread with bytes done and in all. */
+ * NULL; it is called on the calling thread with bytes done and in all, and when it answers false the
+ * hashing is given up with TERN_END. */
 enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
                                        struct tern_pool *pool,
-                                       void (*progress)(void *arg, uint64_t done, uint64_t total),
+                                       bool (*progress)(void *arg, uint64_t done, uint64_t total),
                                        void *arg, struct tern_identity **out,
                                        struct tern_err *err) TERN_MUST_CHECK;
 void tern_identity_free(struct tern_identity **id);

@@ -279,8 +279,8 @@ static enum tern_status load_matrices(struct tern_model *m, const struct tern_gg
             if (st)
                 return st;
             done += layers[l].matrix[i]->bytes;
-            if (o->progress)
-                o->progress(o->progress_arg, done, total);
+            if (o->progress && !o->progress(o->progress_arg, done, total))
+                return TERN_FAIL(err, TERN_END, "%s: loading was given up", g->name);
         }
     }
     return TERN_OK;

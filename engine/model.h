@@ -52,7 +52,7 @@ struct tern_model_options {
     bool with_embd;
     enum tern_i2s_layout i2s_layout; /* A unless the user knows better */
     /* May be NULL; on the calling thread; bytes. */
-    void (*progress)(void *arg, uint64_t done, uint64_t total);
+    bool (*progress)(void *arg, uint64_t done, uint64_t total); /* false: give up, with TERN_END */
     void *progress_arg;
 };
 

@@ -27,7 +27,7 @@ struct worker_loader {
     bool started;
     struct job job; /* whoever got it from a queue last owns it */
     bool busy;      /* the loop's view */
-    atomic_bool cancel;
+    atomic_bool cancel, quit; /* quit: the program ends, so stop in the middle of it */
     atomic_uint_least64_t done, total;
 
     /* The loading thread's, or anyone's while not busy. */
@@ -36,12 +36,13 @@ struct worker_loader {
     uint64_t n_loads;
 };
 
-static void on_progress(void *arg, uint64_t done, uint64_t total)
+static bool on_progress(void *arg, uint64_t done, uint64_t total)
 {
     struct worker_loader *l = arg;
 
     atomic_store_explicit(&l->done, done, memory_order_relaxed);
     atomic_store_explicit(&l->total, total, memory_order_relaxed);
+    return !atomic_load(&l->quit);
 }
 
 static enum tern_status compare(const struct worker_loader *l, const struct job *j, struct tern_err *err)
@@ -157,6 +158,7 @@ void worker_loader_free(struct worker_loader **lp)
         return;
     if (l->started) {
         atomic_store(&l->cancel, true);
+        atomic_store(&l->quit, true);
         tern_queue_close(l->jobs);
         pthread_join(l->thread, NULL);
     }
@@ -175,7 +177,7 @@ void worker_loader_start(struct worker_loader *l, struct worker_plan *p)
     p->expect = NULL;
     l->busy = true;
     atomic_store(&l->cancel, false);
-    on_progress(l, 0, 0);
+    (void)on_progress(l, 0, 0);
     TERN_BUG_IF(!tern_queue_push(l->jobs, &l->job));
 }
 

@@ -25,6 +25,7 @@ if(PYTHON3)
     tern_e2e(cli)
     tern_e2e(hostile_files)
     tern_e2e(hostile_peers ALONE)
+    tern_e2e(interrupt ALONE)
     tern_e2e(kill ALONE)
     # A sanitizer's own memory and time would be measured instead of ours.
     if(NOT TERN_SANITIZE)

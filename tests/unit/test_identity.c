@@ -70,17 +70,18 @@ static int tear_down(void **state)
 }
 
 struct seen {
-    unsigned calls;
+    unsigned calls, give_up_at; /* 0: never */
     uint64_t last, total;
 };
 
-static void on_progress(void *arg, uint64_t done, uint64_t total)
+static bool on_progress(void *arg, uint64_t done, uint64_t total)
 {
     struct seen *s = arg;
 
     s->calls++;
     s->last = done;
     s->total = total;
+    return s->give_up_at == 0 || s->calls < s->give_up_at;
 }
 
 static struct tern_identity *identify(const struct tern_gguf *g, struct seen *seen)
@@ -195,6 +196,25 @@ static void test_cache_switched_off(void **state)
     tern_gguf_close(&g);
 }
 
+/* Half a list is no list, in memory or in the cache. */
+static void test_given_up(void **state)
+{
+    struct tern_gguf *g;
+    struct tern_identity *id = NULL;
+    struct tern_arch arch;
+    struct seen seen = { .give_up_at = 1 };
+    char path[400];
+
+    (void)state;
+    empty_cache();
+    assert_ok(tern_gguf_open(FABLE, &g, &unit_err));
+    assert_ok(tern_arch_read(g, &arch, &unit_err));
+    assert_int_equal(tern_identity_compute(g, &arch, pool, on_progress, &seen, &id, &unit_err), TERN_END);
+    assert_null(id);
+    assert_false(cached_file(path));
+    tern_gguf_close(&g);
+}
+
 /* A model file that is rewritten in place is another file to the cache. */
 static void test_cache_sees_a_changed_file(void **state)
 {
@@ -301,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_hashes_are_blake2b),         cmocka_unit_test(test_cache),
         cmocka_unit_test(test_cache_switched_off),         cmocka_unit_test(test_cache_sees_a_changed_file),
         cmocka_unit_test(test_slice_is_part_of_the_model), cmocka_unit_test(test_layers_of_names),
+        cmocka_unit_test(test_given_up),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

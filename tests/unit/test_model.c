@@ -483,10 +483,40 @@ static void test_releases_the_files_pages(void **state)
     unlink(path);
 }
 
-static void on_progress_truncate(void *arg, uint64_t done, uint64_t total)
+static bool on_progress_truncate(void *arg, uint64_t done, uint64_t total)
 {
     if (done * 2 > total)
         assert_int_equal(truncate(arg, 8192), 0);
+    return true;
+}
+
+static bool on_progress_enough(void *arg, uint64_t done, uint64_t total)
+{
+    (*(unsigned *)arg)++;
+    return done * 2 < total;
+}
+
+static void test_given_up(void **state)
+{
+    struct lab_shape shape = lab_shape_small();
+    char path[64] = "/tmp/tern_model_XXXXXX";
+    FILE *f = fdopen(mkstemp(path), "wb");
+    unsigned calls = 0;
+    struct tern_model_options o = { .last = 2, .progress = on_progress_enough, .progress_arg = &calls };
+    struct tern_gguf *g;
+    struct tern_arch arch;
+    struct tern_model *m = NULL;
+
+    (void)state;
+    lab_write_synthetic(&shape, f);
+    fclose(f);
+    assert_ok(tern_gguf_open(path, &g, &unit_err));
+    assert_ok(tern_arch_read(g, &arch, &unit_err));
+    assert_int_equal(tern_model_load(g, &arch, &kern, pools[1], &o, &m, &unit_err), TERN_END);
+    assert_null(m);
+    assert_in_range(calls, 2, 13); /* of 14 matrices */
+    tern_gguf_close(&g);
+    unlink(path);
 }
 
 static void test_truncated_while_loading(void **state)
@@ -553,6 +583,7 @@ int main(void)
         cmocka_unit_test(test_shapes_must_agree),
         cmocka_unit_test(test_unknown_tensors),
         cmocka_unit_test(test_releases_the_files_pages),
+        cmocka_unit_test(test_given_up),
         cmocka_unit_test(test_truncated_while_loading),
         cmocka_unit_test(test_truncated_after_loading),
     };
