@@ -88,7 +88,7 @@ enum tern_status tern_endpoint_from_listen(const char *addr_port,
         return TERN_FAIL(err, TERN_ERR_USAGE, "the address to listen on is longer than %zu characters",
                          TERN_MAX_ENDPOINT_BYTES - sizeof SCHEME);
     if (!colon)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not ADDR:PORT, such as 0.0.0.0:7101", addr_port);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not ADDR:PORT, such as 0.0.0.0:7700", addr_port);
     host_len = (size_t)(colon - host);
     port = colon + 1;
     any = strcmp(port, "0") == 0 || strcmp(port, "*") == 0;

@@ -19,7 +19,7 @@ bool tern_endpoint_valid(const char *text, size_t len);
 /* True when the host is written in brackets, for either kind of address. */
 bool tern_endpoint_is_ipv6(const char *text);
 
-/* "127.0.0.1:7101", "[::]:7101", "*:0", "localhost:*" -> what libzmq binds.  HOST may be `*` (all IPv4
+/* "127.0.0.1:7700", "[::]:7700", "*:0", "localhost:*" -> what libzmq binds.  HOST may be `*` (all IPv4
  * addresses) or a network interface's name; PORT may be 0 or `*` (any free one). */
 enum tern_status tern_endpoint_from_listen(const char *addr_port,
                                            char out[static TERN_MAX_ENDPOINT_BYTES + 1],

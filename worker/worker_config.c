@@ -4,28 +4,24 @@
  */
 #include "worker/worker_config.h"
 
+#include "engine/option.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_THREADS 256
-
 const char worker_config_help[] =
-    "Usage: ternd --listen ADDR:PORT --key FILE --allow FILE [options]\n"
+    "ternd: holds a slice of a model's layers for a coordinator (`tern run --cluster`).\n"
     "\n"
-    "Holds a slice of a model's layers for a coordinator (`tern run --cluster`).\n"
+    "usage: ternd --listen ADDR:PORT --key FILE --allow FILE [options]\n"
     "\n"
-    "  --listen ADDR:PORT   address to bind, for example 0.0.0.0:7420; port 0 takes a free one\n"
+    "  --listen ADDR:PORT   address to bind, for example 0.0.0.0:7700; port 0 takes a free one\n"
     "  --key FILE           this worker's key pair, made by `tern keygen`\n"
     "  --allow FILE         who may connect: one `name coordinator|worker PUBLICKEY` a line\n"
-    "  --model FILE         model, or a slice of it (default: $TERN_MODEL, else the model beside the "
-    "program)\n"
+    "  --model FILE         model, or a slice of it (default: $TERN_MODEL, else the fable model)\n"
     "  --threads N          compute threads (default: the CPUs this process may use)\n"
     "  --memory LIMIT       refuse assignments that need more, for example 2G (default: no limit)\n"
     "  --name NAME          what logs and coordinators call this worker (default: the host's name)\n"
@@ -49,7 +45,8 @@ enum option_id {
     OPT_NAME,
     OPT_CPU,
     OPT_I2S,
-    OPT_VERBOSE, OPT_QUIET,
+    OPT_VERBOSE,
+    OPT_QUIET,
     OPT_READY_FD,
     OPT_LIFELINE,
     OPT_HELP,
@@ -77,84 +74,18 @@ static const struct option options[] = {
 
 /* -- values ---------------------------------------------------------------------------------------------- */
 
-static enum tern_status parse_number(const char *option, const char *text, unsigned min, unsigned max,
-                                     unsigned *out, struct tern_err *err)
-{
-    char *end = NULL;
-    unsigned long v;
-
-    errno = 0;
-    v = strtoul(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || v < min || v > max)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a whole number from %u to %u", option, text,
-                         min, max);
-    *out = (unsigned)v;
-    return TERN_OK;
-}
-
 /* A descriptor we were given: it must be open, and our own children must not inherit it. */
 static enum tern_status parse_fd(const char *option, const char *text, int *out, struct tern_err *err)
 {
-    unsigned fd;
-    enum tern_status st = parse_number(option, text, 0, 1u << 20, &fd, err);
+    uint32_t fd = 0;
+    enum tern_status st = tern_option_u32(option, text, 0, 1u << 20, &fd, err);
 
     if (st)
         return st;
     if (fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_USAGE, errno, "%s: descriptor %u is not open", option, fd);
+        return TERN_FAIL_SYS(err, TERN_ERR_USAGE, errno, "%s: descriptor %u is not open", option,
+                             (unsigned)fd);
     *out = (int)fd;
-    return TERN_OK;
-}
-
-/* "500M", "2G", "1073741824". */
-static enum tern_status parse_bytes(const char *option, const char *text, uint64_t *out, struct tern_err *err)
-{
-    static const char units[] = "KMGT";
-    char *end = NULL;
-    unsigned long long v;
-    unsigned shift = 0;
-
-    errno = 0;
-    v = strtoull(text, &end, 10);
-    if (text[0] >= '0' && text[0] <= '9' && errno == 0 && *end != '\0') {
-        const char *u = strchr(units, *end & ~0x20);
-
-        if (u && *u) {
-            shift = 10 * (unsigned)(u - units + 1);
-            end++;
-            end += *end == 'i';
-            end += *end == 'B';
-        }
-    }
-    if (text[0] < '0' || text[0] > '9' || errno != 0 || *end != '\0' || v == 0 ||
-        v > (UINT64_MAX >> 1) >> shift)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a size such as 500M, 2G or 1073741824", option,
-                         text);
-    *out = (uint64_t)v << shift;
-    return TERN_OK;
-}
-
-static enum tern_status parse_cpu(const char *text, enum tern_cpu_level *out, struct tern_err *err)
-{
-    enum tern_cpu_level best = tern_cpu_detect(), level;
-
-    if (!tern_cpu_by_name(text, &level))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%s' is not ref, avx2 or avx512", text);
-    if (level > best)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: this machine cannot run %s; the best it has is %s",
-                         text, tern_cpu_name(best));
-    *out = level;
-    return TERN_OK;
-}
-
-static enum tern_status parse_layout(const char *text, enum tern_i2s_layout *out, struct tern_err *err)
-{
-    static const enum tern_i2s_layout by_letter[] = { TERN_I2S_A, TERN_I2S_B, TERN_I2S_C };
-    int i = (text[0] & ~0x20) - 'A';
-
-    if (i < 0 || i > 2 || text[1] != '\0')
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--i2s-layout: '%s' is not A, B or C", text);
-    *out = by_letter[i];
     return TERN_OK;
 }
 
@@ -162,12 +93,11 @@ static enum tern_status parse_layout(const char *text, enum tern_i2s_layout *out
 static enum tern_status parse_name(const char *text, char out[static TERN_MAX_NAME_BYTES + 1],
                                    struct tern_err *err)
 {
-    size_t n = strlen(text);
+    size_t n = strlen(text), good = 0;
 
-    for (size_t i = 0; i < n; i++)
-        if (text[i] <= ' ' || text[i] > '~')
-            n = SIZE_MAX - 1;
-    if (n == 0 || n > TERN_MAX_NAME_BYTES)
+    while (text[good] > ' ' && text[good] <= '~')
+        good++;
+    if (n == 0 || n > TERN_MAX_NAME_BYTES || good != n)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--name: a name has 1 to %d printable characters and no blanks",
                          TERN_MAX_NAME_BYTES);
     memcpy(out, text, n + 1);
@@ -176,54 +106,12 @@ static enum tern_status parse_name(const char *text, char out[static TERN_MAX_NA
 
 /* -- defaults -------------------------------------------------------------------------------------------- */
 
-static unsigned default_threads(void)
-{
-    cpu_set_t set;
-    int n = 1;
-
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        n = CPU_COUNT(&set);
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (unsigned)n;
-}
-
 static void default_name(char out[static TERN_MAX_NAME_BYTES + 1])
 {
     char host[TERN_MAX_NAME_BYTES + 1] = { 0 };
 
     if (gethostname(host, sizeof host - 1) != 0 || parse_name(host, out, NULL) != TERN_OK)
         memcpy(out, "ternd", sizeof "ternd");
-}
-
-static enum tern_status default_model(char *path, size_t cap, struct tern_err *err)
-{
-    /* Installed: bin/ternd beside share/.  Source tree: build/PRESET/bin/ternd. */
-    static const char *const places[] = { "../share/tern/models/fable.gguf",
-                                          "../../../deploy/models/fable.gguf" };
-    const char *env = getenv("TERN_MODEL");
-    char exe[2048];
-    ssize_t n;
-    char *slash;
-
-    if (env && *env) {
-        if ((size_t)snprintf(path, cap, "%s", env) >= cap)
-            return TERN_FAIL(err, TERN_ERR_LIMIT, "the path in TERN_MODEL is too long");
-        return TERN_OK;
-    }
-    n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    if (n > 0) {
-        exe[n] = '\0';
-        slash = strrchr(exe, '/');
-        if (slash)
-            *slash = '\0';
-        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-            struct stat sb;
-
-            if ((size_t)snprintf(path, cap, "%s/%s", exe, places[i]) < cap && stat(path, &sb) == 0)
-                return TERN_OK;
-        }
-    }
-    return TERN_FAIL(err, TERN_ERR_USAGE,
-                     "no model was given and none lies beside the program; name one with --model FILE");
 }
 
 /* -- the whole ------------------------------------------------------------------------------------------- */
@@ -239,11 +127,11 @@ static enum tern_status take_option(int id, const char *arg, struct worker_confi
             (size_t)snprintf(c->model_path, sizeof c->model_path, "%s", arg) >= sizeof c->model_path)
             return TERN_FAIL(err, TERN_ERR_USAGE, "--model: the path is empty or too long");
         return TERN_OK;
-    case OPT_THREADS: return parse_number("--threads", arg, 1, MAX_THREADS, &c->threads, err);
-    case OPT_MEMORY: return parse_bytes("--memory", arg, &c->memory_limit, err);
+    case OPT_THREADS: return tern_option_u32("--threads", arg, 1, TERN_MAX_THREADS, &c->threads, err);
+    case OPT_MEMORY: return tern_option_bytes("--memory", arg, &c->memory_limit, err);
     case OPT_NAME: return parse_name(arg, c->name, err);
-    case OPT_CPU: return parse_cpu(arg, &c->cpu, err);
-    case OPT_I2S: return parse_layout(arg, &c->i2s_layout, err);
+    case OPT_CPU: return tern_option_cpu(arg, &c->cpu, err);
+    case OPT_I2S: return tern_option_layout(arg, &c->i2s_layout, err);
     case OPT_VERBOSE: c->verbose = true; return TERN_OK;
     case OPT_QUIET: c->quiet = true; return TERN_OK;
     case OPT_READY_FD: return parse_fd("--ready-fd", arg, &c->ready_fd, err);
@@ -268,7 +156,7 @@ static enum tern_status check_complete(struct worker_config *c, struct tern_err 
         if (!needed[i].value || !*needed[i].value)
             return TERN_FAIL(err, TERN_ERR_USAGE, "%s is missing; see ternd --help", needed[i].option);
     if (c->model_path[0] == '\0')
-        return default_model(c->model_path, sizeof c->model_path, err);
+        return tern_option_default_model("--model", c->model_path, sizeof c->model_path, err);
     return TERN_OK;
 }
 
@@ -278,7 +166,7 @@ enum tern_status worker_config_parse(int argc, char **argv, struct worker_config
                                .i2s_layout = TERN_I2S_A,
                                .ready_fd = -1,
                                .lifeline_fd = -1,
-                               .threads = default_threads() };
+                               .threads = tern_option_default_threads() };
     enum tern_status st;
     int id;
 

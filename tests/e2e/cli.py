@@ -28,7 +28,7 @@ for program, args in [(lab.tern, [c]) for c in COMMANDS] + [(lab.ternd, [])]:
     r = lab.run(*args, "--help", program=program)
     lab.check(r.code == 0 and len(r.text.split("\n")) > 3 and not r.err, name + " --help prints to stdout",
               r.errors)
-    lab.check(all(len(line) <= 120 for line in r.text.split("\n")), name + " --help fits a terminal", r.text)
+    lab.check(all(len(line) <= 100 for line in r.text.split("\n")), name + " --help fits a terminal", r.text)
     r = lab.run(*args, "--no-such-option", program=program)
     lab.check(r.code == USAGE and "no-such-option" in r.errors and "--help" in r.errors and not r.out,
               name + " names an unknown option", "code %s: %s" % (r.code, r.errors))
@@ -46,6 +46,11 @@ for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", 
     r = lab.run("run", "-p", "x", *args)
     lab.check(r.code in range(64, 79) and args[-2].lstrip("-") in r.errors and not r.out,
               "run %s is refused" % " ".join(args),
+              "code %s: %s" % (r.code, r.errors))
+for args in (["--name", "two words"], ["--name", ""], ["--name", "n" * 65], ["--memory", "2X"], ["--memory", "0"],
+             ["--threads", "0"], ["--cpu", "486"], ["--i2s-layout", "D"], ["--ready-fd", "77"]):
+    r = lab.run("--listen", "127.0.0.1:0", *args, program=lab.ternd)
+    lab.check(r.code == USAGE and args[0] in r.errors and not r.out, "ternd %s is refused" % " ".join(args),
               "code %s: %s" % (r.code, r.errors))
 
 # -- prompts -------------------------------------------------------------------------------------------------
