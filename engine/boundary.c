@@ -8,7 +8,8 @@
 /* Scales are stored little-endian; so is every machine Tern runs on. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "payload rows are little-endian");
 
-/* The longest row: limits.h. Scales are copied through a buffer of this many at a time, because a row in a message has no alignment. */
+/* The longest row: limits.h. Scales are copied through a buffer of this many at a time, because a row in a
+ * message has no alignment. */
 #define SCALE_CHUNK 256
 
 static const struct {
@@ -80,7 +81,7 @@ size_t tern_boundary_row_bytes(enum tern_boundary b, size_t n)
     return 0;
 }
 
-/* -- the elements of largest magnitude -------------------------------------------------------------------------- */
+/* -- the elements of largest magnitude ------------------------------------------------------------------- */
 
 /* What is left of an element when only the bits of `mask` of its magnitude count. */
 static uint32_t magnitude(float x, uint32_t mask)
@@ -92,8 +93,9 @@ static uint32_t magnitude(float x, uint32_t mask)
 }
 
 /*
- * The places of the k elements of largest magnitude, ascending; of equal ones the first.  A radix selection from the top: it stops
- * as soon as the bits looked at tell the k-th from the next.  NaN counts as large, so that nothing hides.
+ * The places of the k elements of largest magnitude, ascending; of equal ones the first.  A radix selection
+ * from the top: it stops as soon as the bits looked at tell the k-th from the next.  NaN counts as large,
+ * so that nothing hides.
  */
 static void select_outliers(const float *x, size_t n, size_t k, uint16_t *places)
 {
@@ -127,7 +129,7 @@ static void select_outliers(const float *x, size_t n, size_t k, uint16_t *places
     }
 }
 
-/* -- encoding --------------------------------------------------------------------------------------------------- */
+/* -- encoding -------------------------------------------------------------------------------------------- */
 
 static void encode_f16(const struct tern_kernels *k, const float *x, size_t n, uint8_t *row)
 {
@@ -142,7 +144,8 @@ static void encode_f16(const struct tern_kernels *k, const float *x, size_t n, u
 }
 
 /* Scales and planes of the blocks of x. */
-static void encode_blocks(enum tern_boundary b, const struct tern_kernels *k, const float *x, size_t n, uint8_t *row)
+static void encode_blocks(enum tern_boundary b, const struct tern_kernels *k, const float *x, size_t n,
+                          uint8_t *row)
 {
     size_t block = block_of(b, n), n_scales = scales_of(b, n);
     int8_t *hi = (int8_t *)row + 4 * n_scales;
@@ -176,7 +179,8 @@ static void encode_outliers(const struct tern_kernels *k, const float *x, size_t
     encode_blocks(TERN_BOUNDARY_INT8, k, rest, n, row + OUTLIER_BYTES * n_out);
 }
 
-void tern_boundary_encode(enum tern_boundary b, const struct tern_kernels *k, const float *x, size_t n, uint8_t *row)
+void tern_boundary_encode(enum tern_boundary b, const struct tern_kernels *k, const float *x, size_t n,
+                          uint8_t *row)
 {
     switch (b) {
     case TERN_BOUNDARY_F32: memcpy(row, x, 4 * n); return;
@@ -189,7 +193,7 @@ void tern_boundary_encode(enum tern_boundary b, const struct tern_kernels *k, co
     }
 }
 
-/* -- decoding --------------------------------------------------------------------------------------------------- */
+/* -- decoding -------------------------------------------------------------------------------------------- */
 
 /* A scale no encoder writes: negative, infinite or NaN. */
 static bool scales_ok(const float *scales, size_t n)
@@ -213,7 +217,8 @@ static bool decode_f16(const struct tern_kernels *k, const uint8_t *row, size_t 
     return k->all_finite(x, n);
 }
 
-static bool decode_blocks(enum tern_boundary b, const struct tern_kernels *k, const uint8_t *row, size_t n, float *x)
+static bool decode_blocks(enum tern_boundary b, const struct tern_kernels *k, const uint8_t *row, size_t n,
+                          float *x)
 {
     size_t block = block_of(b, n), n_scales = scales_of(b, n);
     const int8_t *hi = (const int8_t *)row + 4 * n_scales;
@@ -242,7 +247,8 @@ static bool decode_outliers(const struct tern_kernels *k, const uint8_t *row, si
 
     memcpy(values, row, 4 * n_out);
     memcpy(places, row + 4 * n_out, 2 * n_out);
-    if (!k->all_finite(values, n_out) || !decode_blocks(TERN_BOUNDARY_INT8, k, row + OUTLIER_BYTES * n_out, n, x))
+    if (!k->all_finite(values, n_out) ||
+        !decode_blocks(TERN_BOUNDARY_INT8, k, row + OUTLIER_BYTES * n_out, n, x))
         return false;
     for (size_t i = 0; i < n_out; i++) {
         if (places[i] < next || places[i] >= n)
@@ -253,7 +259,8 @@ static bool decode_outliers(const struct tern_kernels *k, const uint8_t *row, si
     return true;
 }
 
-bool tern_boundary_decode(enum tern_boundary b, const struct tern_kernels *k, const uint8_t *row, size_t n, float *x)
+bool tern_boundary_decode(enum tern_boundary b, const struct tern_kernels *k, const uint8_t *row, size_t n,
+                          float *x)
 {
     switch (b) {
     case TERN_BOUNDARY_F32: memcpy(x, row, 4 * n); return k->all_finite(x, n);

@@ -2,9 +2,10 @@
 /*
  * One layer after the other, each a handful of passes over rows or over tiles of a matrix.
  *
- * A pass over rows does for one row at a time what needs the whole row (norm, quantise, RoPE, residual); a pass over tiles is a
- * ternary matrix times all rows.  The pool runs both; nothing here depends on how it shares them.  Rows whose sequence is dead take no part:
- * the live ones are gathered at the start of each layer.
+ * A pass over rows does for one row at a time what needs the whole row (norm, quantise, RoPE, residual); a
+ * pass over tiles is a ternary matrix times all rows.  The pool runs both; nothing here depends on how it
+ * shares them.  Rows whose sequence is dead take no part: the live ones are gathered at the start of each
+ * layer.
  */
 #include "engine/forward.h"
 
@@ -15,7 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 10 microseconds' worth. */
+/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 10 microseconds'
+ * worth. */
 #define MIN_PIECE 131072
 
 struct tern_scratch {
@@ -63,7 +65,8 @@ static void *place(uint8_t *base, size_t *used, size_t bytes)
 static size_t layout(struct tern_scratch *s, uint8_t *base)
 {
     const struct tern_arch *a = &s->arch;
-    size_t rows = s->max_rows, q_dim = (size_t)a->n_heads * a->head_dim, kv_dim = (size_t)a->n_kv_heads * a->head_dim;
+    size_t rows = s->max_rows, q_dim = (size_t)a->n_heads * a->head_dim,
+           kv_dim = (size_t)a->n_kv_heads * a->head_dim;
     size_t group = a->n_heads / a->n_kv_heads, used = 0;
 
     s->wide = max3(a->n_embd, q_dim, a->n_ffn);
@@ -102,8 +105,8 @@ enum tern_status tern_scratch_new(const struct tern_arch *arch, size_t max_rows,
     enum tern_status st;
 
     if (max_rows < 1 || max_rows > TERN_MAX_STEP_ROWS)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%zu rows a step were asked for; 1 to %d are possible", max_rows,
-                         TERN_MAX_STEP_ROWS);
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%zu rows a step were asked for; 1 to %d are possible",
+                         max_rows, TERN_MAX_STEP_ROWS);
     s = calloc(1, sizeof *s);
     if (!s)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the scratch of a forward pass");
@@ -157,7 +160,8 @@ static void mark_dead(const struct pass *p, size_t i)
 }
 
 /* Row i of x, normed and quantised into the codes of row i. */
-static void norm_quantize(const struct pass *p, size_t i, const float *x, const float *w, size_t n, unsigned thread)
+static void norm_quantize(const struct pass *p, size_t i, const float *x, const float *w, size_t n,
+                          unsigned thread)
 {
     struct tern_scratch *s = p->s;
     float *normed = s->normed + thread * tern_round_up(s->wide, 16);
@@ -171,7 +175,7 @@ static void norm_quantize(const struct pass *p, size_t i, const float *x, const 
     }
 }
 
-/* -- passes over rows --------------------------------------------------------------------------------------------- */
+/* -- passes over rows ------------------------------------------------------------------------------------ */
 
 static void pass_attn_in(void *arg, size_t first, size_t last, unsigned thread)
 {
@@ -216,8 +220,12 @@ static void pass_attend(void *arg, size_t first, size_t last, unsigned thread)
     struct tern_scratch *s = p->s;
     size_t hd = a->head_dim, group = a->n_heads / a->n_kv_heads;
     float *acc = s->head_acc + thread * s->head_acc_stride;
-    struct tern_attend t = { .n_heads = group, .head_dim = hd, .score_scale = 1.0f / sqrtf((float)hd), .acc = acc,
-                             .max = acc + group * hd, .sum = acc + group * hd + group };
+    struct tern_attend t = { .n_heads = group,
+                             .head_dim = hd,
+                             .score_scale = 1.0f / sqrtf((float)hd),
+                             .acc = acc,
+                             .max = acc + group * hd,
+                             .sum = acc + group * hd + group };
 
     for (size_t unit = first; unit < last; unit++) {
         size_t i = unit / a->n_kv_heads;
@@ -240,7 +248,8 @@ static void pass_attend(void *arg, size_t first, size_t last, unsigned thread)
             p->kern->attend(&t);
         }
         for (size_t g = 0; g < group; g++)
-            p->kern->attend_finish(acc + g * hd, t.sum[g], hd, s->att + (i * a->n_heads + h * group + g) * hd);
+            p->kern->attend_finish(acc + g * hd, t.sum[g], hd,
+                                   s->att + (i * a->n_heads + h * group + g) * hd);
     }
 }
 
@@ -299,7 +308,7 @@ static void pass_boundary(void *arg, size_t first, size_t last, unsigned thread)
     }
 }
 
-/* -- passes over tiles -------------------------------------------------------------------------------------------- */
+/* -- passes over tiles ----------------------------------------------------------------------------------- */
 
 /* Up to three matrices with the same input, their tiles counted through. */
 struct matrices {
@@ -315,9 +324,17 @@ static void add_matrix(struct matrices *ms, const struct pass *p, const struct t
 
     ms->kern = p->kern;
     ms->tiles[ms->n] = tern_pack_tiles(w->m);
-    ms->t[ms->n++] = (struct tern_ternary){ .tiles = w->tiles, .k_pad = w->k_pad, .m = w->m, .scale = w->scale,
-                                            .q = s->codes, .q_stride = s->code_stride, .act_scale = s->act_scale,
-                                            .act_sum = s->act_sum, .n_rows = p->n_live, .y = y, .y_stride = w->m };
+    ms->t[ms->n++] = (struct tern_ternary){ .tiles = w->tiles,
+                                            .k_pad = w->k_pad,
+                                            .m = w->m,
+                                            .scale = w->scale,
+                                            .q = s->codes,
+                                            .q_stride = s->code_stride,
+                                            .act_scale = s->act_scale,
+                                            .act_sum = s->act_sum,
+                                            .n_rows = p->n_live,
+                                            .y = y,
+                                            .y_stride = w->m };
 }
 
 static void pass_tiles(void *arg, size_t first, size_t last, unsigned thread)
@@ -343,8 +360,8 @@ static void run_matrices(const struct pass *p, struct matrices *ms)
 
     for (unsigned i = 0; i < ms->n; i++)
         total += ms->tiles[i];
-    /* A few pieces a thread, so that a thread that was held up does not hold up the rest; but none so small that handing
-     * it over costs more than doing it. */
+    /* A few pieces a thread, so that a thread that was held up does not hold up the rest; but none so small
+     * that handing it over costs more than doing it. */
     grain = total / (threads * 8) + 1;
     least = MIN_PIECE / (4 * ms->t[0].k_pad * p->n_live) + 1;
     tern_pool_run(p->pool, pass_tiles, ms, total, grain > least ? grain : least);
@@ -356,7 +373,7 @@ static void run_rows(struct pass *p, tern_pool_fn *fn, size_t per_row, size_t co
     tern_pool_run(p->pool, fn, p, p->n_live * per_row, MIN_PIECE / 8 / cost + 1);
 }
 
-/* -- the walk ----------------------------------------------------------------------------------------------------- */
+/* -- the walk -------------------------------------------------------------------------------------------- */
 
 static void layer_forward(struct pass *p)
 {
@@ -431,11 +448,18 @@ static void fill_cos_sin(struct tern_scratch *s, const struct tern_row *rows, si
 }
 
 void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, struct tern_scratch *s,
-                         struct tern_kv_store *kv, enum tern_boundary boundary, struct tern_row *rows, size_t n,
-                         float *x, uint8_t *out)
+                         struct tern_kv_store *kv, enum tern_boundary boundary, struct tern_row *rows,
+                         size_t n, float *x, uint8_t *out)
 {
-    struct pass p = { .m = m, .kern = m->kern, .s = s, .kv = kv, .pool = pool, .boundary = boundary, .rows = rows,
-                      .x = x, .row_bytes = tern_boundary_row_bytes(boundary, m->arch.n_embd) };
+    struct pass p = { .m = m,
+                      .kern = m->kern,
+                      .s = s,
+                      .kv = kv,
+                      .pool = pool,
+                      .boundary = boundary,
+                      .rows = rows,
+                      .x = x,
+                      .row_bytes = tern_boundary_row_bytes(boundary, m->arch.n_embd) };
     uint32_t n_layers = m->last - m->first;
 
     TERN_BUG_IF(n > s->max_rows || tern_pool_threads(pool) > s->n_threads);
@@ -465,7 +489,8 @@ void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n
     size_t d = m->arch.n_embd, row_bytes = m->embd->bytes / m->arch.n_vocab;
 
     for (size_t i = 0; i < n; i++)
-        tern_dequant_row((enum tern_dtype)m->embd->type, m->embd->data + (size_t)ids[i] * row_bytes, d, x + i * d);
+        tern_dequant_row((enum tern_dtype)m->embd->type, m->embd->data + (size_t)ids[i] * row_bytes, d,
+                         x + i * d);
 }
 
 struct head_pass {
@@ -485,11 +510,18 @@ void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float
 {
     size_t d = m->arch.n_embd, v = m->arch.n_vocab;
     struct head_pass p = { .kern = m->kern,
-                           .mv = { .w = m->head->data, .row_bytes = m->head->bytes / v,
-                                   .type = (enum tern_dtype)m->head->type, .k = d, .x = x, .x_stride = d, .n_x = n,
-                                   .y = logits, .y_stride = v } };
+                           .mv = { .w = m->head->data,
+                                   .row_bytes = m->head->bytes / v,
+                                   .type = (enum tern_dtype)m->head->type,
+                                   .k = d,
+                                   .x = x,
+                                   .x_stride = d,
+                                   .n_x = n,
+                                   .y = logits,
+                                   .y_stride = v } };
 
     for (size_t i = 0; i < n; i++)
         m->kern->rmsnorm(x + i * d, m->output_norm, d, m->arch.rms_eps, x + i * d);
-    tern_pool_run(pool, pass_head, &p, v, v / (tern_pool_threads(pool) * 16) + MIN_PIECE / p.mv.row_bytes + 1);
+    tern_pool_run(pool, pass_head, &p, v,
+                  v / (tern_pool_threads(pool) * 16) + MIN_PIECE / p.mv.row_bytes + 1);
 }

@@ -2,8 +2,8 @@
 /*
  * The mathematics in reading order: embed, layers, head.
  *
- * A batch is any mix of rows of several sequences.  A row's result never depends on its neighbours, on the number of threads,
- * or on how a prompt was cut into batches.
+ * A batch is any mix of rows of several sequences.  A row's result never depends on its neighbours, on the
+ * number of threads, or on how a prompt was cut into batches.
  */
 #ifndef TERN_ENGINE_FORWARD_H
 #define TERN_ENGINE_FORWARD_H
@@ -28,19 +28,22 @@ void tern_scratch_free(struct tern_scratch **s);
 /* What tern_scratch_new will take, for tern_model_need. */
 size_t tern_scratch_bytes(const struct tern_arch *arch, size_t max_rows, unsigned n_threads);
 
-/* x[i] = embedding of ids[i], f32 [n][n_embd], before any rounding.  ids are below n_vocab (the caller has checked). */
+/* x[i] = embedding of ids[i], f32 [n][n_embd], before any rounding.  ids are below n_vocab (the caller has
+ * checked). */
 void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n, float *x);
 
 /*
- * Runs the slice's layers over n rows of x [n][n_embd], in place, writing K and V of each row to the store at its position.
- * x comes in rounded to the boundary format (decoded from a payload); after each layer every row is encoded and decoded again.  Rows of one
- * sequence are in ascending order of position, all with the pages of the whole batch already appended.
+ * Runs the slice's layers over n rows of x [n][n_embd], in place, writing K and V of each row to the store
+ * at its position. x comes in rounded to the boundary format (decoded from a payload); after each layer
+ * every row is encoded and decoded again.  Rows of one sequence are in ascending order of position, all
+ * with the pages of the whole batch already appended.
  *
- * out [n][row_bytes] gets the rows as encoded behind the last layer: they are the payload for the next stage.  Encoding x once
- * more would not do: the scale of an int8 block may move by one unit in the last place.  Rows that are dead keep what out held.
+ * out [n][row_bytes] gets the rows as encoded behind the last layer: they are the payload for the next
+ * stage.  Encoding x once more would not do: the scale of an int8 block may move by one unit in the last
+ * place.  Rows that are dead keep what out held.
  *
- * A row that turns non-finite is marked dead (dead = layer + 1, counted over the whole model) and so are the later rows
- * of the batch with the same pages; the others go on.
+ * A row that turns non-finite is marked dead (dead = layer + 1, counted over the whole model) and so are
+ * the later rows of the batch with the same pages; the others go on.
  */
 void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, struct tern_scratch *s,
                          struct tern_kv_store *kv, enum tern_boundary boundary, struct tern_row *rows,

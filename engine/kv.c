@@ -37,8 +37,8 @@ enum tern_status tern_kv_table_new(uint32_t n_slots, uint32_t n_pages, uint32_t 
     struct tern_kv_table *t;
 
     if (n_slots < 1 || n_slots > TERN_MAX_SLOTS)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%u sequence slots were asked for; 1 to %d are possible", n_slots,
-                         TERN_MAX_SLOTS);
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%u sequence slots were asked for; 1 to %d are possible",
+                         n_slots, TERN_MAX_SLOTS);
     if (max_positions < 1 || max_positions > TERN_MAX_CONTEXT)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "a context of %u positions was asked for; 1 to %d are possible",
                          max_positions, TERN_MAX_CONTEXT);
@@ -136,8 +136,9 @@ enum tern_status tern_kv_open(struct tern_kv_table *t, uint32_t slot, uint32_t g
     if (s->live)
         return TERN_FAIL(err, TERN_ERR_STATE, "slot %u was to be opened but is in use", slot);
     if (gen <= s->gen)
-        return TERN_FAIL(err, TERN_ERR_STATE, "slot %u was to be opened with generation %u; it has had %u already",
-                         slot, gen, s->gen);
+        return TERN_FAIL(err, TERN_ERR_STATE,
+                         "slot %u was to be opened with generation %u; it has had %u already", slot, gen,
+                         s->gen);
     s->live = true;
     s->failed = false;
     s->gen = gen;
@@ -171,7 +172,8 @@ enum tern_status tern_kv_rewind(struct tern_kv_table *t, uint32_t slot, uint32_t
     if (!s)
         return unknown(err, slot, gen);
     if (len > s->len)
-        return TERN_FAIL(err, TERN_ERR_STATE, "slot %u was to be cut to %u positions but has %u", slot, len, s->len);
+        return TERN_FAIL(err, TERN_ERR_STATE, "slot %u was to be cut to %u positions but has %u", slot, len,
+                         s->len);
     cut_pages(t, s, pages_for(len));
     s->len = len;
     return TERN_OK;
@@ -189,8 +191,8 @@ enum tern_status tern_kv_fork(struct tern_kv_table *t, uint32_t slot, uint32_t g
     if (!from)
         return unknown(err, from_slot, from_gen);
     if (len > from->len)
-        return TERN_FAIL(err, TERN_ERR_STATE, "%u positions of slot %u were to be shared but it has %u", len, from_slot,
-                         from->len);
+        return TERN_FAIL(err, TERN_ERR_STATE, "%u positions of slot %u were to be shared but it has %u", len,
+                         from_slot, from->len);
     if (len % TERN_PAGE != 0 && t->n_free == 0)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "the KV cache has no free page");
     st = tern_kv_open(t, slot, gen, err);
@@ -213,8 +215,8 @@ enum tern_status tern_kv_fork(struct tern_kv_table *t, uint32_t slot, uint32_t g
     return TERN_OK;
 }
 
-enum tern_status tern_kv_append(struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t pos, uint32_t n,
-                                uint32_t *copy_from, uint32_t *copy_to, struct tern_err *err)
+enum tern_status tern_kv_append(struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t pos,
+                                uint32_t n, uint32_t *copy_from, uint32_t *copy_to, struct tern_err *err)
 {
     struct slot *s = find(t, slot, gen);
     uint32_t want, tail = 0;
@@ -225,14 +227,16 @@ enum tern_status tern_kv_append(struct tern_kv_table *t, uint32_t slot, uint32_t
     if (s->failed)
         return TERN_FAIL(err, TERN_ERR_NUMERIC, "the sequence in slot %u has failed before", slot);
     if (pos != s->len)
-        return TERN_FAIL(err, TERN_ERR_STATE, "slot %u has %u positions but rows came for position %u", slot, s->len, pos);
+        return TERN_FAIL(err, TERN_ERR_STATE, "slot %u has %u positions but rows came for position %u", slot,
+                         s->len, pos);
     if (n > t->max_positions - s->len)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%u more positions in slot %u would pass the context of %u", n, slot,
-                         t->max_positions);
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%u more positions in slot %u would pass the context of %u", n,
+                         slot, t->max_positions);
     copy = n > 0 && s->len % TERN_PAGE != 0 && t->refs[s->pages[s->n_pages - 1]] > 1;
     want = pages_for(s->len + n) - s->n_pages + (copy ? 1 : 0);
     if (want > t->n_free)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "the KV cache has %u free pages and %u are needed", t->n_free, want);
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "the KV cache has %u free pages and %u are needed", t->n_free,
+                         want);
     *copy_from = *copy_to = 0;
     if (copy) {
         tail = s->n_pages - 1;
@@ -275,16 +279,17 @@ const uint32_t *tern_kv_pages(const struct tern_kv_table *t, uint32_t slot)
     return t->slots[slot].pages;
 }
 
-enum tern_status tern_kv_store_new(uint32_t n_pages, uint32_t n_layers, uint32_t n_kv_heads, uint32_t head_dim,
-                                   struct tern_kv_store *out, struct tern_err *err)
+enum tern_status tern_kv_store_new(uint32_t n_pages, uint32_t n_layers, uint32_t n_kv_heads,
+                                   uint32_t head_dim, struct tern_kv_store *out, struct tern_err *err)
 {
     size_t n = 2 * sizeof(uint16_t) * TERN_PAGE;
     void *p;
     enum tern_status st;
 
-    if (!tern_mul_size(n, head_dim, &n) || !tern_mul_size(n, n_kv_heads, &n) || !tern_mul_size(n, n_layers, &n) ||
-        !tern_mul_size(n, n_pages, &n))
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "a KV cache of %u pages does not fit the address space", n_pages);
+    if (!tern_mul_size(n, head_dim, &n) || !tern_mul_size(n, n_kv_heads, &n) ||
+        !tern_mul_size(n, n_layers, &n) || !tern_mul_size(n, n_pages, &n))
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "a KV cache of %u pages does not fit the address space",
+                         n_pages);
     st = tern_block_new(n, "the KV cache", &p, err);
     if (st)
         return st;

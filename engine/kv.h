@@ -2,12 +2,13 @@
 /*
  * The paged KV cache: which pages a sequence has (the table), and the pages themselves (the store).
  *
- * A page holds TERN_PAGE positions of every layer of the slice.  A sequence lives in a slot, named (slot, generation); pages may be
- * shared by reference among slots with a common prefix.  The table is a pure function of the operations applied to it, in order:
- * every worker and the coordinator apply the same ones, so tables are the same everywhere and hold page numbers only.
- * The store is a worker's memory.
+ * A page holds TERN_PAGE positions of every layer of the slice.  A sequence lives in a slot, named (slot,
+ * generation); pages may be shared by reference among slots with a common prefix.  The table is a pure
+ * function of the operations applied to it, in order: every worker and the coordinator apply the same ones,
+ * so tables are the same everywhere and hold page numbers only. The store is a worker's memory.
  *
- * No allocation after creation.  Thread: one at a time (the compute thread; the coordinator's own copy: its loop).
+ * No allocation after creation.  Thread: one at a time (the compute thread; the coordinator's own copy: its
+ * loop).
  */
 #ifndef TERN_ENGINE_KV_H
 #define TERN_ENGINE_KV_H
@@ -25,8 +26,8 @@ enum tern_status tern_kv_table_new(uint32_t n_slots, uint32_t n_pages, uint32_t 
                                    struct tern_kv_table **out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_kv_table_free(struct tern_kv_table **t);
 
-/* All fail with TERN_ERR_STATE (unknown slot or generation, wrong length) or TERN_ERR_LIMIT (no pages, too long), a sentence, and the
- * table unchanged. */
+/* All fail with TERN_ERR_STATE (unknown slot or generation, wrong length) or TERN_ERR_LIMIT (no pages, too
+ * long), a sentence, and the table unchanged. */
 
 /* Opens an empty sequence; the slot must be free and generation greater than any that slot has had. */
 enum tern_status tern_kv_open(struct tern_kv_table *t, uint32_t slot, uint32_t gen,
@@ -37,18 +38,21 @@ enum tern_status tern_kv_free(struct tern_kv_table *t, uint32_t slot, uint32_t g
 /* Cuts the sequence to len positions, len <= its length. */
 enum tern_status tern_kv_rewind(struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t len,
                                 struct tern_err *err) TERN_MUST_CHECK;
-/* Opens `slot` as a copy of the first len positions of from_slot: whole pages by reference, the rest by copying one page, which the
- * caller does in its store: *copy_from and *copy_to are page numbers, equal when there is nothing to copy. */
+/* Opens `slot` as a copy of the first len positions of from_slot: whole pages by reference, the rest by
+ * copying one page, which the caller does in its store: *copy_from and *copy_to are page numbers, equal
+ * when there is nothing to copy. */
 enum tern_status tern_kv_fork(struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t from_slot,
                               uint32_t from_gen, uint32_t len, uint32_t *copy_from,
                               uint32_t *copy_to, struct tern_err *err) TERN_MUST_CHECK;
-/* Makes room for n more positions starting at pos, which must be the current length, and advances the length.  A page
- * shared with another slot that would be written is replaced by a copy: *copy_from, *copy_to as in fork. */
+/* Makes room for n more positions starting at pos, which must be the current length, and advances the
+ * length.  A page shared with another slot that would be written is replaced by a copy: *copy_from,
+ * *copy_to as in fork. */
 enum tern_status tern_kv_append(struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t pos,
                                 uint32_t n, uint32_t *copy_from, uint32_t *copy_to,
                                 struct tern_err *err) TERN_MUST_CHECK;
 
-/* Marks a sequence failed: later appends to it answer TERN_ERR_NUMERIC until it is freed.  No-op when there is no such sequence. */
+/* Marks a sequence failed: later appends to it answer TERN_ERR_NUMERIC until it is freed.  No-op when there
+ * is no such sequence. */
 void tern_kv_fail(struct tern_kv_table *t, uint32_t slot, uint32_t gen);
 
 /* Everything free again; generations are forgotten. */
@@ -57,13 +61,14 @@ void tern_kv_reset(struct tern_kv_table *t);
 /* False when there is no such live sequence. */
 bool tern_kv_length(const struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t *len);
 uint32_t tern_kv_pages_free(const struct tern_kv_table *t);
-/* Pages of a live slot in order of position: [ceil(length / TERN_PAGE)].  The array is the slot's own and stays where it is for the
- * table's life; its contents change with the slot's operations only. */
+/* Pages of a live slot in order of position: [ceil(length / TERN_PAGE)].  The array is the slot's own and
+ * stays where it is for the table's life; its contents change with the slot's operations only. */
 const uint32_t *tern_kv_pages(const struct tern_kv_table *t, uint32_t slot);
 
-/* -- store ---------------------------------------------------------------------------------------------------------- */
+/* -- store ----------------------------------------------------------------------------------------------- */
 
-/* f16; for page p, layer l (0-based in the slice), KV head h: K [TERN_PAGE][head_dim], then V of the same shape. */
+/* f16; for page p, layer l (0-based in the slice), KV head h: K [TERN_PAGE][head_dim], then V of the same
+ * shape. */
 struct tern_kv_store {
     uint16_t *data;
     size_t bytes;

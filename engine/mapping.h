@@ -34,8 +34,8 @@ enum tern_status tern_mapping_open(const char *path, struct tern_mapping *out,
                                    struct tern_err *err) TERN_MUST_CHECK;
 void tern_mapping_close(struct tern_mapping *m);
 
-/* Fails with TERN_ERR_IO once any page of the mapping was found missing, the file has become shorter, or it was written to since
- * it was opened: hashes and weights taken from it would not be of one model. */
+/* Fails with TERN_ERR_IO once any page of the mapping was found missing, the file has become shorter, or it
+ * was written to since it was opened: hashes and weights taken from it would not be of one model. */
 enum tern_status tern_mapping_check(const struct tern_mapping *m, struct tern_err *err) TERN_MUST_CHECK;
 
 /* Tells the system that bytes [offset, offset + n) are not needed in memory any more (page-rounded inwards).

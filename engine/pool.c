@@ -2,8 +2,9 @@
 /*
  * Threads that take pieces of a range from one atomic counter.
  *
- * Waiting is a short spin and then a sleep.  The spin bridges the gap between two operators of one layer (a few
- * microseconds); it is kept short because stages often share a machine with others that have work to do.
+ * Waiting is a short spin and then a sleep.  The spin bridges the gap between two operators of one layer (a
+ * few microseconds); it is kept short because stages often share a machine with others that have work to
+ * do.
  */
 #include "engine/pool.h"
 
@@ -228,7 +229,8 @@ enum tern_status tern_pool_new(unsigned n_threads, struct tern_pool **out, struc
     if (rc) {
         stop_helpers(p, started);
         fini(p);
-        return TERN_FAIL_SYS(err, TERN_ERR_MEMORY, rc, "cannot start %u threads: %s", n_threads, strerror(rc));
+        return TERN_FAIL_SYS(err, TERN_ERR_MEMORY, rc, "cannot start %u threads: %s", n_threads,
+                             strerror(rc));
     }
     *out = p;
     return TERN_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A ring under a mutex.  Hand-overs happen once a step, never once a row, so a lock costs nothing that can be measured.
+ * A ring under a mutex.  Hand-overs happen once a step, never once a row, so a lock costs nothing that can
+ * be measured.
  */
 #include "engine/queue.h"
 

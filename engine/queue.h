@@ -21,13 +21,15 @@ void tern_queue_free(struct tern_queue **q);
 /* False when the queue is full or closed: the item stays the caller's. */
 bool tern_queue_push(struct tern_queue *q, void *item);
 
-/* Waits up to timeout_ms (-1 for ever, 0 not at all).  NULL on time-out, or when the queue is closed and empty. */
+/* Waits up to timeout_ms (-1 for ever, 0 not at all).  NULL on time-out, or when the queue is closed and
+ * empty. */
 void *tern_queue_pop(struct tern_queue *q, int timeout_ms);
 
 /* No more pushes; waiting pops return once the queue is empty. */
 void tern_queue_close(struct tern_queue *q);
 
-/* An eventfd, readable while the queue is not empty or is closed; owned by the queue. Poll only: pop clears it. */
+/* An eventfd, readable while the queue is not empty or is closed; owned by the queue. Poll only: pop clears
+ * it. */
 int tern_queue_fd(struct tern_queue *q);
 
 #endif

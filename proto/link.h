@@ -3,8 +3,9 @@
  * Encrypted ZeroMQ links: one CURVE server socket per worker, one CURVE client socket per peer to talk to.
  *
  * There is no plaintext mode.  A server refuses to open before its ZAP handler answers: without one libzmq
- * would accept every key.  Limits that act before authentication: MAXMSGSIZE (the largest payload, wrapped), a
- * handshake interval of 2 s, RCVHWM 8 a peer, and a raised descriptor limit (tern_link_context_new).
+ * would accept every key.  Limits that act before authentication: MAXMSGSIZE (the largest payload,
+ * wrapped), a handshake interval of 2 s, RCVHWM 8 a peer, and a raised descriptor limit
+ * (tern_link_context_new).
  *
  * A link belongs to one thread.  Nothing blocks: sends answer TERN_AGAIN when the peer's queue is full (try
  * the whole message again later).  One server a context.

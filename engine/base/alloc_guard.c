@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The linker sends every malloc, calloc, realloc, posix_memalign and aligned_alloc of Tern's own objects here (--wrap; see
- * CMakeLists.txt).  Inside a guard (engine/base/mem.h) an allocation is a bug; shared libraries such as libzmq
- * are not wrapped.  Linked into programs of the dev and tsan presets only.
+ * The linker sends every malloc, calloc, realloc, posix_memalign and aligned_alloc of Tern's own objects
+ * here (--wrap; see CMakeLists.txt).  Inside a guard (engine/base/mem.h) an allocation is a bug; shared
+ * libraries such as libzmq are not wrapped.  Linked into programs of the dev and tsan presets only.
  */
 #include "engine/base/mem.h"
 

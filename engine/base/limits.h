@@ -22,8 +22,8 @@
 #define TERN_MAX_TEXT_BYTES 268435456  /* one text to tokenize; takes up to 30 times this */
 #define TERN_MAX_PIECE_BYTES 16777216  /* one word of it; merging takes 40 times this */
 
-/* KV cache: positions per page.  A page is also the block of the attention's fixed fold order, so this number is
- * part of the arithmetic contract and of the wire. */
+/* KV cache: positions per page.  A page is also the block of the attention's fixed fold order, so this
+ * number is part of the arithmetic contract and of the wire. */
 #define TERN_PAGE 32
 
 /* One step through the pipeline. */
@@ -34,7 +34,8 @@
 #define TERN_MAX_WORKERS 64       /* stages in one pipeline */
 #define TERN_MAX_STEPS_IN_FLIGHT 8
 
-/* Wire.  libzmq has one MAXMSGSIZE for both sides of the handshake, so this is also what a stranger can make us buffer. */
+/* Wire.  libzmq has one MAXMSGSIZE for both sides of the handshake, so this is also what a stranger can
+ * make us buffer. */
 #define TERN_MAX_HEADER_BYTES 32768   /* the protobuf frame */
 #define TERN_MAX_PAYLOAD_BYTES 262144 /* the raw frame */
 #define TERN_MAX_NAME_BYTES 63        /* a worker's or coordinator's name */

@@ -3,7 +3,8 @@
  * One line per event on stderr: `level event key=value ...`.  systemd and containers stamp the time.
  *
  * Levels by frequency: error (someone must act), warn (we acted), info (once per peer, model or sequence),
- * debug (once per step).  Never logged: keys, prompts, generated text.  Safe from any thread; a line is one write.
+ * debug (once per step).  Never logged: keys, prompts, generated text.  Safe from any thread; a line is one
+ * write.
  */
 #ifndef TERN_ENGINE_BASE_LOG_H
 #define TERN_ENGINE_BASE_LOG_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory: checked products, big aligned blocks, arenas, and the guard that proves that a token allocates nothing.
+ * Memory: checked products, big aligned blocks, arenas, and the guard that proves that a token allocates
+ * nothing.
  *
  * Three lifetimes, three allocators: the process (tern_block_*: weights, KV, scratch), a session or a
  * message (tern_arena: reset as a whole), and plain malloc for what is built once at start.

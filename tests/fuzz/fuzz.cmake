@@ -1,5 +1,7 @@
-# tern_fuzz(NAME LIBS...): the fuzz target tests/fuzz/fuzz_NAME.c, which defines LLVMFuzzerTestOneInput (fuzz/fuzz.h).
-#   fuzz_NAME_replay  runs a corpus without a fuzzer; always built; the test fuzz.NAME replays tests/fuzz/corpus/NAME/.
+# tern_fuzz(NAME LIBS...): the fuzz target tests/fuzz/fuzz_NAME.c, which defines LLVMFuzzerTestOneInput
+# (fuzz/fuzz.h).
+#   fuzz_NAME_replay  runs a corpus without a fuzzer; always built; the test fuzz.NAME replays
+#                     tests/fuzz/corpus/NAME/.
 #   fuzz_NAME         libFuzzer; only with -DTERN_FUZZ=ON (preset fuzz, clang).
 # NAME may be given with or without the prefix fuzz_.  Run a fuzzer like this, then merge what it found:
 #   build/fuzz/bin/fuzz_NAME -max_total_time=600 new/ tests/fuzz/corpus/NAME/

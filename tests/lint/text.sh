@@ -19,11 +19,10 @@ paths='(^|[^A-Za-z0-9_.$}*/-])/(wo''rk|ro''ot|tmp/no''tes)(/|[^A-Za-z0-9_-]|$)'
 lint_files "$root" | grep -vE '^(LICENSE|tests/fuzz/corpus/.*|tests/golden/.*)$' |
     grep -vE '\.(gguf|bin|png|raw)$' >"$files"
 
-# $1 a grep -E pattern, $2 what is wrong, stdin: files.  Never fails.
+# $1 a grep -E pattern, $2 what is wrong, $3 more options of grep; stdin: files.  Never fails.
 each() {
-    while IFS= read -r f; do
-        grep -nE -- "$1" "$root/$f" 2>/dev/null | cut -d: -f1 | sed "s,^,$f:,;s,\$,: $2," || true
-    done
+    (cd "$root" && xargs -r -d '\n' grep -nHE ${3:-} -- "$1" /dev/null 2>/dev/null) | cut -d: -f1-2 |
+        sed "s,\$,: $2," || true
 }
 scripts='^tests/run$|^\.ci/run$|^deploy/(quickstart|install-packages)$'
 is_code() { grep -E "\.(c|h|proto|sh|py|cmake)\$|(^|/)CMakeLists\.txt\$|$scripts"; }
@@ -32,10 +31,7 @@ is_code() { grep -E "\.(c|h|proto|sh|py|cmake)\$|(^|/)CMakeLists\.txt\$|$scripts
     grep -E '\.(c|h|proto)$' "$files" | each '	' 'a tab' || true
     each '[ 	]+$' 'trailing blanks' <"$files"
     is_code <"$files" | each '^.{111,}' 'longer than 110 columns' || true
-    while IFS= read -r f; do
-        grep -nwE -- "$notes" "$root/$f" 2>/dev/null | cut -d: -f1 |
-            sed "s,^,$f:,;s,\$,: a note to oneself," || true
-    done <"$files"
+    each "$notes" 'a note to oneself' -w <"$files"
     each "$paths" 'a path of one machine' <"$files"
     while IFS= read -r f; do
         [ ! -s "$root/$f" ] || [ -z "$(tail -c1 "$root/$f")" ] || echo "$f: no newline at the end"

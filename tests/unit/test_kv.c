@@ -43,7 +43,8 @@ static void test_refusals_leave_the_table_alone(void **state)
     assert_int_equal(tern_kv_open(t, 0, 4, &unit_err), TERN_ERR_STATE);  /* in use */
     assert_int_equal(tern_kv_open(t, 2, 1, &unit_err), TERN_ERR_STATE);  /* no such slot */
     assert_ok(tern_kv_append(t, 0, 3, 0, 40, &a, &b, &unit_err));
-    assert_int_equal(tern_kv_append(t, 0, 2, 40, 1, &a, &b, &unit_err), TERN_ERR_STATE); /* former generation */
+    /* former generation */
+    assert_int_equal(tern_kv_append(t, 0, 2, 40, 1, &a, &b, &unit_err), TERN_ERR_STATE);
     assert_int_equal(tern_kv_append(t, 0, 3, 39, 1, &a, &b, &unit_err), TERN_ERR_STATE); /* wrong position */
     assert_int_equal(tern_kv_append(t, 0, 3, 40, 61, &a, &b, &unit_err), TERN_ERR_LIMIT); /* context */
     assert_int_equal(tern_kv_append(t, 0, 3, 40, UINT32_MAX, &a, &b, &unit_err), TERN_ERR_LIMIT);
@@ -69,14 +70,17 @@ struct naive {
     uint32_t tag[256]; /* what was written at each position */
 };
 
-static uint32_t read_tag(const struct tern_kv_store *s, const struct tern_kv_table *t, uint32_t slot, uint32_t pos)
+static uint32_t read_tag(const struct tern_kv_store *s, const struct tern_kv_table *t, uint32_t slot,
+                         uint32_t pos)
 {
-    const uint16_t *k = tern_kv_k(s, tern_kv_pages(t, slot)[pos / TERN_PAGE], 0, 0) + (size_t)(pos % TERN_PAGE) * 2;
+    const uint16_t *k =
+        tern_kv_k(s, tern_kv_pages(t, slot)[pos / TERN_PAGE], 0, 0) + (size_t)(pos % TERN_PAGE) * 2;
 
     return (uint32_t)k[0] | (uint32_t)k[1] << 16;
 }
 
-static void write_tag(struct tern_kv_store *s, const struct tern_kv_table *t, uint32_t slot, uint32_t pos, uint32_t tag)
+static void write_tag(struct tern_kv_store *s, const struct tern_kv_table *t, uint32_t slot, uint32_t pos,
+                      uint32_t tag)
 {
     uint16_t *k = tern_kv_k(s, tern_kv_pages(t, slot)[pos / TERN_PAGE], 0, 0) + (size_t)(pos % TERN_PAGE) * 2;
 
@@ -84,7 +88,8 @@ static void write_tag(struct tern_kv_store *s, const struct tern_kv_table *t, ui
     k[1] = (uint16_t)(tag >> 16);
 }
 
-static void check_all(struct tern_kv_table *t, const struct tern_kv_store *s, const struct naive *n, uint32_t slots)
+static void check_all(struct tern_kv_table *t, const struct tern_kv_store *s, const struct naive *n,
+                      uint32_t slots)
 {
     for (uint32_t i = 0; i < slots; i++) {
         uint32_t len;
@@ -189,7 +194,8 @@ static void test_limits(void **state)
     assert_int_equal(tern_kv_table_new(TERN_MAX_SLOTS + 1, 1, 1, &t, &unit_err), TERN_ERR_LIMIT);
     assert_int_equal(tern_kv_table_new(1, 0, 1, &t, &unit_err), TERN_ERR_LIMIT);
     assert_int_equal(tern_kv_table_new(1, 1, TERN_MAX_CONTEXT + 1u, &t, &unit_err), TERN_ERR_LIMIT);
-    assert_int_equal(tern_kv_store_new(UINT32_MAX, UINT32_MAX, UINT32_MAX, 512, &s, &unit_err), TERN_ERR_LIMIT);
+    assert_int_equal(tern_kv_store_new(UINT32_MAX, UINT32_MAX, UINT32_MAX, 512, &s, &unit_err),
+                     TERN_ERR_LIMIT);
     assert_null(t);
 }
 

@@ -15,12 +15,12 @@
 #include "engine/base/status.h"
 
 /* Fails with the error's own sentence. */
-#define assert_ok(call)                                                                                             \
-    do {                                                                                                            \
-        struct tern_err *e_ = &unit_err;                                                                            \
-        enum tern_status st_ = (call);                                                                              \
-        if (st_ != TERN_OK)                                                                                         \
-            fail_msg("%s: %s: %s", #call, tern_status_name(st_), e_->text);                                         \
+#define assert_ok(call)                                                                                      \
+    do {                                                                                                     \
+        struct tern_err *e_ = &unit_err;                                                                     \
+        enum tern_status st_ = (call);                                                                       \
+        if (st_ != TERN_OK)                                                                                  \
+            fail_msg("%s: %s: %s", #call, tern_status_name(st_), e_->text);                                  \
     } while (0)
 
 /* Every test file passes &unit_err where an error is wanted. */
