@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/base/log.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -17,6 +18,7 @@ void tern_log_set_level(enum tern_log_level level)
 
 void tern_log(enum tern_log_level level, const char *event, const char *fmt, ...)
 {
+    struct pollfd ready = { .fd = STDERR_FILENO, .events = POLLOUT };
     char line[1024];
     va_list ap;
     int n, m;
@@ -37,8 +39,9 @@ void tern_log(enum tern_log_level level, const char *event, const char *fmt, ...
             *p = '?';
     len = strlen(line);
     line[len++] = '\n';
-    /* A lost log line is not worth an error path; a full pipe must not stop a daemon. */
-    if (write(STDERR_FILENO, line, len) < 0)
+    /* A lost log line is not worth an error path; a full pipe whose reader sleeps must not stop a daemon.  One
+     * that polls as writable has room for PIPE_BUF bytes, more than a line. */
+    if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT) || write(STDERR_FILENO, line, len) < 0)
         return;
 }
 

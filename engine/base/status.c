@@ -27,12 +27,37 @@ static const struct {
     { TERN_ERR_NUMERIC, "numeric", EX_DATAERR },
 };
 
-/* Keeps UTF-8 and printable ASCII; everything that could move a terminal's cursor goes. */
+/* Bytes of the well-formed character at p that is no control character (C0, DEL, C1), else 0.  The zero at the
+ * end of a text continues nothing. */
+static size_t printable(const unsigned char *p)
+{
+    size_t n = *p < 0x80 ? 1 : *p >= 0xc2 && *p < 0xe0 ? 2 : *p >= 0xe0 && *p < 0xf0 ? 3 : 4;
+
+    if (*p < 0x20 || *p == 0x7f || (*p >= 0x80 && *p < 0xc2) || *p > 0xf4)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    /* Controls, surrogates, and what is too long or too large for its form. */
+    if ((p[0] == 0xc2 && p[1] < 0xa0) || (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/* Everything that could move a terminal's cursor goes, and everything that is no UTF-8, such as a character
+ * cut in two at the end: a sentence may have to travel in a message (Fault), which must be text. */
 static void make_printable(char *text)
 {
-    for (unsigned char *p = (unsigned char *)text; *p; p++)
-        if (*p < 0x20 || *p == 0x7f)
+    unsigned char *p = (unsigned char *)text;
+
+    while (*p) {
+        size_t n = printable(p);
+
+        if (n == 0)
             *p = '?';
+        p += n ? n : 1;
+    }
 }
 
 enum tern_status tern_err_set(struct tern_err *err, enum tern_status status, int sys_errno,

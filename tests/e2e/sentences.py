@@ -154,6 +154,21 @@ refused("a worker whose model file differs in one bit",
         "differ|not the same|other", "blk\\.")
 lab.check(d.process.poll() is None, "the worker whose model differs stays up", d.log())
 
+# What a worker cannot do with its file reaches the coordinator, even if the file's name is no text at all.
+broken = bytearray(open(lab.model, "rb").read())
+for i in range(len(broken) * 3 // 4, len(broken) * 3 // 4 + 20000):
+    broken[i] = 0xff  # codes that are no weights
+for name in (b"plain.gguf", b"no \xe9\xff text.gguf", "\u00e9".encode() * 120 + b".gguf"):
+    path = os.path.join(os.fsencode(lab.dir), name)
+    with open(path, "wb") as f:
+        f.write(broken)
+    path = os.fsdecode(path)
+    d = lab.daemon("codes", twin[0], late_allow, model=path)
+    file = lab.write("codes.cluster", "codes %s %s\n" % (d.endpoint, twin[1]))
+    refused("a worker that cannot load %r" % name[:20],
+            lab.run(*ASK, "-m", path, "--cluster", file, "--key", cluster.key), "codes", "the file is damaged")
+    d.stop()
+
 # A worker that serves somebody else names the holder.
 slow = Cluster(lab, 2, tag="slow-", args=["--cpu", "ref", "--threads", 1])
 p = lab.start("run", "-n", 235, "--temp", 0, "--ignore-eos", "-p", "Once upon a time", *slow.args())

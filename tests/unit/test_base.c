@@ -8,8 +8,10 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 static void test_err_is_printable(void **state)
 {
@@ -99,6 +101,61 @@ static void test_block_too_large_is_a_sentence(void **state)
     assert_non_null(strstr(err.text, "a test"));
 }
 
+/* What goes into a Fault message must be text, whatever file name or cut went into the sentence. */
+static void test_err_is_utf8(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        { "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xa6", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xa6" },
+        { "caf\xe9.gguf", "caf?.gguf" },                 /* Latin-1 */
+        { "\xc2\x9b" "2J", "??2J" },                     /* a control of the second half */
+        { "\xc0\xaf \xe0\x80\xaf", "?? ???" },           /* longer than need be */
+        { "\xed\xa0\x80 \xf4\x90\x80\x80", "??? ????" }, /* surrogate; beyond the last */
+        { "cut \xe2\x82", "cut ??" },
+        { "\xff\xfe", "??" },
+    };
+    struct tern_err err;
+    char name[TERN_ERR_TEXT_BYTES + 3];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        (void)TERN_FAIL(&err, TERN_ERR_IO, "%s", cases[i].in);
+        assert_string_equal(err.text, cases[i].out);
+    }
+    for (size_t i = 0; i + 3 <= sizeof name; i += 3)
+        memcpy(name + i, "\xe2\x82\xac", 3);
+    name[sizeof name - 1] = '\0';
+    for (unsigned shift = 0; shift < 3; shift++) {
+        (void)TERN_FAIL(&err, TERN_ERR_IO, "%.*s%s", (int)shift, "ab", name);
+        assert_int_equal(strlen(err.text), TERN_ERR_TEXT_BYTES - 1);
+        for (unsigned cut = (TERN_ERR_TEXT_BYTES - 1 - shift) % 3, i = 1; i <= cut; i++)
+            assert_int_equal(err.text[TERN_ERR_TEXT_BYTES - 1 - i], '?');
+    }
+}
+
+/* A reader of stderr that sleeps: lines are lost, nobody waits. */
+static void test_log_into_a_full_pipe(void **state)
+{
+    char block[4096] = { 0 };
+    int ends[2], saved = dup(STDERR_FILENO);
+
+    (void)state;
+    assert_true(saved >= 0);
+    assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+    while (write(ends[1], block, sizeof block) > 0)
+        continue;
+    assert_int_equal(fcntl(ends[1], F_SETFL, 0), 0); /* from here on a write would wait for ever */
+    assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
+    alarm(20);
+    tern_log(TERN_LOG_ERROR, "test", "nobody reads this");
+    alarm(0);
+    assert_true(dup2(saved, STDERR_FILENO) >= 0);
+    close(saved);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void test_log_limit(void **state)
 {
     struct tern_log_limit l = { 0 };
@@ -122,6 +179,8 @@ int main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_block_too_large_is_a_sentence),
         cmocka_unit_test(test_log_limit),
+        cmocka_unit_test(test_err_is_utf8),
+        cmocka_unit_test(test_log_into_a_full_pipe),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
