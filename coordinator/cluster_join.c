@@ -24,18 +24,6 @@ enum tern_status cluster_connect(struct cluster *c, struct cluster_peer *p, stru
 
 /* -- the link ------------------------------------------------------------------------------------------- */
 
-static void on_refused(struct cluster *c, struct cluster_peer *p)
-{
-    char ours[TERN_Z85_CHARS + 1];
-
-    tern_key_to_z85(c->key->public_key, ours);
-    cluster_break(c, TERN_ERR_AUTH,
-                  "%s refused us: %s; its allow-list needs the line `tern coordinator %s`, and its own "
-                  "public key must be "
-                  "the one in the cluster file",
-                  peer_describe(p).z, tern_client_why(p->client), ours);
-}
-
 void cluster_on_link(struct cluster *c, struct cluster_peer *p, enum tern_client_state state, uint64_t now)
 {
     if (p->state == PEER_GONE)
@@ -49,7 +37,9 @@ void cluster_on_link(struct cluster *c, struct cluster_peer *p, enum tern_client
             p->heard_ms = now;
         }
         break;
-    case TERN_CLIENT_REFUSED: on_refused(c, p); break;
+    case TERN_CLIENT_REFUSED:
+        cluster_break(c, TERN_ERR_AUTH, "%s: %s", peer_describe(p).z, tern_client_why(p->client));
+        break;
     case TERN_CLIENT_LOST:
         if (p->state >= PEER_WELCOMED) {
             cluster_on_lost(c, p);
@@ -260,15 +250,13 @@ void cluster_on_ready(struct cluster *c, struct cluster_peer *p, const Tern__Hea
 
 static void on_join_timeout(struct cluster *c, const struct cluster_peer *p)
 {
-    double seconds = c->o.join_timeout_ms / 1000.0;
-
+    const double seconds = c->o.join_timeout_ms / 1000.0;
     const char *why = p->client ? tern_client_why(p->client) : "";
 
     if (p->state == PEER_CONNECTING)
-        cluster_break(c, TERN_ERR_PEER,
-                      "%s does not answer after %.1f s: is ternd running there, is the port right, does a "
-                      "firewall let it through?%s%s",
-                      peer_describe(p).z, seconds, *why ? " Last attempt: " : "", why);
+        cluster_break(c, TERN_ERR_PEER, "%s does not answer after %.1f s: %s", peer_describe(p).z, seconds,
+                      *why ? why
+                           : "is ternd running there, is the port right, does a firewall let it through?");
     else if (p->holder[0])
         cluster_break(
             c, TERN_ERR_BUSY,

@@ -7,6 +7,7 @@
 #include "coordinator/inspect.h"
 #include "coordinator/progress.h"
 #include "engine/identity.h"
+#include "engine/option.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -17,7 +18,6 @@
 
 #define DEFAULT_CTX  2048 /* as `tern run`: the trained context, but at most this */
 #define DEFAULT_ROWS 65   /* as `tern run`: a chunk of the prompt, and one token of a sequence */
-#define MAX_THREADS  256
 
 enum { OPT_JSON = 256, OPT_LAYERS, OPT_TENSORS, OPT_HASH, OPT_PRE };
 
@@ -40,8 +40,8 @@ static const char help[] =
     "usage: tern inspect [-m FILE] [options]\n"
     "\n"
     "  -m, --model FILE          the model (default: $TERN_MODEL, else the fable model)\n"
-    "      --layers A-B          predict the memory of a worker of these layers (default: all in the file)\n"
-    "  -c, --ctx-size N          ... for a context of N positions (default: the trained one, at most 2048)\n"
+    "      --layers A-B          predict the memory of a worker of these layers (default: all there are)\n"
+    "  -c, --ctx-size N          ... for a context of N positions (default: as trained, at most 2048)\n"
     "  -t, --threads N           ... and N compute threads (default: 1)\n"
     "      --tensors             list every tensor\n"
     "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
@@ -52,7 +52,7 @@ static const char help[] =
 struct options {
     char model[4096];
     const char *layers, *pre;
-    unsigned long long ctx, threads;
+    uint32_t ctx, threads;
     bool json, tensors, hash;
 };
 
@@ -63,8 +63,8 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
         if (!*arg || snprintf(o->model, sizeof o->model, "%s", arg) >= (int)sizeof o->model)
             return TERN_FAIL(err, TERN_ERR_USAGE, "-m: the path is %s", *arg ? "too long" : "empty");
         return TERN_OK;
-    case 'c': return cmd_parse_u64("-c", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
-    case 't': return cmd_parse_u64("-t", arg, 1, MAX_THREADS, &o->threads, err);
+    case 'c': return tern_option_u32("-c", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
+    case 't': return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->threads, err);
     case OPT_JSON: o->json = true; return TERN_OK;
     case OPT_LAYERS: o->layers = arg; return TERN_OK;
     case OPT_TENSORS: o->tensors = true; return TERN_OK;
@@ -96,7 +96,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     }
     if (optind < argc)
         return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a model goes behind -m", argv[optind]);
-    return o->model[0] ? TERN_OK : cmd_default_model(o->model, sizeof o->model, err);
+    return o->model[0] ? TERN_OK : tern_option_default_model("-m", o->model, sizeof o->model, err);
 }
 
 /* "3-7" or "3", inclusive; checked against the model's layers. */
@@ -160,11 +160,9 @@ static enum tern_status predict_all(struct inspect *in, const struct options *o,
 {
     enum tern_status st = TERN_OK;
 
-    in->threads = (uint32_t)o->threads;
+    in->threads = o->threads;
     in->rows = DEFAULT_ROWS;
-    in->ctx = o->ctx                               ? (uint32_t)o->ctx
-              : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX
-                                                   : in->arch.n_ctx_train;
+    in->ctx = o->ctx ? o->ctx : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX : in->arch.n_ctx_train;
     layers_in_file(in->g, &in->first, &in->last);
     if (o->layers && (st = parse_layers(o->layers, &in->arch, &in->first, &in->last, err)))
         return st;
@@ -212,7 +210,7 @@ static enum tern_status gather(struct inspect *in, const struct options *o, stru
     if (!in->arch_status)
         st = predict_all(in, o, err);
     if (!st && o->hash && !in->arch_status)
-        st = hash(in, (unsigned)o->threads, err);
+        st = hash(in, o->threads, err);
     return st;
 }
 

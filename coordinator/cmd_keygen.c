@@ -4,6 +4,7 @@
  * it.
  */
 #include "coordinator/commands.h"
+#include "coordinator/engine_options.h"
 #include "proto/allow.h"
 #include "proto/keys.h"
 
@@ -21,16 +22,14 @@ static const char help[] =
     "usage: tern keygen [-o] FILE [--name NAME] [--role ROLE]\n"
     "       tern keygen --show FILE [--name NAME] [--role ROLE]\n"
     "\n"
-    "Writes both halves to FILE (mode 0600; an existing file is never overwritten) and prints the public "
-    "half, which\n"
-    "belongs into the allow-lists and cluster files of the machines it is to talk to. Keep FILE on the "
-    "machine it\n"
-    "was made on.\n"
+    "Writes both halves to FILE (mode 0600; an existing file is never overwritten) and prints the\n"
+    "public half, which belongs into the allow-lists and cluster files of the machines it is to talk\n"
+    "to.  Keep FILE on the machine it was made on.\n"
     "\n"
     "  -o, --output FILE         the file to make\n"
     "      --show FILE           print the public half of an existing key file instead\n"
-    "      --name NAME           print a line for an allow-list, `NAME ROLE PUBLICKEY`, instead of the bare "
-    "key\n"
+    "      --name NAME           print a line for an allow-list, `NAME ROLE PUBLICKEY`, instead of the\n"
+    "                            bare key\n"
     "      --role ROLE           of that line: worker (the default) or coordinator\n"
     "      --json                the public half as a JSON object\n"
     "  -h, --help                this text\n";
@@ -89,7 +88,7 @@ static enum tern_status parse_options(int argc, char **argv, struct keygen_optio
 
     opterr = 0;
     optind = 1;
-    while (!st && (c = getopt_long(argc, argv, "ho:", longs, NULL)) != -1) {
+    while (!st && (c = getopt_long(argc, argv, ":ho:", longs, NULL)) != -1) {
         switch (c) {
         case 'o': st = take_path(o, optarg, err); break;
         case 's':
@@ -100,9 +99,7 @@ static enum tern_status parse_options(int argc, char **argv, struct keygen_optio
         case 'r': role = optarg; break;
         case 'j': o->json = true; break;
         case 'h': o->help = true; return TERN_OK;
-        default:
-            return TERN_FAIL(err, TERN_ERR_USAGE, "%s: unknown option or missing value; see --help",
-                             argv[optind - 1]);
+        default: return engine_option_unknown(c, argv, err);
         }
     }
     while (!st && optind < argc)

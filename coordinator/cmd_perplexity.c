@@ -6,6 +6,7 @@
 #include "coordinator/interrupt.h"
 #include "coordinator/perplexity.h"
 #include "engine/base/log.h"
+#include "engine/option.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -56,17 +57,13 @@ struct options {
 
 static enum tern_status parse_one(struct options *o, int c, const char *arg, struct tern_err *err)
 {
-    unsigned long long v;
     enum tern_status st = engine_option(&o->engine, c, arg, err);
 
     if (st != TERN_END)
         return st;
     switch (c) {
     case 'f': o->file = arg; return TERN_OK;
-    case OPT_CHUNKS:
-        if (!(st = cmd_parse_u64("--chunks", arg, 1, UINT32_MAX, &v, err)))
-            o->chunks = (uint32_t)v;
-        return st;
+    case OPT_CHUNKS: return tern_option_u32("--chunks", arg, 1, UINT32_MAX, &o->chunks, err);
     default: o->nll = true; return TERN_OK;
     }
 }

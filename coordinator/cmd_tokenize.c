@@ -5,6 +5,7 @@
 #include "coordinator/commands.h"
 #include "coordinator/engine_options.h"
 #include "engine/base/limits.h"
+#include "engine/option.h"
 #include "engine/tokenizer.h"
 #include "engine/utf8.h"
 
@@ -46,15 +47,14 @@ static const char help[] =
     "      --pre NAME            cut pieces as this pre-tokenizer does, whatever the file says\n"
     "  -p, --prompt TEXT         the text\n"
     "  -f, --file FILE           the text of a file (- is stdin)\n"
-    "      --decode IDS          print the text of these ids: numbers with commas or blanks between them (- "
-    "reads them\n"
-    "                            from stdin)\n"
+    "      --decode IDS          print the text of these ids: numbers with commas or blanks between\n"
+    "                            them (- reads them from stdin)\n"
     "      --ids                 only the ids, on one line\n"
     "      --json                an array of {id, piece}, and bytes where a piece is not UTF-8 by itself\n"
-    "      --no-bos              do not put the model's BOS and EOS around the text; with --decode do not "
-    "print them\n"
-    "      --no-parse-special    \"<|eot_id|>\" in the text is text; with --decode special tokens print "
-    "nothing\n"
+    "      --no-bos              do not put the model's BOS and EOS around the text; with --decode do\n"
+    "                            not print them\n"
+    "      --no-parse-special    \"<|eot_id|>\" in the text is text; with --decode special tokens\n"
+    "                            print nothing\n"
     "      --parse-special       it is the token (the default)\n"
     "  -h, --help                this text\n";
 
@@ -114,7 +114,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
         return TERN_FAIL(err, TERN_ERR_USAGE, "--ids and --json exclude each other: give one of them");
     if (o->decode && (o->ids || o->json))
         return TERN_FAIL(err, TERN_ERR_USAGE, "--decode prints text: --ids and --json make no sense with it");
-    return o->model[0] ? TERN_OK : cmd_default_model(o->model, sizeof o->model, err);
+    return o->model[0] ? TERN_OK : tern_option_default_model("-m", o->model, sizeof o->model, err);
 }
 
 /* -- decode ---------------------------------------------------------------------------------------- */

@@ -24,20 +24,10 @@ int cmd_fail(const char *command, const struct tern_err *err);
 /* The same for what a signal may have ended (interrupt.h): then 128 + signal, and no sentence about it. */
 int cmd_fail_or_end(const char *command, const struct tern_err *err);
 
-/* The model used without -m: $TERN_MODEL, else the fable model beside the program (installed or in the
- * source tree). */
-enum tern_status cmd_default_model(char *path, size_t cap, struct tern_err *err) TERN_MUST_CHECK;
-
-/* Whole numbers and reals from the command line, with the option's name in the sentence ("-n: ...").  No
- * trailing junk, range inclusive. */
-enum tern_status cmd_parse_u64(const char *option, const char *text, unsigned long long min,
-                               unsigned long long max, unsigned long long *out,
-                               struct tern_err *err) TERN_MUST_CHECK;
+/* A real from the command line, with the option's name in the sentence ("--temp: ...").  No trailing junk,
+ * range inclusive.  Whole numbers: engine/option.h. */
 enum tern_status cmd_parse_f64(const char *option, const char *text, double min, double max, double *out,
                                struct tern_err *err) TERN_MUST_CHECK;
-/* "500M", "2G", "1073741824": bytes. */
-enum tern_status cmd_parse_bytes(const char *option, const char *text, unsigned long long *out,
-                                 struct tern_err *err) TERN_MUST_CHECK;
 
 /* Reads a whole file (or stdin for "-") of at most max bytes into malloc'ed memory, terminated by a zero
  * byte that is not counted. */

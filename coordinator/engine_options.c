@@ -2,19 +2,15 @@
 /* Options shared by the subcommands that run a model: see engine_options.h. */
 #include "coordinator/engine_options.h"
 
-#include "coordinator/commands.h"
 #include "engine/base/log.h"
+#include "engine/option.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_THREADS 256
-
 static const char help_before_wire[] =
     "Model and machine\n"
-    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model of this "
-    "installation)\n"
+    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model)\n"
     "  -c, --ctx-size N          positions of one sequence; 0: what the model was trained with\n"
     "  -t, --threads N           compute threads (default: all CPUs this process may use)\n"
     "      --cpu LEVEL           ref, avx2 or avx512 (default: the best this machine has)\n"
@@ -29,8 +25,8 @@ static const char help_before_wire[] =
     "                            name tcp://host:port PUBLICKEY [layers=a-b]\n"
     "      --key FILE            this coordinator's key, made by `tern keygen`; with --cluster\n"
     "      --wire FORMAT         rounding between layers, and what the links carry: int8, int8-32,\n"
-    "                            int8-64, int8-row, int8x2, f16 or f32; any way of cutting the model gives\n"
-    "                            the same text (default: ";
+    "                            int8-64, int8-row, int8x2, f16 or f32; any way of cutting the model\n"
+    "                            gives the same text (default: ";
 
 static const char help_after_wire[] =
     ")\n"
@@ -58,17 +54,6 @@ void engine_options_default(struct engine_options *o)
     o->dead_after_ms = 3000;
 }
 
-static enum tern_status parse_u32(const char *option, const char *text, uint32_t min, uint32_t max,
-                                  uint32_t *out, struct tern_err *err)
-{
-    unsigned long long v;
-    enum tern_status st = cmd_parse_u64(option, text, min, max, &v, err);
-
-    if (!st)
-        *out = (uint32_t)v;
-    return st;
-}
-
 static enum tern_status parse_split(struct engine_options *o, const char *text, struct tern_err *err)
 {
     char word[16];
@@ -83,7 +68,7 @@ static enum tern_status parse_split(struct engine_options *o, const char *text, 
                              text);
         memcpy(word, p, len);
         word[len] = '\0';
-        if ((st = parse_u32("--split", word, 1, TERN_MAX_LAYERS, &split[n++], err)))
+        if ((st = tern_option_u32("--split", word, 1, TERN_MAX_LAYERS, &split[n++], err)))
             return st;
         if (p[len] == '\0')
             break;
@@ -91,32 +76,6 @@ static enum tern_status parse_split(struct engine_options *o, const char *text, 
     }
     memcpy(o->split, split, n * sizeof *split);
     o->n_split = n;
-    return TERN_OK;
-}
-
-static enum tern_status parse_layout(struct engine_options *o, const char *arg, struct tern_err *err)
-{
-    static const char *const names[] = { "A", "B", "C" };
-
-    for (unsigned i = 0; i < 3; i++)
-        if ((arg[0] & ~0x20) == names[i][0] && arg[1] == '\0') {
-            o->layout = (enum tern_i2s_layout)((unsigned)TERN_I2S_A + i);
-            o->layout_name = names[i];
-            return TERN_OK;
-        }
-    return TERN_FAIL(err, TERN_ERR_USAGE, "--i2s-layout: '%s' is not A, B or C", arg);
-}
-
-static enum tern_status parse_cpu(struct engine_options *o, const char *arg, struct tern_err *err)
-{
-    enum tern_cpu_level best = tern_cpu_detect();
-
-    if (!tern_cpu_by_name(arg, &o->cpu))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%s' is not ref, avx2 or avx512", arg);
-    if (o->cpu > best)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: this machine cannot run %s; its best level is %s", arg,
-                         tern_cpu_name(best));
-    o->cpu_given = true;
     return TERN_OK;
 }
 
@@ -130,10 +89,12 @@ static enum tern_status short_option(struct engine_options *o, int c, const char
             return TERN_FAIL(err, TERN_ERR_USAGE, "-m: the path is %s", *arg ? "too long" : "empty");
         return TERN_OK;
     case 'c':
-        st = parse_u32("-c", arg, 0, TERN_MAX_CONTEXT, &o->ctx, err);
+        st = tern_option_u32("-c", arg, 0, TERN_MAX_CONTEXT, &o->ctx, err);
         o->ctx_trained = !st && o->ctx == 0;
         return st;
-    case 't': o->threads_given = true; return parse_u32("-t", arg, 1, MAX_THREADS, &o->threads, err);
+    case 't':
+        o->threads_given = true;
+        return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->threads, err);
     case 'q': o->quiet = true; return TERN_OK;
     default: return TERN_END;
     }
@@ -147,33 +108,26 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
             return TERN_FAIL(err, TERN_ERR_USAGE,
                              "--wire: '%s' is not int8, int8-32, int8-64, int8-row, int8x2, f16 or f32", arg);
         return TERN_OK;
-    case ENGINE_OPT_CPU: return parse_cpu(o, arg, err);
+    case ENGINE_OPT_CPU: o->cpu_given = true; return tern_option_cpu(arg, &o->cpu, err);
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
-    case ENGINE_OPT_LAYOUT: return parse_layout(o, arg, err);
+    case ENGINE_OPT_LAYOUT: o->layout_name = arg; return tern_option_layout(arg, &o->layout, err);
     case ENGINE_OPT_CHUNK:
         if (strcmp(arg, "all") == 0) {
             o->chunk = TERN_MAX_STEP_ROWS;
             return TERN_OK;
         }
-        return parse_u32("--chunk", arg, 1, TERN_MAX_STEP_ROWS, &o->chunk, err);
-    case ENGINE_OPT_LOCAL: return parse_u32("--local", arg, 1, TERN_MAX_WORKERS, &o->local, err);
+        return tern_option_u32("--chunk", arg, 1, TERN_MAX_STEP_ROWS, &o->chunk, err);
+    case ENGINE_OPT_LOCAL: return tern_option_u32("--local", arg, 1, TERN_MAX_WORKERS, &o->local, err);
     case ENGINE_OPT_SPLIT: return parse_split(o, arg, err);
     case ENGINE_OPT_CLUSTER: o->cluster = arg; return TERN_OK;
     case ENGINE_OPT_KEY: o->key = arg; return TERN_OK;
-    case ENGINE_OPT_DEAD_AFTER: return parse_u32("--dead-after", arg, 500, 3600000, &o->dead_after_ms, err);
+    case ENGINE_OPT_DEAD_AFTER:
+        return tern_option_u32("--dead-after", arg, 500, 3600000, &o->dead_after_ms, err);
     case ENGINE_OPT_DUMP_STEPS: o->dump_steps = arg; return TERN_OK;
     case ENGINE_OPT_JSON: o->json = true; return TERN_OK;
     case ENGINE_OPT_VERBOSE: o->verbose = true; return TERN_OK;
     default: return short_option(o, c, arg, err);
     }
-}
-
-static unsigned usable_cpus(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (unsigned)n;
 }
 
 enum tern_status engine_options_finish(struct engine_options *o, struct tern_err *err)
@@ -195,11 +149,11 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
     if (o->quiet && o->verbose)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--quiet and --verbose exclude each other");
     if (!o->threads_given)
-        o->threads = usable_cpus();
+        o->threads = tern_option_default_threads();
     if (!o->cpu_given)
         o->cpu = tern_cpu_detect();
     tern_log_set_level(o->verbose ? TERN_LOG_DEBUG : o->quiet ? TERN_LOG_ERROR : TERN_LOG_WARN);
-    return *o->model ? TERN_OK : cmd_default_model(o->model, sizeof o->model, err);
+    return *o->model ? TERN_OK : tern_option_default_model("-m", o->model, sizeof o->model, err);
 }
 
 enum tern_status engine_option_unknown(int c, char **argv, struct tern_err *err)

@@ -3,6 +3,7 @@
 #include "coordinator/run_options.h"
 
 #include "coordinator/commands.h"
+#include "engine/option.h"
 
 #include <errno.h>
 #include <math.h>
@@ -136,17 +137,16 @@ static enum tern_status parse_bias(struct sample_options *s, const char *text, s
 {
     size_t digits = strspn(text, "0123456789");
     char id_text[24];
-    unsigned long long id;
+    uint64_t id;
     double v = 0;
     enum tern_status st;
 
     if (digits == 0 || digits >= sizeof id_text || (text[digits] != '+' && text[digits] != '-') ||
         text[digits + 1] == '+' || text[digits + 1] == '-')
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--logit-bias: '%s' is not of the form ID+VALUE or ID-VALUE",
-                         text);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--logit-bias: '%s' is not ID+VALUE, ID-VALUE or ID-inf", text);
     memcpy(id_text, text, digits);
     id_text[digits] = '\0';
-    if ((st = cmd_parse_u64("--logit-bias", id_text, 0, TERN_MAX_VOCAB - 1, &id, err)))
+    if ((st = tern_option_u64("--logit-bias", id_text, 0, TERN_MAX_VOCAB - 1, &id, err)))
         return st;
     if (strcmp(text + digits, "-inf") == 0)
         v = -INFINITY;
@@ -169,26 +169,15 @@ static enum tern_status add_stop(struct generate_options *g, const char *text, s
     return TERN_OK;
 }
 
-static enum tern_status parse_u32(const char *name, const char *arg, uint32_t max, uint32_t *out,
-                                  struct tern_err *err)
-{
-    unsigned long long v;
-    enum tern_status st = cmd_parse_u64(name, arg, 0, max, &v, err);
-
-    if (!st)
-        *out = (uint32_t)v;
-    return st;
-}
-
 static enum tern_status sample_option(struct run_options *o, int c, const char *arg, struct tern_err *err)
 {
     struct sample_options *s = &o->gen.sample;
-    unsigned long long v;
+    uint64_t v;
     enum tern_status st;
 
     switch (c) {
     case OPT_TEMP: return cmd_parse_f64("--temp", arg, -1e6, 1e6, &s->temperature, err);
-    case OPT_TOP_K: return parse_u32("--top-k", arg, INT32_MAX, &s->top_k, err);
+    case OPT_TOP_K: return tern_option_u32("--top-k", arg, 0, INT32_MAX, &s->top_k, err);
     case OPT_TOP_P: return cmd_parse_f64("--top-p", arg, 0, 1, &s->top_p, err);
     case OPT_MIN_P: return cmd_parse_f64("--min-p", arg, 0, 1, &s->min_p, err);
     case OPT_REPEAT: return cmd_parse_f64("--repeat-penalty", arg, 0.01, 100, &s->repeat_penalty, err);
@@ -197,7 +186,7 @@ static enum tern_status sample_option(struct run_options *o, int c, const char *
             s->repeat_last_n = -1;
             return TERN_OK;
         }
-        if (!(st = cmd_parse_u64("--repeat-last-n", arg, 0, TERN_MAX_CONTEXT, &v, err)))
+        if (!(st = tern_option_u64("--repeat-last-n", arg, 0, TERN_MAX_CONTEXT, &v, err)))
             s->repeat_last_n = (int64_t)v;
         return st;
     case OPT_FREQUENCY:
@@ -207,7 +196,7 @@ static enum tern_status sample_option(struct run_options *o, int c, const char *
     case 's':
         if (strcmp(arg, "-1") == 0)
             return TERN_OK;
-        if (!(st = cmd_parse_u64("--seed", arg, 0, INT64_MAX, &v, err))) {
+        if (!(st = tern_option_u64("--seed", arg, 0, INT64_MAX, &v, err))) {
             s->seed = v;
             o->seed_given = true;
         }
@@ -230,11 +219,11 @@ static enum tern_status text_option(struct run_options *o, int c, const char *ar
             o->gen.n_predict = UINT32_MAX;
             return TERN_OK;
         }
-        return parse_u32("-n", arg, TERN_MAX_CONTEXT, &o->gen.n_predict, err);
+        return tern_option_u32("-n", arg, 0, TERN_MAX_CONTEXT, &o->gen.n_predict, err);
     case OPT_STOP:
     case 'r': return add_stop(&o->gen, arg, err);
     case OPT_LOGPROBS:
-        if (!(st = parse_u32("--logprobs", arg, LOGPROBS_MAX_TOP, &k, err)))
+        if (!(st = tern_option_u32("--logprobs", arg, 0, LOGPROBS_MAX_TOP, &k, err)))
             o->gen.n_logprobs = (int)k;
         return st;
     case OPT_IGNORE_EOS: o->gen.ignore_eos = true; return TERN_OK;

@@ -46,22 +46,27 @@ static void print_stages(const struct session *s, const struct sched_stats *st)
     const struct pipe *p = s->pipe;
     const double steps = st->steps ? (double)st->steps : 1, rows = st->rows ? (double)st->rows : 1;
 
+    fprintf(stderr, "  %-12s %7s  %-10s %11s %11s %8s %9s%s\n", "stage", "layers", "cpu", "weights", "KV",
+            "ms/step", "in queue", p->remote ? "  bytes in/token" : "");
     for (uint32_t i = 0; i < p->n_stages; i++) {
         const struct pipe_stage_info *g = &p->stages[i];
         const struct sched_stage_stats *x = &st->stages[i];
 
-        fprintf(stderr,
-                "  stage %u  %-12s layers %u-%u  %s x%u  %.2f ms computing, %.2f ms queued per step  ",
-                (unsigned)i, g->name, (unsigned)g->first, (unsigned)g->last - 1, g->cpu, (unsigned)g->threads,
-                (double)x->compute_us / steps / 1e3, (double)x->queue_us / steps / 1e3);
+        char layers[24], cpu[32];
+
+        snprintf(layers, sizeof layers, "%u-%u", (unsigned)g->first, (unsigned)g->last - 1);
+        snprintf(cpu, sizeof cpu, "%s x%u", g->cpu, (unsigned)g->threads);
+        fprintf(stderr, "  %-12s %7s  %-10s %7.1f MiB %7.1f MiB %8.2f %9.2f", g->name, layers, cpu,
+                mib(g->weight_bytes), mib(g->kv_bytes), (double)x->compute_us / steps / 1e3,
+                (double)x->queue_us / steps / 1e3);
         if (p->remote)
-            fprintf(stderr, "%.0f bytes in per token  ", (double)x->bytes / rows);
-        fprintf(stderr, "weights %.1f MiB, KV %.1f MiB\n", mib(g->weight_bytes), mib(g->kv_bytes));
+            fprintf(stderr, " %15.0f", (double)x->bytes / rows);
+        fputc('\n', stderr);
     }
-    fprintf(stderr, "  home     embedding %.2f ms, head %.2f ms per step", (double)st->embed_us / steps / 1e3,
+    fprintf(stderr, "  home: embedding %.2f ms, head %.2f ms per step", (double)st->embed_us / steps / 1e3,
             (double)st->head_us / steps / 1e3);
     if (p->remote)
-        fprintf(stderr, "  %.0f bytes in per token",
+        fprintf(stderr, ", %.0f bytes in per token",
                 (double)st->bytes_home / (st->rows_home ? (double)st->rows_home : 1));
     fputc('\n', stderr);
 }

@@ -156,7 +156,9 @@ static void refuse_key(struct tern_client *c)
     char z85[TERN_Z85_CHARS + 1], what[200];
 
     tern_key_to_z85(c->key.public_key, z85);
-    (void)snprintf(what, sizeof what, "does not accept our key; add a line 'NAME ROLE %s' to its allow-list",
+    (void)snprintf(what, sizeof what,
+                   "does not accept our key; its allow-list needs the line `NAME ROLE %s`, where ROLE is "
+                   "coordinator for a tern and worker for a ternd",
                    z85);
     refuse(c, what);
 }
@@ -199,7 +201,8 @@ static void on_event(struct tern_client *c, uint16_t event, uint32_t value)
             c->n_closed = 0;
             c->ended = true;
             (void)TERN_FAIL(&c->why, TERN_ERR_PEER,
-                            "nobody answers at %s; is ternd running there, and the address right?",
+                            "nobody answers at %s; is ternd running there, is the address right, does a "
+                            "firewall let it through?",
                             c->endpoint);
         }
         break;

@@ -271,7 +271,9 @@ enum tern_status tern_key_save(const char *path, const struct tern_key *key, str
             err, TERN_ERR_IO, errno,
             "'%s' exists already and a key is never written over a file; choose another name", path);
     if (fd < 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot make '%s': %s", path, strerror(errno));
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot make the key file '%s': %s%s", path,
+                             strerror(errno),
+                             errno == ENOENT ? "; make the folder first, for example with mkdir -p" : "");
     st = tern_key_write(fd, key, err);
     if (!st && fsync(fd) != 0)
         st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write '%s': %s", path, strerror(errno));
