@@ -9,7 +9,6 @@
 #include "engine/identity.h"
 #include "engine/option.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -251,8 +250,8 @@ int cmd_inspect(int argc, char **argv)
         st = inspect_print_json(&in, &err);
     else if (!st)
         inspect_print_text(&in);
-    if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE && !st)
-        st = TERN_FAIL_SYS(&err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
+    if (!st)
+        st = cmd_flush(&err);
     if (!st)
         st = verdict(&in, &err);
     if (!st)

@@ -8,7 +8,6 @@
 #include "proto/allow.h"
 #include "proto/keys.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -120,17 +119,18 @@ static enum tern_status print_public(const struct tern_key *key, const struct ke
                                      struct tern_err *err)
 {
     char z85[TERN_Z85_CHARS + 1];
-    int rc;
+    enum tern_status st;
 
     tern_key_to_z85(key->public_key, z85);
     if (o->json)
-        rc = printf("{\"public\": \"%s\"}\n", z85);
+        printf("{\"public\": \"%s\"}\n", z85);
     else if (o->name)
-        rc = printf("%s %s %s\n", o->name, o->role, z85);
+        printf("%s %s %s\n", o->name, o->role, z85);
     else
-        rc = printf("%s\n", z85);
-    if (rc < 0 || fflush(stdout) != 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
+        printf("%s\n", z85);
+    st = cmd_flush(err);
+    if (st)
+        return st;
     if (o->name && !o->json)
         fprintf(stderr, "The line above belongs into the allow-list of every ternd that %s may connect to.\n",
                 o->name);

@@ -4,12 +4,11 @@
  */
 #include "coordinator/commands.h"
 #include "coordinator/interrupt.h"
+#include "coordinator/json_out.h"
 #include "coordinator/perplexity.h"
 #include "engine/base/log.h"
 #include "engine/option.h"
 
-#include <errno.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,14 +121,14 @@ static json_t *chunk_json(const struct perplexity *p, uint32_t i, bool nll)
     json_t *o, *nlls, *tops;
 
     perplexity_estimate(p, i + 1, &ppl, &error);
-    o = json_pack("{s:i, s:i, s:f, s:f}", "chunk", (int)i + 1, "predictions", (int)p->per_chunk, "mean_nll",
-                  c->sum / p->per_chunk, "running_ppl", ppl);
+    o = json_pack("{s:i, s:i, s:o, s:o}", "chunk", (int)i + 1, "predictions", (int)p->per_chunk, "mean_nll",
+                  json_out_number(c->sum / p->per_chunk), "running_ppl", json_out_number(ppl));
     if (!nll)
         return o;
     nlls = json_array();
     tops = json_array();
     for (uint32_t k = 0; k < p->per_chunk; k++) {
-        json_array_append_new(nlls, json_real(p->nll[(size_t)i * p->per_chunk + k]));
+        json_array_append_new(nlls, json_out_number(p->nll[(size_t)i * p->per_chunk + k]));
         json_array_append_new(tops, json_integer(p->tops[(size_t)i * p->per_chunk + k]));
     }
     json_object_set_new(o, "nll", nlls);
@@ -137,7 +136,8 @@ static json_t *chunk_json(const struct perplexity *p, uint32_t i, bool nll)
     return o;
 }
 
-static void print_json(const struct perplexity *p, const struct options *o, size_t n_tokens, double ms)
+static enum tern_status print_json(const struct perplexity *p, const struct options *o, size_t n_tokens,
+                                   double ms, struct tern_err *err)
 {
     double ppl, error;
     json_t *root, *chunks = json_array();
@@ -145,16 +145,14 @@ static void print_json(const struct perplexity *p, const struct options *o, size
     for (uint32_t i = 0; i < p->n_chunks; i++)
         json_array_append_new(chunks, chunk_json(p, i, o->nll));
     perplexity_estimate(p, p->n_chunks, &ppl, &error);
-    root = json_pack("{s:f, s:f, s:i, s:i, s:I, s:s, s:s, s:f, s:o}", "ppl", ppl, "error", error, "n_ctx",
-                     (int)p->n_ctx, "n_chunks", (int)p->n_chunks, "n_tokens", (json_int_t)n_tokens, "wire",
-                     tern_boundary_name(o->engine.wire), "cpu", tern_cpu_name(p->s->kern.level), "elapsed_ms",
-                     ms, "chunks", chunks);
-    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12) | JSON_PRESERVE_ORDER);
-    putchar('\n');
-    json_decref(root);
+    root = json_pack("{s:o, s:o, s:i, s:i, s:I, s:s, s:s, s:f, s:o}", "ppl", json_out_number(ppl), "error",
+                     json_out_number(error), "n_ctx", (int)p->n_ctx, "n_chunks", (int)p->n_chunks, "n_tokens",
+                     (json_int_t)n_tokens, "wire", tern_boundary_name(o->engine.wire), "cpu",
+                     tern_cpu_name(p->s->kern.level), "elapsed_ms", ms, "chunks", chunks);
+    return json_out_print(&root, 12, err);
 }
 
-static void print_text(const struct perplexity *p, const struct options *o)
+static enum tern_status print_text(const struct perplexity *p, const struct options *o, struct tern_err *err)
 {
     double ppl, error;
 
@@ -167,6 +165,7 @@ static void print_text(const struct perplexity *p, const struct options *o)
         }
     perplexity_estimate(p, p->n_chunks, &ppl, &error);
     printf("Final estimate: PPL = %.4f +/- %.5f\n", ppl, error);
+    return cmd_flush(err);
 }
 
 /* -- the command ----------------------------------------------------------------------------------------- */
@@ -189,12 +188,7 @@ static enum tern_status score(struct options *o, const struct tern_ids *ids, str
             fprintf(stderr, "%zu tokens, %u chunks of %u, %.1f tokens/s, wire %s\n", ids->n,
                     (unsigned)p->n_chunks, (unsigned)p->n_ctx, (double)p->n_chunks * p->n_ctx * 1e3 / ms,
                     tern_boundary_name(o->engine.wire));
-        if (o->engine.json)
-            print_json(p, o, ids->n, ms);
-        else
-            print_text(p, o);
-        if (fflush(stdout) != 0 && errno != EPIPE)
-            st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
+        st = o->engine.json ? print_json(p, o, ids->n, ms, err) : print_text(p, o, err);
     }
     sched_free(&s->sched); /* before the sequences it points to */
     perplexity_free(&p);

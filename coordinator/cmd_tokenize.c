@@ -4,14 +4,13 @@
  */
 #include "coordinator/commands.h"
 #include "coordinator/engine_options.h"
+#include "coordinator/json_out.h"
 #include "engine/base/limits.h"
 #include "engine/option.h"
 #include "engine/tokenizer.h"
 #include "engine/utf8.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -191,17 +190,9 @@ static void print_piece(struct tern_str s)
 
 static enum tern_status print_json_token(int32_t id, struct tern_str s, struct tern_err *err)
 {
-    struct tern_utf8 stream = { .n = 0 };
-    char *text = malloc(3 * (s.len + 4) + 3);
-    json_t *o = NULL;
-    size_t n = 0;
+    json_t *o = json_pack("{s:i, s:o}", "id", (int)id, "piece", json_out_text(s));
     bool valid = tern_utf8_valid_prefix((const uint8_t *)s.ptr, s.len) == s.len;
 
-    if (text) {
-        n = tern_utf8_feed(&stream, s.ptr, s.len, text);
-        n += tern_utf8_flush(&stream, text + n);
-        o = json_pack("{s:i, s:o}", "id", (int)id, "piece", json_stringn(text, n));
-    }
     if (o && !valid) {
         json_t *bytes = json_array();
 
@@ -209,7 +200,6 @@ static enum tern_status print_json_token(int32_t id, struct tern_str s, struct t
             json_array_append_new(bytes, json_integer((uint8_t)s.ptr[i]));
         json_object_set_new(o, "bytes", bytes);
     }
-    free(text);
     if (!o)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to print token %d", id);
     json_dumpf(o, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
@@ -297,8 +287,8 @@ int cmd_tokenize(int argc, char **argv)
         tern_gguf_close(&g);
         st = o.decode ? decode(&o, t, &ids, &err) : encode(&o, t, &ids, &err);
     }
-    if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE && !st)
-        st = TERN_FAIL_SYS(&err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
+    if (!st)
+        st = cmd_flush(&err);
     tern_gguf_close(&g);
     tern_tokenizer_free(&t);
     free(ids.ids);

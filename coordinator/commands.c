@@ -38,6 +38,13 @@ enum tern_status cmd_parse_f64(const char *option, const char *text, double min,
     return TERN_OK;
 }
 
+enum tern_status cmd_flush(struct tern_err *err)
+{
+    if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE)
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
+    return TERN_OK;
+}
+
 enum tern_status cmd_read_file(const char *path, size_t max, char **out, size_t *len, struct tern_err *err)
 {
     FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");

@@ -29,6 +29,10 @@ int cmd_fail_or_end(const char *command, const struct tern_err *err);
 enum tern_status cmd_parse_f64(const char *option, const char *text, double min, double max, double *out,
                                struct tern_err *err) TERN_MUST_CHECK;
 
+/* Sends what was printed on its way.  A reader who went away is no failure: SIGPIPE is ignored, and the next
+ * command of the pipe knows best. */
+enum tern_status cmd_flush(struct tern_err *err) TERN_MUST_CHECK;
+
 /* Reads a whole file (or stdin for "-") of at most max bytes into malloc'ed memory, terminated by a zero
  * byte that is not counted. */
 enum tern_status cmd_read_file(const char *path, size_t max, char **out, size_t *len,

@@ -6,35 +6,12 @@
  * their type, their length, and their values when they are short.
  */
 #include "coordinator/inspect.h"
+#include "coordinator/json_out.h"
 
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MAX_ELEMENTS 64 /* of an array that is shown whole */
-
-static json_t *text(struct tern_str s)
-{
-    struct tern_utf8 stream = { .n = 0 };
-    char *buf = malloc(3 * (s.len + 4) + 3 * 4);
-    json_t *v = NULL;
-    size_t n;
-
-    if (buf) {
-        n = tern_utf8_feed(&stream, s.ptr, s.len, buf);
-        n += tern_utf8_flush(&stream, buf + n);
-        v = json_stringn(buf, n);
-    }
-    free(buf);
-    return v;
-}
-
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
-}
 
 static json_t *bytes(uint64_t n)
 {
@@ -48,10 +25,11 @@ static json_t *element(const struct tern_gguf_kv *kv, uint64_t i)
     switch (kv->elem_type) {
     case TERN_GGUF_BOOL: return json_boolean(kv->data[i] != 0);
     case TERN_GGUF_F32:
-    case TERN_GGUF_F64: return number(tern_gguf_array_f64(kv, i));
+    case TERN_GGUF_F64: return json_out_number(tern_gguf_array_f64(kv, i));
     default:
         v = tern_gguf_array_i64(kv, i);
-        return kv->elem_type == TERN_GGUF_U64 && v < 0 ? number((double)(uint64_t)v) : json_integer(v);
+        return kv->elem_type == TERN_GGUF_U64 && v < 0 ? json_out_number((double)(uint64_t)v)
+                                                       : json_integer(v);
     }
 }
 
@@ -63,7 +41,7 @@ static json_t *value(const struct tern_gguf_kv *kv)
 
     tern_cursor_init(&c, kv->data, kv->bytes);
     if (kv->type == TERN_GGUF_STRING)
-        return tern_gguf_next_string(&c, &s) ? text(s) : NULL;
+        return tern_gguf_next_string(&c, &s) ? json_out_text(s) : NULL;
     if (kv->type != TERN_GGUF_ARRAY)
         return element(kv, 0);
     o = json_pack("{s:s, s:o}", "array_of", inspect_kind(kv->elem_type), "n", bytes(kv->n));
@@ -72,7 +50,7 @@ static json_t *value(const struct tern_gguf_kv *kv)
     list = json_array();
     for (uint64_t i = 0; i < kv->n; i++)
         json_array_append_new(list, kv->elem_type != TERN_GGUF_STRING ? element(kv, i)
-                                    : tern_gguf_next_string(&c, &s)   ? text(s)
+                                    : tern_gguf_next_string(&c, &s)   ? json_out_text(s)
                                                                       : json_null());
     json_object_set_new(o, "values", list);
     return o;
@@ -84,7 +62,7 @@ static json_t *metadata(const struct tern_gguf *g)
     json_t *list = json_array();
 
     for (size_t i = 0; i < g->n_kv; i++)
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o}", "key", text(g->kv[i].key), "type",
+        json_array_append_new(list, json_pack("{s:o, s:s, s:o}", "key", json_out_text(g->kv[i].key), "type",
                                               inspect_kind(g->kv[i].type), "value", value(&g->kv[i])));
     return list;
 }
@@ -95,7 +73,7 @@ static json_t *arch(const struct tern_arch *a)
                      (int)a->n_layers, "n_embd", (int)a->n_embd, "n_ffn", (int)a->n_ffn, "n_heads",
                      (int)a->n_heads, "n_kv_heads", (int)a->n_kv_heads, "head_dim", (int)a->head_dim,
                      "n_vocab", (int)a->n_vocab, "n_ctx_train", (int)a->n_ctx_train, "rms_eps",
-                     number((double)a->rms_eps), "rope_theta", number(a->rope_theta));
+                     json_out_number((double)a->rms_eps), "rope_theta", json_out_number(a->rope_theta));
 }
 
 static json_t *tokenizer(const struct inspect *in)
@@ -105,9 +83,9 @@ static json_t *tokenizer(const struct inspect *in)
     enum tern_status st = tern_gguf_string(in->g, "tokenizer.ggml.model", &model, NULL);
 
     return json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:b}", "model",
-                     st == TERN_OK ? text(model) : json_null(), "pre", tern_tokenizer_pre(t), "pre_source",
-                     tern_tokenizer_pre_source(t), "n_vocab", (int)tern_tokenizer_n_vocab(t), "bos",
-                     (int)tern_tokenizer_bos(t), "eos", (int)tern_tokenizer_eos(t), "add_bos",
+                     st == TERN_OK ? json_out_text(model) : json_null(), "pre", tern_tokenizer_pre(t),
+                     "pre_source", tern_tokenizer_pre_source(t), "n_vocab", (int)tern_tokenizer_n_vocab(t),
+                     "bos", (int)tern_tokenizer_bos(t), "eos", (int)tern_tokenizer_eos(t), "add_bos",
                      tern_tokenizer_add_bos(t));
 }
 
@@ -131,7 +109,7 @@ static json_t *tensors(const struct inspect *in)
 
         for (uint32_t d = 0; d < t->n_dims; d++)
             json_array_append_new(shape, bytes(t->ne[d]));
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:o}", "name", text(t->name), "type",
+        json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:o}", "name", json_out_text(t->name), "type",
                                               tern_gguf_type_name(t->type), "shape", shape, "bytes",
                                               bytes(t->bytes)));
     }
@@ -169,17 +147,16 @@ static json_t *sentence(const struct tern_err *err)
 {
     struct tern_str s = { err->text, strlen(err->text) };
 
-    return text(s);
+    return json_out_text(s);
 }
 
 enum tern_status inspect_print_json(const struct inspect *in, struct tern_err *err)
 {
     struct tern_str path = { in->path, strlen(in->path) };
-    json_t *o = json_pack("{s:o, s:o, s:i, s:o, s:o, s:o}", "file", text(path), "size_bytes",
+    json_t *o = json_pack("{s:o, s:o, s:i, s:o, s:o, s:o}", "file", json_out_text(path), "size_bytes",
                           bytes(in->g->size), "version", (int)in->g->version, "alignment",
                           bytes(in->g->alignment), "metadata", metadata(in->g), "tensors", tensors(in));
     char hex[2 * TERN_HASH_BYTES + 1];
-    int rc;
 
     if (!o)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to describe %s", in->path);
@@ -200,8 +177,5 @@ enum tern_status inspect_print_json(const struct inspect *in, struct tern_err *e
         json_object_set_new(o, "memory_error", sentence(&in->memory_err));
     if (in->has_worker || in->has_coordinator)
         json_object_set_new(o, "memory", all_memory(in));
-    rc = json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-    putchar('\n');
-    json_decref(o);
-    return rc == 0 ? TERN_OK : TERN_FAIL(err, TERN_ERR_IO, "cannot write to stdout");
+    return json_out_print(&o, 17, err);
 }

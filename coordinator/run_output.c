@@ -2,12 +2,9 @@
 /* Figures and JSON of `tern run`: see run_output.h. */
 #include "coordinator/run_output.h"
 
-#include <errno.h>
-#include <jansson.h>
-#include <math.h>
+#include "coordinator/json_out.h"
+
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 /* Times of one answer.  The first token comes with the end of the prompt and counts to it. */
 struct times {
@@ -104,28 +101,9 @@ void run_output_figures(const struct session *s, const struct generate *gens, ui
 
 /* -- JSON ------------------------------------------------------------------------------------------------ */
 
-/* A token's bytes as a JSON string; what is no UTF-8 on its own becomes U+FFFD. */
 static json_t *piece_json(const struct tern_tokenizer *tok, int32_t id)
 {
-    struct tern_str piece = tern_tokenizer_piece(tok, id, true);
-    struct tern_utf8 u = { 0 };
-    char *buf = malloc(3 * (piece.len + 8));
-    size_t n;
-    json_t *s;
-
-    if (!buf)
-        return NULL;
-    n = tern_utf8_feed(&u, piece.ptr, piece.len, buf);
-    n += tern_utf8_flush(&u, buf + n);
-    s = json_stringn(buf, n);
-    free(buf);
-    return s;
-}
-
-/* JSON has no infinity; a token that is impossible has probability 0. */
-static json_t *logprob_json(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
+    return json_out_text(tern_tokenizer_piece(tok, id, true));
 }
 
 static json_t *token_json(const struct generate *g, uint32_t i)
@@ -139,10 +117,11 @@ static json_t *token_json(const struct generate *g, uint32_t i)
     for (uint32_t k = 0; k < t->n_top; k++) {
         const struct logprob *p = &g->tops[(size_t)i * (size_t)g->o->n_logprobs + k];
 
-        json_array_append_new(tops, json_pack("{s:i, s:o, s:o}", "id", (int)p->id, "text",
-                                              piece_json(g->tok, p->id), "logprob", logprob_json(p->value)));
+        json_array_append_new(tops,
+                              json_pack("{s:i, s:o, s:o}", "id", (int)p->id, "text",
+                                        piece_json(g->tok, p->id), "logprob", json_out_number(p->value)));
     }
-    json_object_set_new(o, "logprob", logprob_json(t->logprob));
+    json_object_set_new(o, "logprob", json_out_number(t->logprob));
     json_object_set_new(o, "top_logprobs", tops);
     return o;
 }
@@ -199,7 +178,6 @@ enum tern_status run_output_json(const struct session *s, const struct generate 
                                  uint64_t seed, struct tern_err *err)
 {
     json_t *root;
-    int bad;
 
     if (n == 1) {
         root = answer_json(s, &gens[0], seed);
@@ -208,13 +186,5 @@ enum tern_status run_output_json(const struct session *s, const struct generate 
         for (uint32_t i = 0; i < n; i++)
             json_array_append_new(root, answer_json(s, &gens[i], seed));
     }
-    if (!root)
-        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the JSON output");
-    errno = 0;
-    bad = json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9) | JSON_PRESERVE_ORDER);
-    bad |= fputc('\n', stdout) == EOF || fflush(stdout) == EOF;
-    json_decref(root);
-    if (bad && errno != EPIPE)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
-    return TERN_OK;
+    return json_out_print(&root, 9, err);
 }
