@@ -27,7 +27,8 @@ struct tern_server;       /* ROUTER + ZAP handler + monitor */
 struct tern_client;       /* DEALER + monitor */
 
 enum tern_status tern_link_context_new(struct tern_link_context **out, struct tern_err *err) TERN_MUST_CHECK;
-/* All links must be closed before; does not wait for unsent messages. */
+/* All links must be closed before.  Waits a moment for what was sent last; what takes longer (a name server
+ * that does not answer) is left to end by itself. */
 void tern_link_context_free(struct tern_link_context **ctx);
 
 /* What came from a peer.  The frames live until tern_link_message_close(). */

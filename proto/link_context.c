@@ -5,13 +5,17 @@
 #include "proto/link_impl.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 /* Of descriptors, even where the hard limit is endless. */
 #define MAX_DESCRIPTORS ((rlim_t)1 << 20)
+/* For the end of a context: what was sent last has TERN_LINGER_MS, the rest is closing sockets. */
+#define END_MS (2 * TERN_LINGER_MS)
 
 struct tern_link_context {
     void *zmq;
@@ -58,13 +62,31 @@ enum tern_status tern_link_context_new(struct tern_link_context **out, struct te
     return TERN_OK;
 }
 
+static void *end_context(void *zmq)
+{
+    while (zmq_ctx_term(zmq) != 0 && zmq_errno() == EINTR)
+        continue;
+    return NULL;
+}
+
 void tern_link_context_free(struct tern_link_context **ctx)
 {
+    struct timespec until;
+    pthread_t thread;
+
     if (!*ctx)
         return;
-    if ((*ctx)->zmq)
-        while (zmq_ctx_term((*ctx)->zmq) != 0 && zmq_errno() == EINTR)
-            continue;
+    /* libzmq's own thread may sit in the resolver, for as long as that waits for a name server. */
+    if ((*ctx)->zmq && pthread_create(&thread, NULL, end_context, (*ctx)->zmq) != 0) {
+        end_context((*ctx)->zmq);
+    } else if ((*ctx)->zmq) {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += END_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (pthread_timedjoin_np(thread, NULL, &until) != 0)
+            pthread_detach(thread);
+    }
     free(*ctx);
     *ctx = NULL;
 }

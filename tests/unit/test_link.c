@@ -6,6 +6,8 @@
 
 #include "engine/base/log.h"
 
+#include <dlfcn.h>
+#include <netdb.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -303,6 +305,45 @@ static void test_ipv6(void **state)
     bed_hang_up(b, &c);
 }
 
+/* In place of the C library's: a name server that does not answer.  libzmq asks on its own thread. */
+#define SLOW_HOST "slow.invalid"
+#define SLOW_US   3000000
+
+int getaddrinfo(const char *restrict node, const char *restrict service,
+                const struct addrinfo *restrict hints, struct addrinfo **restrict out)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+    if (node && strcmp(node, SLOW_HOST) == 0) {
+        usleep(SLOW_US);
+        return EAI_AGAIN;
+    }
+    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    return real(node, service, hints, out);
+}
+
+/* The end of a program does not wait for its name server. */
+static void test_end_while_a_name_is_looked_up(void **state)
+{
+    struct bed *b = *state;
+    struct tern_link_context *ctx;
+    struct tern_client *c;
+    struct tern_err err;
+    uint64_t start;
+
+    bed_ok(tern_link_context_new(&ctx, &err), &err);
+    bed_ok(tern_client_open(ctx, "tcp://" SLOW_HOST ":7000", &b->ann, b->server_key.public_key, &c, &err),
+           &err);
+    usleep(300000);
+    assert_int_equal(tern_client_pump(c), TERN_CLIENT_CONNECTING);
+    start = tern_now_ms();
+    tern_client_close(&c);
+    tern_link_context_free(&ctx);
+    assert_null(ctx);
+    assert_in_range(tern_now_ms() - start, 0, 1500);
+    usleep(SLOW_US); /* so that nothing of it is left when this program ends */
+}
+
 int main(void)
 {
 #define BED(f) cmocka_unit_test_setup_teardown(f, bed_setup, bed_teardown)
@@ -315,6 +356,7 @@ int main(void)
         BED(test_full_queue),
         BED(test_busy_and_wrong_addresses),
         BED(test_ipv6),
+        BED(test_end_while_a_name_is_looked_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
