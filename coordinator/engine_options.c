@@ -122,7 +122,7 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_CLUSTER: o->cluster = arg; return TERN_OK;
     case ENGINE_OPT_KEY: o->key = arg; return TERN_OK;
     case ENGINE_OPT_DEAD_AFTER:
-        return tern_option_u32("--dead-after", arg, 500, 3600000, &o->dead_after_ms, err);
+        return tern_option_u32("--dead-after", arg, 500, 600000, &o->dead_after_ms, err);
     case ENGINE_OPT_DUMP_STEPS: o->dump_steps = arg; return TERN_OK;
     case ENGINE_OPT_JSON: o->json = true; return TERN_OK;
     case ENGINE_OPT_VERBOSE: o->verbose = true; return TERN_OK;
