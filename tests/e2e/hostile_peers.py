@@ -17,7 +17,7 @@ from lab import Cluster, Lab
 lab = Lab()
 intruder = os.path.join(lab.build, "bin", "intruder")
 rng = random.Random(4)
-LONG = ["run", "-n", 235, "--temp", 0, "--ignore-eos", "-c", 256, "-p", "Once upon a time"]
+LONG = lab.long_run(12)
 reference = lab.run(*LONG)
 assert reference.code == 0, reference.errors
 

@@ -180,6 +180,17 @@ class Lab:
             self.check(False, "sanitizer report: %s" % " ".join(command), r.errors)
         return r
 
+    def long_run(self, seconds):
+        """Arguments of a run that keeps workers of the reference level busy for about that long, in any
+        build."""
+        start = time.monotonic()
+        r = self.run("run", "-n", 50, "--temp", 0, "--ignore-eos", "--cpu", "ref", "-t", 1, "-p",
+                     "Once upon a time")
+        rate = 50 / (time.monotonic() - start)
+        assert r.code == 0, r.errors
+        n = max(200, min(1000, int(seconds * rate)))
+        return ["run", "-n", n, "--temp", 0, "--ignore-eos", "-c", 1024, "-p", "Once upon a time"]
+
     def start(self, *args, program=None, **kwargs):
         """Starts tern in the background; killed at the end of the test."""
         command = [program or self.tern] + [str(a) for a in args]
@@ -223,8 +234,8 @@ class Lab:
 
 
 class Cluster:
-    """A coordinator's key, and workers w1, w2, ... that run, each with the allow-list it needs; `model` is one
-    file for all or a list with one for each."""
+    """A coordinator's key, and workers w1, w2, ... that run, each with the allow-list it needs; `model` is
+    one file for all or a list with one for each."""
 
     def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None):
         self.lab, self.tag = lab, tag

@@ -166,12 +166,13 @@ for name in (b"plain.gguf", b"no \xe9\xff text.gguf", "\u00e9".encode() * 120 + 
     d = lab.daemon("codes", twin[0], late_allow, model=path)
     file = lab.write("codes.cluster", "codes %s %s\n" % (d.endpoint, twin[1]))
     refused("a worker that cannot load %r" % name[:20],
-            lab.run(*ASK, "-m", path, "--cluster", file, "--key", cluster.key), "codes", "the file is damaged")
+            lab.run(*ASK, "-m", path, "--cluster", file, "--key", cluster.key), "codes",
+            "the file is damaged")
     d.stop()
 
 # A worker that serves somebody else names the holder.
 slow = Cluster(lab, 2, tag="slow-", args=["--cpu", "ref", "--threads", 1])
-p = lab.start("run", "-n", 235, "--temp", 0, "--ignore-eos", "-p", "Once upon a time", *slow.args())
+p = lab.start(*lab.long_run(12), *slow.args())
 os.read(p.stdout.fileno(), 1)
 r = lab.run(*ASK, *slow.args())
 refused("a worker that is held by another coordinator", r, "held|busy|serves")

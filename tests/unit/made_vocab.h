@@ -40,7 +40,7 @@ static inline void expect_ids(const struct tern_tokenizer *t, const char *text, 
     for (size_t i = 0; i < ids.n; i++)
         at += sprintf(at, "%s%d", i ? " " : "", ids.ids[i]);
     if (strcmp(got, want) != 0)
-        fail_msg("'%.*s' gives %s, not %s", (int)len, text, got, want);
+        fail_msg("'%.*s' gives %s, not %s", (int)len, text ? text : "", got, want);
     free(got);
     free(ids.ids);
 }
