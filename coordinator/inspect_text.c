@@ -9,8 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define VALUE_CHARS 60 /* of a string from the file */
-#define MANY        8  /* elements of an array that are shown */
+#define VALUE_CHARS 60  /* of a string from the file */
+#define LINE_CHARS  100 /* of a terminal */
+#define MANY        8   /* elements of an array that are shown */
 
 size_t inspect_types(const struct tern_gguf *g, struct inspect_type *out, size_t cap)
 {
@@ -57,9 +58,10 @@ static const char *human(uint64_t bytes, char buf[32])
     return buf;
 }
 
-static void print_string(struct tern_str s)
+/* At most max bytes, and then "..." to say so. */
+static void print_cut(struct tern_str s, size_t max)
 {
-    size_t n = s.len < VALUE_CHARS ? s.len : VALUE_CHARS;
+    size_t n = s.len <= max ? s.len : max - 3;
 
     /* Not in the middle of a character. */
     while (n < s.len && n > 0 && ((unsigned char)s.ptr[n] & 0xc0) == 0x80)
@@ -73,7 +75,12 @@ static void print_string(struct tern_str s)
             putchar(c < 0x20 || c == 0x7f ? '?' : c);
     }
     if (n < s.len)
-        printf("... (%zu bytes)", s.len);
+        fputs("...", stdout);
+}
+
+static void print_string(struct tern_str s)
+{
+    print_cut(s, VALUE_CHARS);
 }
 
 static void print_number(const struct tern_gguf_kv *kv, uint64_t i)
@@ -88,7 +95,8 @@ static void print_number(const struct tern_gguf_kv *kv, uint64_t i)
         printf("%" PRId64, tern_gguf_array_i64(kv, i));
 }
 
-static void print_value(const struct tern_gguf_kv *kv)
+/* In `room` columns; numbers of an array take what they take. */
+static void print_value(const struct tern_gguf_kv *kv, size_t room)
 {
     uint64_t shown = kv->n < MANY ? kv->n : MANY;
     struct tern_cursor c;
@@ -102,7 +110,7 @@ static void print_value(const struct tern_gguf_kv *kv)
         if (kv->elem_type != TERN_GGUF_STRING)
             print_number(kv, i);
         else if (tern_gguf_next_string(&c, &s))
-            print_string(s);
+            print_cut(s, kv->n > 1 ? room / 4 : room);
     }
     if (shown < kv->n)
         printf("%s... (%" PRIu64 ")", shown ? ", " : "", kv->n);
@@ -125,7 +133,7 @@ static void print_metadata(const struct tern_gguf *g)
         fputs("  ", stdout);
         print_string(kv->key);
         printf("%*s  %-9s ", kv->key.len < 50 ? width - (int)kv->key.len : 0, "", kind);
-        print_value(kv);
+        print_value(kv, (size_t)(LINE_CHARS - 14 - width));
         putchar('\n');
     }
 }
