@@ -379,7 +379,8 @@ static enum tern_status await_children(struct local_workers *w, struct cluster_s
                              spec->members[who[0]].name, START_MS / 1000);
         if ((st = interrupt_check(err)))
             return st;
-        if (poll(fds, n, (int)(end - now < INTERRUPT_LOOK_MS ? end - now : INTERRUPT_LOOK_MS)) < 0 && errno != EINTR)
+        if (poll(fds, n, (int)(end - now < INTERRUPT_LOOK_MS ? end - now : INTERRUPT_LOOK_MS)) < 0 &&
+            errno != EINTR)
             return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for the local workers: %s",
                                  strerror(errno));
         for (uint32_t k = 0; k < n; k++) {

@@ -39,8 +39,8 @@ void tern_log(enum tern_log_level level, const char *event, const char *fmt, ...
             *p = '?';
     len = strlen(line);
     line[len++] = '\n';
-    /* A lost log line is not worth an error path; a full pipe whose reader sleeps must not stop a daemon.  One
-     * that polls as writable has room for PIPE_BUF bytes, more than a line. */
+    /* A lost log line is not worth an error path; a full pipe whose reader sleeps must not stop a daemon.
+     * One that polls as writable has room for PIPE_BUF bytes, more than a line. */
     if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT) || write(STDERR_FILENO, line, len) < 0)
         return;
 }

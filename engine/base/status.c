@@ -27,8 +27,8 @@ static const struct {
     { TERN_ERR_NUMERIC, "numeric", EX_DATAERR },
 };
 
-/* Bytes of the well-formed character at p that is no control character (C0, DEL, C1), else 0.  The zero at the
- * end of a text continues nothing. */
+/* Bytes of the well-formed character at p that is no control character (C0, DEL, C1), else 0.  The zero at
+ * the end of a text continues nothing. */
 static size_t printable(const unsigned char *p)
 {
     size_t n = *p < 0x80 ? 1 : *p >= 0xc2 && *p < 0xe0 ? 2 : *p >= 0xe0 && *p < 0xf0 ? 3 : 4;

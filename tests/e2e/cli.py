@@ -47,8 +47,9 @@ for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", 
     lab.check(r.code in range(64, 79) and args[-2].lstrip("-") in r.errors and not r.out,
               "run %s is refused" % " ".join(args),
               "code %s: %s" % (r.code, r.errors))
-for args in (["--name", "two words"], ["--name", ""], ["--name", "n" * 65], ["--memory", "2X"], ["--memory", "0"],
-             ["--threads", "0"], ["--cpu", "486"], ["--i2s-layout", "D"], ["--ready-fd", "77"]):
+for args in (["--name", "two words"], ["--name", ""], ["--name", "n" * 65], ["--memory", "2X"],
+             ["--memory", "0"], ["--threads", "0"], ["--cpu", "486"], ["--i2s-layout", "D"],
+             ["--ready-fd", "77"]):
     r = lab.run("--listen", "127.0.0.1:0", *args, program=lab.ternd)
     lab.check(r.code == USAGE and args[0] in r.errors and not r.out, "ternd %s is refused" % " ".join(args),
               "code %s: %s" % (r.code, r.errors))
