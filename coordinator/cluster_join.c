@@ -24,6 +24,19 @@ enum tern_status cluster_connect(struct cluster *c, struct cluster_peer *p, stru
 
 /* -- the link ------------------------------------------------------------------------------------------- */
 
+static void on_refused(struct cluster *c, const struct cluster_peer *p)
+{
+    char ours[TERN_Z85_CHARS + 1];
+
+    tern_key_to_z85(c->key->public_key, ours);
+    if (tern_client_unlisted(p->client))
+        cluster_break(c, TERN_ERR_AUTH,
+                      "%s does not accept our key; its allow-list needs the line `tern coordinator %s`",
+                      peer_describe(p).z, ours);
+    else
+        cluster_break(c, TERN_ERR_AUTH, "%s: %s", peer_describe(p).z, tern_client_why(p->client));
+}
+
 void cluster_on_link(struct cluster *c, struct cluster_peer *p, enum tern_client_state state, uint64_t now)
 {
     if (p->state == PEER_GONE)
@@ -37,9 +50,7 @@ void cluster_on_link(struct cluster *c, struct cluster_peer *p, enum tern_client
             p->heard_ms = now;
         }
         break;
-    case TERN_CLIENT_REFUSED:
-        cluster_break(c, TERN_ERR_AUTH, "%s: %s", peer_describe(p).z, tern_client_why(p->client));
-        break;
+    case TERN_CLIENT_REFUSED: on_refused(c, p); break;
     case TERN_CLIENT_LOST:
         if (p->state >= PEER_WELCOMED) {
             cluster_on_lost(c, p);

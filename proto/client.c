@@ -44,6 +44,7 @@ struct tern_client {
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
     enum tern_client_state state;
     bool ended;        /* this attempt failed */
+    bool unlisted;     /* refused for our key */
     int failure;       /* errno of a handshake that was broken off; 0 none */
     unsigned n_closed; /* attempts in a row that the peer broke off */
     uint64_t retry_at_ms;
@@ -156,10 +157,9 @@ static void refuse_key(struct tern_client *c)
     char z85[TERN_Z85_CHARS + 1], what[200];
 
     tern_key_to_z85(c->key.public_key, z85);
-    (void)snprintf(what, sizeof what,
-                   "does not accept our key; its allow-list needs the line `NAME ROLE %s`, where ROLE is "
-                   "coordinator for a tern and worker for a ternd",
+    (void)snprintf(what, sizeof what, "does not accept our key; its allow-list needs the line `NAME ROLE %s`",
                    z85);
+    c->unlisted = true;
     refuse(c, what);
 }
 
@@ -185,11 +185,11 @@ static void on_event(struct tern_client *c, uint16_t event, uint32_t value)
             bool timed_out = c->failure == EAGAIN || c->failure == ETIMEDOUT;
 
             c->n_closed = timed_out ? 0 : c->n_closed + 1;
-            (void)TERN_FAIL(
-                &c->why, TERN_ERR_PEER, "%s %s", c->endpoint,
-                timed_out ? "took the connection but does not answer; is it a ternd, and not stopped?"
-                          : "closed the connection during the handshake; is its public key the one given "
-                            "here (tern keygen --show its key file), and is it a ternd?");
+            (void)TERN_FAIL(&c->why, TERN_ERR_PEER, "%s %s", c->endpoint,
+                            timed_out
+                                ? "took the connection but does not answer; is it a ternd, and not stopped?"
+                                : "closed the connection during the handshake; is its public key the one in "
+                                  "the cluster file (tern keygen --show its key file), and is it a ternd?");
             if (c->n_closed >= MAX_CLOSED)
                 c->state = TERN_CLIENT_REFUSED;
             c->ended = true;
@@ -201,7 +201,7 @@ static void on_event(struct tern_client *c, uint16_t event, uint32_t value)
             c->n_closed = 0;
             c->ended = true;
             (void)TERN_FAIL(&c->why, TERN_ERR_PEER,
-                            "nobody answers at %s; is ternd running there, is the address right, does a "
+                            "nobody answers at %s; is ternd running there, is the port right, does a "
                             "firewall let it through?",
                             c->endpoint);
         }
@@ -234,6 +234,11 @@ enum tern_client_state tern_client_pump(struct tern_client *c)
         }
     }
     return c->state;
+}
+
+bool tern_client_unlisted(const struct tern_client *c)
+{
+    return c->unlisted;
 }
 
 const char *tern_client_why(const struct tern_client *c)

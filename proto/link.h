@@ -97,6 +97,8 @@ enum tern_client_state tern_client_pump(struct tern_client *c);
 /* A sentence on why it is REFUSED or LOST, or on how the last attempt to connect ended; empty when there
  * is nothing to say. */
 const char *tern_client_why(const struct tern_client *c);
+/* REFUSED, and what would help is a line with our key in its allow-list. */
+bool tern_client_unlisted(const struct tern_client *c);
 /* TERN_AGAIN when nothing is waiting, TERN_ERR_FORMAT for a message of the wrong form (it has been taken
  * off). */
 enum tern_status tern_client_recv(struct tern_client *c, struct tern_link_message *m,
