@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Perplexity of a text by the method of llama.cpp's tool (formats.md 6.3).
+ * Perplexity of a text by the method of llama.cpp's tool.
  *
  * The ids of the whole text, a leading BOS included, are cut into chunks of n_ctx; in each the first id is
  * replaced by BOS where the model wants one, the chunk is evaluated from an empty cache, and its second

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hyper-parameters: which keys they come from, their ranges, and what they must agree on (formats.md 1.10 and
- * 4.4).
+ * Hyper-parameters: which keys they come from, their ranges, and what they must agree on.
  *
  * What Tern does not compute (a scaled RoPE, a sliding window, experts) is refused here: a model that loads
  * and then answers differently from what it was trained to is worse than one that does not load.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hyper-parameters of a model, read from GGUF metadata with ranges checked (formats.md 4).
+ * Hyper-parameters of a model, read from GGUF metadata with ranges checked.
  */
 #ifndef TERN_ENGINE_ARCH_H
 #define TERN_ENGINE_ARCH_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte-pair merging (formats.md 5.3): of all adjacent pairs that are a known merge, the one of lowest rank is
+ * Byte-pair merging: of all adjacent pairs that are a known merge, the one of lowest rank is
  * merged first, of equal ones the leftmost, until none is left.
  *
  * A piece of n bytes costs O(n log n), so one word of 10 MB is a matter of seconds.

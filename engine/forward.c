@@ -428,7 +428,7 @@ static size_t gather_live(struct tern_scratch *s, const struct tern_row *rows, s
     return n_live;
 }
 
-/* Angle of pair j at position p: p * theta^(-2j/head_dim), in double; the table is f32 (formats.md 4.2). */
+/* Angle of pair j at position p: p * theta^(-2j/head_dim), in double; the table is f32. */
 static void fill_cos_sin(struct tern_scratch *s, const struct tern_row *rows, size_t n_live)
 {
     size_t half = s->arch.head_dim / 2;

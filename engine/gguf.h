@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The GGUF container (formats.md section 1): header, metadata and tensor directory over untrusted bytes.
+ * The GGUF container (ggml's docs/gguf.md, versions 2 and 3): header, metadata and tensor directory over
+ * untrusted bytes.
  *
  * Parsing checks every length, count and offset with arithmetic that cannot wrap: after success every string,
  * array and tensor lies inside the bytes, tensor names are unique, and every tensor's size agrees with its
@@ -19,7 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Value types of metadata (formats.md 1.2). */
+/* Value types of metadata. */
 enum tern_gguf_type {
     TERN_GGUF_U8, TERN_GGUF_I8, TERN_GGUF_U16, TERN_GGUF_I16, TERN_GGUF_U32, TERN_GGUF_I32,
     TERN_GGUF_F32, TERN_GGUF_BOOL, TERN_GGUF_STRING, TERN_GGUF_ARRAY, TERN_GGUF_U64, TERN_GGUF_I64,
@@ -37,7 +38,7 @@ struct tern_gguf_kv {
 
 struct tern_tensor {
     struct tern_str name;
-    uint32_t type;       /* ggml type id, formats.md 1.6 */
+    uint32_t type;       /* ggml type id */
     uint32_t n_dims;     /* 1..4 */
     uint64_t ne[4];      /* ne[0] is contiguous (in features); unused dimensions are 1 */
     const uint8_t *data; /* first byte, inside the mapping */
@@ -93,7 +94,7 @@ bool tern_gguf_next_string(struct tern_cursor *c, struct tern_str *out);
 int64_t tern_gguf_array_i64(const struct tern_gguf_kv *kv, uint64_t i);
 double tern_gguf_array_f64(const struct tern_gguf_kv *kv, uint64_t i);
 
-/* Bytes a tensor of this type and shape takes in a file (formats.md 1.8); false for unknown types, shapes
+/* Bytes a tensor of this type and shape takes in a file; false for unknown types, shapes
  * that are no multiple of the block, and overflow. */
 bool tern_gguf_tensor_bytes(uint32_t type, const uint64_t ne[4], size_t *bytes);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tensor types of GGUF files: names, blocks, and the bytes a tensor takes (formats.md 1.6 and 1.8).
+ * Tensor types of GGUF files: names, blocks, and the bytes a tensor takes.
  */
 #include "engine/gguf.h"
 

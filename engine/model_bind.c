@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From names in the file to places in the model (formats.md 4.4): each refusal is one sentence that names the
+ * From names in the file to places in the model: each refusal is one sentence that names the
  * file, the tensor, what was expected and what was found.
  */
 #include "engine/model_impl.h"

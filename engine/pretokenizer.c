@@ -17,7 +17,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-/* White space as Unicode has it (formats.md 5.4).  PCRE2's \s also takes U+180E, which is none since
+/* White space as Unicode has it.  PCRE2's \s also takes U+180E, which is none since
  * Unicode 6.3. */
 #define WS                                                                                                   \
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{"     \

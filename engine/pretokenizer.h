@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cutting text into pieces before byte-pair merging (formats.md 5.4): a list of regular expressions applied
+ * Cutting text into pieces before byte-pair merging: a list of regular expressions applied
  * one after another, each to every piece made so far.  Text between two matches is a piece of its own.
  *
  * Compiled expressions are immutable; what a match needs belongs to the call.

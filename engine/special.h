@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Finding special tokens in text (formats.md 5.7.1).  The rule: candidates by length of their text, longest
+ * Finding special tokens in text.  The rule: candidates by length of their text, longest
  * first (of equal lengths the lower id); for each in that order, every occurrence in what is still text is
  * cut out.
  *

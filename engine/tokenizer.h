@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte-level BPE (formats.md 5): text to ids and back.
+ * Byte-level BPE: text to ids and back.
  *
  * Owns copies of the vocabulary: the file may be closed.  Immutable after loading; encode and decode may run
  * on any thread at once (matching data are made per call).  Text is bytes: invalid UTF-8 in the input is
@@ -30,9 +30,9 @@ enum tern_token_type {
     TERN_TOKEN_BYTE
 };
 
-/* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary,
- * formats.md 5.4, is taken as "llama-bpe"; on any other as "default").  Special tokens damaged by known
- * converters are repaired (5.9); whatever else contradicts itself is refused. */
+/* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary is
+ * taken as "llama-bpe"; on any other as "default").  Special tokens damaged by known
+ * converters are repaired; whatever else contradicts itself is refused. */
 enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, struct tern_tokenizer **out,
                                     struct tern_err *err) TERN_MUST_CHECK;
 void tern_tokenizer_free(struct tern_tokenizer **t);
@@ -46,7 +46,7 @@ uint32_t tern_tokenizer_n_vocab(const struct tern_tokenizer *t);
 int32_t tern_tokenizer_bos(const struct tern_tokenizer *t); /* -1 when there is none */
 int32_t tern_tokenizer_eos(const struct tern_tokenizer *t);
 bool tern_tokenizer_add_bos(const struct tern_tokenizer *t);
-bool tern_tokenizer_is_eog(const struct tern_tokenizer *t, int32_t id); /* formats.md 5.1 */
+bool tern_tokenizer_is_eog(const struct tern_tokenizer *t, int32_t id);
 enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t id);
 
 struct tern_ids {

@@ -22,7 +22,7 @@ uint64_t tern_vocab_seed(void)
     return (uint64_t)now.tv_sec * 1000000007u ^ (uint64_t)now.tv_nsec << 32 ^ (uint64_t)(uintptr_t)&seed;
 }
 
-/* The byte a character of the alphabet stands for, or -1 (formats.md 5.2). */
+/* The byte a character of the alphabet stands for, or -1. */
 static int alphabet_byte(uint32_t code)
 {
     if ((code >= 0x21 && code <= 0x7e) || (code >= 0xa1 && code <= 0xac) || (code >= 0xae && code <= 0xff))

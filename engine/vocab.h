@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vocabulary of a byte-level BPE model: id to bytes, bytes to id, kinds of tokens
- * (formats.md 5.1, 5.2, 5.9).
+ * The vocabulary of a byte-level BPE model: id to bytes, bytes to id, kinds of tokens.
  *
  * Texts of normal tokens are turned from the byte alphabet into the bytes they print; texts of added tokens
  * stay literal.  "Plain" tokens are those that text can become by merging: normal ones that lie wholly in the
@@ -28,7 +27,7 @@ struct tern_vocab {
     uint64_t seed;             /* of the hash: a file can not be made to collide */
     uint32_t byte_ids[256];    /* the token of one byte, or TERN_NO_TOKEN */
     int32_t bos, eos, unknown; /* -1 when there is none */
-    bool llama3;               /* laid out as Llama-3's (formats.md 5.4) */
+    bool llama3;               /* laid out as Llama-3's */
 };
 
 /* Fills *v, which tern_vocab_free gives back (also after a failure; a zeroed one is legal). */

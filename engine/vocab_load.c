@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading the vocabulary out of a GGUF: every array is checked against the others, damage known from real
- * files is repaired (formats.md 5.9), the rest is refused.
+ * files is repaired, the rest is refused.
  */
 #include "engine/base/limits.h"
 #include "engine/vocab.h"
@@ -122,7 +122,7 @@ static bool starts_with(struct tern_str s, struct tern_str prefix)
     return s.len >= prefix.len && memcmp(s.ptr, prefix.ptr, prefix.len) == 0;
 }
 
-/* Takes the BOS text off tokens that a converter prefixed with it (formats.md 5.9). */
+/* Takes the BOS text off tokens that a converter prefixed with it. */
 static void repair(struct texts *t, int32_t bos)
 {
     struct tern_str prefix, half;
@@ -154,7 +154,7 @@ static void repair(struct texts *t, int32_t bos)
     }
 }
 
-/* Ends generation by its text (formats.md 5.1). */
+/* Ends generation by its text. */
 static bool is_eog_text(struct tern_str s)
 {
     static const char *const texts[] = { "<|eot_id|>",    "<|im_end|>", "<|end|>", "<end_of_turn>",

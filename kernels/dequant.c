@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of the plain and block-quantised types of ggml to f32, in the order of operations that formats.md and
- * the GGUF specification give: every product and sum is rounded to f32 on its own.  All numbers in the rows
- * are little-endian.
+ * Rows of the plain and block-quantised types of ggml to f32, in the order of operations of ggml's own
+ * definitions: every product and sum is rounded to f32 on its own.  All numbers in the rows are
+ * little-endian.
  */
 #include "kernels/kernels.h"
 #include "kernels/kernels_scalar.h"

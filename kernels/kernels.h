@@ -93,7 +93,7 @@ struct tern_kernels {
 
     /* -- BitLinear --------------------------------------------------------------------------------------- */
 
-    /* Per-row absmax quantisation (formats.md 3.2): mx = max(1e-5f, max |x_i|), s = 127.0f / mx, q_i = x_i *
+    /* Per-row absmax quantisation: mx = max(1e-5f, max |x_i|), s = 127.0f / mx, q_i = x_i *
      * s rounded to nearest even and clamped to -127..127.  Writes q[0..k_pad), zeros from k on, and *sum =
      * sum of q.  Returns s, or 0.0f when a value of x is not finite (q and *sum are then zero). */
     float (*quantize)(const float *x, size_t k, size_t k_pad, int8_t *q, int32_t *sum);
@@ -139,8 +139,8 @@ struct tern_kernels {
 
     /* -- plain matrices ---------------------------------------------------------------------------------- */
 
-    /* Each element w of the row is decoded exactly as formats.md 2.2-2.5 says (every product and sum rounded
-     * to f32 on its own, in the order written there); y = fold16 of fma(w_i, x_i). */
+    /* Each element w of the row is decoded as ggml defines its type (every product and sum rounded
+     * to f32 on its own, in the order written in dequant.c); y = fold16 of fma(w_i, x_i). */
     void (*matvec)(const struct tern_matvec *m, size_t row_first, size_t row_last);
 
     /* -- sums over the vocabulary ------------------------------------------------------------------------ */

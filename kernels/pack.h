@@ -13,12 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ggml type ids of ternary matrices (formats.md 1.6). */
+/* ggml type ids of ternary matrices. */
 #define TERN_TYPE_TQ1_0 34
 #define TERN_TYPE_TQ2_0 35
 #define TERN_TYPE_I2_S  36
 
-/* The three bit layouts that hide behind I2_S (formats.md 2.1.2). */
+/* The three bit layouts that hide behind I2_S. */
 enum tern_i2s_layout { TERN_I2S_A, TERN_I2S_B, TERN_I2S_C };
 
 enum tern_pack_result {
@@ -48,8 +48,8 @@ enum tern_pack_result tern_pack(uint32_t type, enum tern_i2s_layout layout, cons
 /* The weight -1, 0 or +1 at (row, col) of packed tiles. */
 int tern_unpack_at(const uint8_t *tiles, size_t k_pad, size_t row, size_t col);
 
-/* Writes m x k ternary values w (row-major, -1/0/+1) as a tensor of a file type; dst has the size of
- * formats.md 1.8. For tests and for writing models. */
+/* Writes m x k ternary values w (row-major, -1/0/+1) as a tensor of a file type; dst has the
+ * bytes that such a tensor takes in a file.  For tests and for writing models. */
 bool tern_pack_file(uint32_t type, enum tern_i2s_layout layout, const int8_t *w, size_t m, size_t k,
                     float scale, uint8_t *dst);
 

@@ -113,7 +113,7 @@ static inline void vocab_i32s(struct vocab_writer *w, const char *key, const int
     vocab_put(w, v, 4 * n);
 }
 
-/* Bytes in the byte alphabet (formats.md 5.2), by its definition; out: 2 * n bytes.  Returns how many. */
+/* Bytes in the byte alphabet, by its definition; out: 2 * n bytes.  Returns how many. */
 static inline size_t vocab_map(const char *p, size_t n, char *out)
 {
     size_t at = 0;

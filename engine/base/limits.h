@@ -5,7 +5,7 @@
 #ifndef TERN_ENGINE_BASE_LIMITS_H
 #define TERN_ENGINE_BASE_LIMITS_H
 
-/* Model files.  The largest ternary models planned for have 72 layers of 8192 (formats.md 6.1). */
+/* Model files.  The largest ternary models planned for have 72 layers of 8192. */
 #define TERN_MAX_LAYERS 512
 #define TERN_MAX_EMBD 32768
 #define TERN_MAX_FFN 131072

@@ -4,7 +4,7 @@
  *
  * Order of calls: new, put_*, add_tensor for every tensor, begin, then for each tensor in the order they were
  * added any number of write calls and one end_tensor, then finish.  The layout is what the strictest readers
- * want (formats.md 1.4): tensors tightly packed in record order, each start padded.  What cannot be done ends
+ * want: tensors tightly packed in record order, each start padded.  What cannot be done ends
  * the program with a sentence: these are helpers for tests.
  */
 #ifndef TERN_TESTS_LAB_GGUF_WRITE_H

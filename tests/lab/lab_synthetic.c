@@ -74,7 +74,7 @@ struct lab_shape lab_shape_small(void)
 
 /* -- tokenizer --------------------------------------------------------------------------------- */
 
-/* A byte in the GPT-2 alphabet (formats.md 5.2), as UTF-8. */
+/* A byte in the GPT-2 alphabet, as UTF-8. */
 static void byte_text(unsigned byte, char out[3])
 {
     unsigned cp = byte, shifted = 0;

@@ -93,7 +93,7 @@ static void row_q4_0(const float *x, size_t n, uint8_t *out)
     }
 }
 
-/* Scale sc and minimum mn (6 bits each) of sub-block j, as formats.md 2.5 packs them. */
+/* Scale sc and minimum mn (6 bits each) of sub-block j, as ggml packs them. */
 static void put_scale_min(uint8_t *s, int j, int sc, int mn)
 {
     if (j < 4) {

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of f32 to the types an embedding can have in a file: plain, sound quantisers without any search
- * (formats.md 2.2-2.5).
+ * Rows of f32 to the types an embedding can have in a file: plain, sound quantisers without any search.
  */
 #ifndef TERN_TESTS_LAB_QUANT_ROWS_H
 #define TERN_TESTS_LAB_QUANT_ROWS_H
 
 #include "kernels/kernels.h"
 
-/* x: n elements, a multiple of the type's block; out: as many bytes as formats.md 1.8 says.  False for a type
- * that is not one of enum tern_dtype. */
+/* x: n elements, a multiple of the type's block; out: as many bytes as tern_gguf_tensor_bytes says.  False for a
+ * type that is not one of enum tern_dtype. */
 bool quant_row(uint32_t type, const float *x, size_t n, void *out);
 
 /* "f16", "Q4_K": ids by name, any case; false when unknown.  Ternary types too. */

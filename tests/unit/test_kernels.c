@@ -189,7 +189,7 @@ static void ternary_level(const struct tern_kernels *k)
     for (size_t c = 0; c < 4; c++) {
         size_t n = ns[c], m = 20;
         int8_t *w = malloc(m * n), *q = malloc(5 * n);
-        /* The peers' 16-bit overflow (formats.md 3.2): all weights +1, all activations 127, and every other
+        /* Where sums of 16 bits would overflow: all weights +1, all activations 127, and every other
          * extreme. */
         static const int extreme[4][2] = { { 1, 127 }, { 1, -127 }, { -1, 127 }, { -1, -127 } };
         for (size_t e = 0; e < 4; e++) {
@@ -395,7 +395,7 @@ static void block_types(void **unused)
     assert_true(elems == 99 && bytes == 99);
 }
 
-/* Each element from the formulas of formats.md 2.3-2.5, written per element and not per block. */
+/* Each element from the formulas of ggml's block types, written per element and not per block. */
 static double element(enum tern_dtype type, const uint8_t *b, size_t e, const float d[2])
 {
     if (type == TERN_Q8_0)

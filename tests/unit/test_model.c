@@ -66,7 +66,7 @@ static struct lab_shape wide_shape(void)
     return s;
 }
 
-/* Weight (row, col) of a tensor in layout A, straight from formats.md 2.1.2. */
+/* Weight (row, col) of a tensor in layout A, from the layout's definition (pack.h). */
 static int weight_a(const struct tern_tensor *t, size_t row, size_t col)
 {
     size_t e = row * (size_t)t->ne[0] + col, j = e % 128;

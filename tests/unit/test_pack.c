@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ternary types of files to tiles and back: the test vectors of formats.md 2.1.6 and 2.6, round trips,
+/* Ternary types of files to tiles and back: hashes of what the writers of these files make, round trips,
  * hostile bytes. */
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
@@ -31,7 +31,7 @@ static void put_f16(uint8_t *p, float f)
     memcpy(p, &h, sizeof h);
 }
 
-/* The generator of formats.md 2.1.6. */
+/* The weights of which the hashes below were made. */
 static void generate(int8_t *w, size_t n)
 {
     uint64_t x = 1;

@@ -16,7 +16,7 @@
 
 /* -- merging ------------------------------------------------------------------------------------------ */
 
-/* Formats.md 5.3, steps 5 and 6, on texts: find the pair of lowest rank, merge its leftmost occurrence,
+/* Byte-pair merging on texts, by its definition: find the pair of lowest rank, merge its leftmost occurrence,
  * again. */
 static size_t merge_by_definition(char merges[][2][16], size_t n_merges, const char *text, char pieces[][16])
 {
@@ -116,7 +116,7 @@ static void test_heap_sorts(void **state)
 
 /* -- special tokens ----------------------------------------------------------------------------------- */
 
-/* Formats.md 5.7.1 as it stands there.  owner[i]: the special token that byte i was cut out with, or -1. */
+/* The rule of special.h as it stands there.  owner[i]: the token that byte i was cut out with, or -1. */
 static void cut_by_definition(char specials[][12], size_t n, const char *text, size_t len, int *owner)
 {
     for (size_t i = 0; i < len; i++)
