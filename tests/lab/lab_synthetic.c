@@ -98,19 +98,13 @@ static void byte_text(unsigned byte, char out[3])
 /* 256 byte tokens, a few merges, BOS, EOS, then words that no merge reaches. */
 static void put_small_tokenizer(struct gguf_writer *w, uint32_t n_vocab)
 {
-    /* "\xc4\xa0" is the space of the byte alphabet. */
+    /* "\304\240" is the space of the byte alphabet. */
     static char *const merges[] = {
-        "t h", "th e", "i n", "a n", "an d", "e r", "\xc4\xa0 the", "\xc4\xa0 and"
+        "t h", "th e", "i n", "a n", "an d", "e r", "\304\240 the", "\304\240 and"
     };
-    static const char *const merged[] = { "th",
-                                          "the",
-                                          "in",
-                                          "an",
-                                          "and",
-                                          "er",
-                                          "\xc4\xa0the",
-                                          "\xc4\xa0"
-                                          "and" };
+    static const char *const merged[] = {
+        "th", "the", "in", "an", "and", "er", "\304\240the", "\304\240and"
+    };
     const uint32_t n_merges = sizeof merges / sizeof merges[0], bos = 256 + n_merges;
     char **text;
     int32_t *types;

@@ -7,8 +7,8 @@
 
 #include "kernels/kernels.h"
 
-/* x: n elements, a multiple of the type's block; out: as many bytes as tern_gguf_tensor_bytes says.  False for a
- * type that is not one of enum tern_dtype. */
+/* x: n elements, a multiple of the type's block; out: as many bytes as tern_gguf_tensor_bytes says.  False
+ * for a type that is not one of enum tern_dtype. */
 bool quant_row(uint32_t type, const float *x, size_t n, void *out);
 
 /* "f16", "Q4_K": ids by name, any case; false when unknown.  Ternary types too. */

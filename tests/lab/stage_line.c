@@ -11,6 +11,11 @@
 
 struct stage_lab lab;
 
+const enum tern_boundary formats[N_FORMATS] = { TERN_BOUNDARY_F32,     TERN_BOUNDARY_F16,
+                                                TERN_BOUNDARY_INT8,    TERN_BOUNDARY_INT8X2,
+                                                TERN_BOUNDARY_INT8_64, TERN_BOUNDARY_INT8_ROW,
+                                                TERN_BOUNDARY_INT8_32 };
+
 int stage_lab_load(void **state)
 {
     struct tern_model_options mo = { .with_embd = true };

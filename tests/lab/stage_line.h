@@ -19,6 +19,10 @@
 #define N_PAGES    24
 #define CONTEXT    160
 
+/* Every format a boundary can have. */
+#define N_FORMATS 7
+extern const enum tern_boundary formats[N_FORMATS];
+
 /* What all tests share; loaded once. */
 struct stage_lab {
     struct tern_gguf *gguf;

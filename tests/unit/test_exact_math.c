@@ -1,29 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The elementary functions against libm, in the limits that exact_math.h states. */
 #include "kernels/exact_math.h"
+#include "unit/kernel_inputs.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-static uint64_t state = 20240229;
-
-static uint64_t rnd(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return state >> 20;
-}
-
-/* -1 .. 1 */
-static float unit(void)
-{
-    return (float)((double)(rnd() % 2000001) / 1e6 - 1.0);
-}
 
 static void exact_math(void **unused)
 {

@@ -3,33 +3,14 @@
  * Every kernel of every level this CPU has against computations in double precision.  That the levels agree
  * bit for bit is the business of tests/kernels.
  */
-#include "kernels/kernels.h"
 #include "kernels/pack.h"
+#include "unit/kernel_inputs.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #define REL 1e-5
-
-static uint64_t state = 20240229;
-
-static uint64_t rnd(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return state >> 20;
-}
-
-/* -1 .. 1 */
-static float unit(void)
-{
-    return (float)((double)(rnd() % 2000001) / 1e6 - 1.0);
-}
 
 /* |got - want| within REL of `size`: the largest magnitude that went into the result. */
 static void close_to(double got, double want, double size)
@@ -365,15 +346,6 @@ static void attend_test(void **unused)
 }
 
 /* -- plain matrices -------------------------------------------------------------------------------------- */
-
-static void put_f16(uint8_t *p, float f)
-{
-    struct tern_kernels k;
-    uint16_t h;
-    tern_kernels_init(&k, TERN_CPU_REF);
-    k.f32_to_f16(&f, 1, &h);
-    memcpy(p, &h, sizeof h);
-}
 
 static void block_types(void **unused)
 {

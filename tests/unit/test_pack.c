@@ -1,35 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ternary types of files to tiles and back: hashes of what the writers of these files make, round trips,
  * hostile bytes. */
-#include "kernels/kernels.h"
 #include "kernels/pack.h"
+#include "unit/kernel_inputs.h"
 
 #include <math.h>
-#include <setjmp.h>
 #include <sodium.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-static uint64_t state = 20240229;
-
-static uint64_t rnd(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return state >> 20;
-}
-
-static void put_f16(uint8_t *p, float f)
-{
-    struct tern_kernels k;
-    uint16_t h;
-    tern_kernels_init(&k, TERN_CPU_REF);
-    k.f32_to_f16(&f, 1, &h);
-    memcpy(p, &h, sizeof h);
-}
 
 /* The weights of which the hashes below were made. */
 static void generate(int8_t *w, size_t n)

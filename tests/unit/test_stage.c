@@ -10,12 +10,6 @@
 
 #define PROMPT 100
 
-static const enum tern_boundary formats[] = { TERN_BOUNDARY_F32,     TERN_BOUNDARY_F16,
-                                              TERN_BOUNDARY_INT8,    TERN_BOUNDARY_INT8X2,
-                                              TERN_BOUNDARY_INT8_64, TERN_BOUNDARY_INT8_ROW,
-                                              TERN_BOUNDARY_INT8_32 };
-#define N_FORMATS (sizeof formats / sizeof formats[0])
-
 /* -- the same bits --------------------------------------------------------------------------------------- */
 
 static void test_cuts(void **state)

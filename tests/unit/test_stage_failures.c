@@ -9,12 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const enum tern_boundary formats[] = { TERN_BOUNDARY_F32,     TERN_BOUNDARY_F16,
-                                              TERN_BOUNDARY_INT8,    TERN_BOUNDARY_INT8X2,
-                                              TERN_BOUNDARY_INT8_64, TERN_BOUNDARY_INT8_ROW,
-                                              TERN_BOUNDARY_INT8_32 };
-#define N_FORMATS (sizeof formats / sizeof formats[0])
-
 /* Operations that cannot be done fail the sequence they name, and nobody else. */
 static void test_bad_operations(void **state)
 {
