@@ -3,6 +3,7 @@
  * Links over loopback: listed peers get in, lists change, servers come late, ends die, queues fill.
  */
 #include "unit/link_bed.h"
+#include "unit/link_child.h"
 
 #include "engine/base/log.h"
 
@@ -98,31 +99,6 @@ static void test_late_server(void **state)
     bed_hang_up(b, &c);
 }
 
-/* In the child: answers every message, until it is killed. */
-static void serve_last_words(const struct bed *b, int to_parent)
-{
-    struct tern_link_context *ctx;
-    struct tern_link_message m;
-    struct tern_server *s;
-    struct tern_err err;
-
-    if (tern_link_context_new(&ctx, &err) ||
-        tern_server_open(ctx, "127.0.0.1:0", &b->server_key, &b->allow, &s, &err) ||
-        write(to_parent, tern_server_endpoint(s), strlen(tern_server_endpoint(s))) < 0)
-        _exit(1);
-    tern_link_message_init(&m);
-    for (;;) {
-        zmq_pollitem_t items[TERN_SERVER_POLL_ITEMS];
-
-        tern_server_poll_items(s, items);
-        zmq_poll(items, TERN_SERVER_POLL_ITEMS, 100);
-        tern_server_pump(s);
-        if (tern_server_recv(s, &m, &err) == TERN_OK &&
-            tern_server_send(s, m.route, m.route_len, "last words", 10, NULL, 0, &err))
-            _exit(2);
-    }
-}
-
 /* The server is a process of its own here, and is killed. */
 static void test_server_dies(void **state)
 {
@@ -142,7 +118,7 @@ static void test_server_dies(void **state)
     pid = fork();
     assert_true(pid >= 0);
     if (pid == 0)
-        serve_last_words(b, fds[1]);
+        link_child_serve(&b->server_key, &b->allow, fds[1], "last words");
     assert_true(read(fds[0], endpoint, sizeof endpoint - 1) > 0);
     bed_ok(tern_client_open(b->client_ctx, endpoint, &b->ann, b->server_key.public_key, &c, &err), &err);
     bed_keep(b, c);

@@ -4,7 +4,7 @@
  * of it but the last byte, none of them authenticated.  The server, a process of its own, must not grow by 32
  * MB, must not spin, and must let a listed peer in.
  */
-#include "proto/link_impl.h"
+#include "unit/link_child.h"
 
 #include "engine/base/log.h"
 
@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -61,32 +60,6 @@ static void ok(enum tern_status st, const struct tern_err *err)
         fail_msg("%s: %s", tern_status_name(st), err->text);
 }
 
-/* What ternd's loop does with its server, and nothing else. */
-static void serve(const struct bed *b, int to_parent)
-{
-    struct tern_link_context *ctx;
-    struct tern_link_message m;
-    struct tern_server *s;
-    struct tern_err err;
-
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (tern_link_context_new(&ctx, &err) ||
-        tern_server_open(ctx, "127.0.0.1:0", &b->server_key, &b->allow, &s, &err) ||
-        write(to_parent, tern_server_endpoint(s), strlen(tern_server_endpoint(s))) < 0)
-        _exit(1);
-    tern_link_message_init(&m);
-    for (;;) {
-        zmq_pollitem_t items[TERN_SERVER_POLL_ITEMS];
-
-        tern_server_poll_items(s, items);
-        zmq_poll(items, TERN_SERVER_POLL_ITEMS, 100);
-        tern_server_pump(s);
-        while (tern_server_recv(s, &m, &err) == TERN_OK)
-            if (tern_server_send(s, m.route, m.route_len, "welcome", 7, NULL, 0, &err))
-                _exit(2);
-    }
-}
-
 static int setup(void **state)
 {
     struct bed *b = calloc(1, sizeof *b);
@@ -113,7 +86,7 @@ static int setup(void **state)
     b->pid = fork();
     assert_true(b->pid >= 0);
     if (b->pid == 0)
-        serve(b, fds[1]);
+        link_child_serve(&b->server_key, &b->allow, fds[1], "welcome");
     assert_true(read(fds[0], b->endpoint, sizeof b->endpoint - 1) > 0);
     close(fds[0]);
     close(fds[1]);

@@ -3,37 +3,13 @@
  * Steps: what is consistent, how large ones are cut into messages, and what a receiver refuses.
  */
 #include "proto/step.h"
-#include "proto/wire.h"
+#include "unit/wire_arena.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-// clang-format off
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-// clang-format on
-
 #define EPOCH  42
 #define LAYOUT 3
-
-static struct tern_arena arena;
-
-static int setup(void **state)
-{
-    struct tern_err err;
-
-    (void)state;
-    return (int)tern_arena_init(&arena, TERN_WIRE_ARENA_BYTES, "a test", &err);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tern_arena_fini(&arena);
-    return 0;
-}
 
 static struct tern_step *new_step(uint32_t max_rows, uint32_t row_bytes)
 {

@@ -5,34 +5,11 @@
 #include "golden/wire_samples.h"
 #include "proto/endpoint.h"
 #include "proto/wire_impl.h"
+#include "unit/wire_arena.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-// clang-format off
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-// clang-format on
-
-static struct tern_arena arena;
-
-static int setup(void **state)
-{
-    struct tern_err err;
-
-    (void)state;
-    return (int)tern_arena_init(&arena, TERN_WIRE_ARENA_BYTES, "a test", &err);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    tern_arena_fini(&arena);
-    return 0;
-}
 
 static enum tern_status get(const uint8_t *bytes, size_t len, struct tern_err *err)
 {
