@@ -132,7 +132,7 @@ static enum tern_status add_prompt_file(struct run_options *o, const char *path,
     return add_prompt(o, text, len, text, err);
 }
 
-/* "15043-1.5", "2+inf": the first sign after the digits divides. */
+/* "15043-1.5", "2-inf": the first sign after the digits divides. */
 static enum tern_status parse_bias(struct sample_options *s, const char *text, struct tern_err *err)
 {
     size_t digits = strspn(text, "0123456789");
