@@ -344,12 +344,12 @@ static bool is_of_this_epoch(const struct worker *w, const Tern__Header *h)
     }
 }
 
-/* Crossed with our fault or bye. */
+/* Crossed with our fault or bye; the list of tensors follows an assignment unasked. */
 static bool is_belated(const struct worker *w, const struct tern_allow_entry *e, const Tern__Header *h)
 {
     return w->state == W_IDLE && e->role == TERN_ROLE_COORDINATOR && h->epoch == w->last_epoch &&
            h->epoch != 0 &&
-           (h->body_case == TERN__HEADER__BODY_PING || h->body_case == TERN__HEADER__BODY_BYE);
+           (h->body_case == ON(PING) || h->body_case == ON(BYE) || h->body_case == ON(TENSORS));
 }
 
 /* NULL when the message was dropped. */
