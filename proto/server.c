@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define EVENTS                                                                                               \
     (ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |             \
@@ -88,6 +89,20 @@ static enum tern_status bind_router(struct tern_server *s, const char *endpoint,
     return TERN_FAIL_SYS(err, TERN_ERR_IO, no, "cannot listen on %s: %s", addr_port, zmq_strerror(no));
 }
 
+/* libzmq has no limit of its own on connections: out of descriptors, its thread tries to accept for ever. */
+#define FEW_DESCRIPTORS 4096
+
+static void warn_of_few_descriptors(void)
+{
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < FEW_DESCRIPTORS)
+        tern_log(TERN_LOG_WARN, "descriptors",
+                 "limit=%llu: so many strangers connecting at once would shut listed peers out; raise it to %d "
+                 "(ulimit -Hn, LimitNOFILE=)",
+                 (unsigned long long)r.rlim_cur, FEW_DESCRIPTORS);
+}
+
 enum tern_status tern_server_open(struct tern_link_context *ctx, const char *addr_port,
                                   const struct tern_key *key, const struct tern_allow *allow,
                                   struct tern_server **out, struct tern_err *err)
@@ -119,6 +134,7 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
         tern_server_close(&s);
         return st;
     }
+    warn_of_few_descriptors();
     *out = s;
     return TERN_OK;
 }
