@@ -257,6 +257,14 @@ static enum tern_status load(const char *path, struct tern_allow_entry **entries
     return st;
 }
 
+/* Legal, since a line may come later, but hardly ever what is meant. */
+static void warn_if_empty(const struct tern_allow *a)
+{
+    if (a->n == 0)
+        tern_log(TERN_LOG_WARN, "allow.empty",
+                 "nobody may connect; add a line `NAME coordinator PUBLICKEY` to %s", a->path);
+}
+
 enum tern_status tern_allow_open(const char *path, struct tern_allow *out, struct tern_err *err)
 {
     struct tern_allow a = { .entries = NULL };
@@ -270,6 +278,7 @@ enum tern_status tern_allow_open(const char *path, struct tern_allow *out, struc
     if (st)
         return st;
     *out = a;
+    warn_if_empty(out);
     return TERN_OK;
 }
 
@@ -325,8 +334,10 @@ void tern_allow_refresh(struct tern_allow *a, bool *changed)
     *changed = replace(a, entries, n);
     memcpy(a->stamp, stamp, sizeof stamp);
     a->complained = false;
-    if (*changed)
+    if (*changed) {
         tern_log(TERN_LOG_INFO, "allow.read", "path=%s entries=%zu", a->path, n);
+        warn_if_empty(a);
+    }
 }
 
 const struct tern_allow_entry *tern_allow_find(const struct tern_allow *a,
