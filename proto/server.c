@@ -98,8 +98,8 @@ static void warn_of_few_descriptors(void)
 
     if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < FEW_DESCRIPTORS)
         tern_log(TERN_LOG_WARN, "descriptors",
-                 "limit=%llu: so many strangers connecting at once would shut listed peers out; raise it to %d "
-                 "(ulimit -Hn, LimitNOFILE=)",
+                 "limit=%llu: so many strangers connecting at once would shut listed peers out; raise it to "
+                 "%d (ulimit -Hn, LimitNOFILE=)",
                  (unsigned long long)r.rlim_cur, FEW_DESCRIPTORS);
 }
 
