@@ -17,7 +17,7 @@ from lab import Cluster, Lab
 lab = Lab()
 intruder = os.path.join(lab.build, "bin", "intruder")
 rng = random.Random(4)
-LONG = lab.long_run(12)
+LONG = lab.long_run(15)
 reference = lab.run(*LONG)
 assert reference.code == 0, reference.errors
 
@@ -151,10 +151,10 @@ def unknown_key():
 def plaintext():
     null = GREETING + b"NULL".ljust(20, b"\0") + b"\0" * 32
     ready = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
-    got, closed = raw(first, null, ready, b"\x00\x05hello", wait=2.5)
+    got, closed = raw(first, null, ready, b"\x00\x05hello", wait=1.0)
     lab.check(b"READY" not in got, "plaintext ZeroMQ: no handshake", got.hex())
     plain = GREETING + b"PLAIN".ljust(20, b"\0") + b"\0" * 32
-    got, closed = raw(first, plain, b"\x04\x0e\x05HELLO\x03abc\x03def", wait=2.5)
+    got, closed = raw(first, plain, b"\x04\x0e\x05HELLO\x03abc\x03def", wait=1.0)
     lab.check(b"WELCOME" not in got, "ZeroMQ with a password: no handshake", got.hex())
 
 
@@ -234,15 +234,14 @@ def struck():
             counts.append(int(re.search(rb"replies=(\d+)", p.stdout.readline()).group(1)))
         return counts[-1] - counts[0]
 
-    lab.check(replies(1.0) > 3, "a connected, listed coordinator gets answers")
+    lab.check(replies(1.0) > 2, "a connected, listed coordinator gets answers")
     allow_lists([])
     time.sleep(0.2)
-    replies(1.5)
-    lab.check(replies(1.0) == 0, "struck from the list while connected: no answer any more")
+    replies(1.2)
+    lab.check(replies(0.8) == 0, "struck from the list while connected: no answer any more")
     p.stdin.close()
     p.wait(10)
     allow_lists([SPARE])
-    time.sleep(1.2)
 
 
 undisturbed("a held worker is asked again", held)

@@ -188,8 +188,9 @@ class Lab:
                      "Once upon a time")
         rate = 50 / (time.monotonic() - start)
         assert r.code == 0, r.errors
-        n = max(200, min(1000, int(seconds * rate)))
-        return ["run", "-n", n, "--temp", 0, "--ignore-eos", "-c", 1024, "-p", "Once upon a time"]
+        tokens = max(200, int(seconds * rate))
+        prompts = ["-p", "Once upon a time"] * min(16, -(-tokens // 1000))
+        return ["run", "-n", min(1000, tokens), "--temp", 0, "--ignore-eos", "-c", 1024] + prompts
 
     def start(self, *args, program=None, **kwargs):
         """Starts tern in the background; killed at the end of the test."""
