@@ -181,6 +181,7 @@ static enum tern_status turn(struct loop *l, struct tern_err *err)
     if (zmq_poll(items, n, worker_wait_ms(l->worker)) < 0 && errno != EINTR)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for messages: %s", zmq_strerror(errno));
     worker_clock(l->worker, tern_now_ms());
+    worker_watch_list(l->worker);
     tern_server_pump(l->server);
     if (items[0].revents)
         take_signals(l);

@@ -16,7 +16,8 @@
 #define PROGRESS_MS     200
 #define DRAIN_MS        2000
 #define BYE_MS          100 /* for the last message to leave; libzmq does not say when it has */
-#define LIST_MS         1000
+#define LIST_MS         100
+#define IDLE_TICK_MS    1000
 #define BUSY_TICK_MS    50
 #define BLOCKED_MS      5
 
@@ -130,13 +131,15 @@ void worker_turn(struct worker *w)
         worker_reset(w, "connection-lost");
 }
 
-/* A list that changed may have lost those we work with. */
-static void check_list(struct worker *w)
+void worker_watch_list(struct worker *w)
 {
     const struct tern_allow_entry *e;
     struct tern_err err;
     bool changed = false;
 
+    if (w->now_ms - w->list_ms < LIST_MS)
+        return;
+    w->list_ms = w->now_ms;
     tern_allow_refresh(w->o.allow, &changed);
     if (!changed || w->state == W_IDLE)
         return;
@@ -154,7 +157,7 @@ static void check_list(struct worker *w)
 void worker_clock(struct worker *w, uint64_t now_ms)
 {
     /* When this process itself was stopped, nobody else was silent meanwhile. */
-    if (now_ms - w->now_ms > LIST_MS + BUSY_TICK_MS)
+    if (now_ms - w->now_ms > IDLE_TICK_MS + BUSY_TICK_MS)
         w->heard_ms += now_ms - w->now_ms;
     w->now_ms = now_ms;
 }
@@ -164,10 +167,7 @@ void worker_tick(struct worker *w)
     uint64_t now_ms = w->now_ms;
     uint64_t silence = w->plan.dead_after_ms ? w->plan.dead_after_ms : HELD_SILENCE_MS;
 
-    if (now_ms - w->tick_ms >= LIST_MS) {
-        w->tick_ms = now_ms;
-        check_list(w);
-    }
+    worker_watch_list(w);
     if (w->state != W_IDLE && now_ms > w->heard_ms + SUSPECT_MS)
         worker_probe_owner(w);
     if (w->owner_gone)
@@ -208,5 +208,5 @@ int worker_wait_ms(const struct worker *w)
 {
     if (w->blocked_home)
         return BLOCKED_MS; /* a ROUTER always looks writable, so there is nothing to poll for */
-    return w->state == W_IDLE ? LIST_MS : BUSY_TICK_MS;
+    return w->state == W_IDLE ? IDLE_TICK_MS : BUSY_TICK_MS;
 }
