@@ -51,16 +51,16 @@ struct cluster_peer {
     uint32_t index;
     struct tern_client *client;
     enum peer_state state;
-    uint64_t reopen_ms;    /* not 0: the link was lost before the worker was ours, and is made again then */
-    uint64_t hello_ms;     /* when to say hello (again) */
-    uint64_t heard_ms;     /* when anything came last */
+    uint64_t reopen_ms; /* not 0: the link was lost before the worker was ours, and is made again then */
+    uint64_t hello_ms;  /* when to say hello (again) */
+    uint64_t heard_ms;  /* when anything came last */
     bool suspect;
     char holder[TERN_MAX_NAME_BYTES + 1]; /* of a busy worker */
     bool assign_sent;
     size_t tensor_next, tensor_end; /* entries of the identity still to be looked at */
     uint64_t load_done, load_total;
-    uint64_t load_ms;      /* when loading last got on */
-    bool blocked;          /* a send was answered AGAIN: wait for room */
+    uint64_t load_ms; /* when loading last got on */
+    bool blocked;     /* a send was answered AGAIN: wait for room */
     struct pipe_stage_info info;
 };
 
@@ -75,11 +75,13 @@ struct cluster {
 
     struct tern_link_context *ctx;
     struct cluster_peer peers[TERN_MAX_WORKERS];
-    struct tern_arena arena;           /* one received header */
+    struct tern_arena arena; /* one received header */
     uint8_t header[TERN_MAX_HEADER_BYTES];
 
     struct tern_queue *commands, *events;
-    struct { char assign, stop, joined, ready, broken; } tag;
+    struct {
+        char assign, stop, joined, ready, broken;
+    } tag;
 
     /* Steps on their way, oldest first: a ring.  n_sent of them have left, and parts_sent parts of the
      * next one. */
@@ -94,11 +96,11 @@ struct cluster {
     } kept;
 
     uint64_t join_until_ms, next_ping_ms, ping_seq;
-    uint64_t hold_until_ms;            /* not 0: a neighbour's word is held back */
+    uint64_t hold_until_ms; /* not 0: a neighbour's word is held back */
     struct tern_err hold_error;
     bool joined, assigned, ready, receiving, broken, stop;
     struct tern_err error;
-    uint64_t n_stale;                  /* messages of another epoch */
+    uint64_t n_stale; /* messages of another epoch */
     struct tern_log_limit stale_log;
     struct progress bar;
 };
@@ -118,7 +120,9 @@ void *cluster_main(void *cluster);
 void cluster_break(struct cluster *c, enum tern_status status, const char *fmt, ...) TERN_PRINTF(3, 4);
 
 /* "worker w1 (tcp://10.0.0.7:7700, layers 0-14)" for sentences. */
-struct peer_text { char z[TERN_MAX_NAME_BYTES + TERN_MAX_ENDPOINT_BYTES + 64]; };
+struct peer_text {
+    char z[TERN_MAX_NAME_BYTES + TERN_MAX_ENDPOINT_BYTES + 64];
+};
 struct peer_text peer_describe(const struct cluster_peer *p);
 
 /* Version and epoch filled in. */

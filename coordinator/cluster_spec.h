@@ -20,7 +20,7 @@ struct cluster_member {
     char name[TERN_MAX_NAME_BYTES + 1];
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
     uint8_t key[TERN_KEY_BYTES];
-    uint32_t line;        /* of the file, for sentences; 0: from no file */
+    uint32_t line; /* of the file, for sentences; 0: from no file */
     bool has_layers;
     uint32_t first, last; /* [first, last) */
 };

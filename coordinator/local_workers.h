@@ -20,13 +20,13 @@
 struct local_workers;
 
 struct local_workers_options {
-    uint32_t n;              /* processes */
-    const uint32_t *split;   /* [n] layer counts, or NULL: even */
+    uint32_t n;            /* processes */
+    const uint32_t *split; /* [n] layer counts, or NULL: even */
     const char *model_path;
-    unsigned threads;        /* of each worker */
-    const char *cpu;         /* level name for the workers, or NULL: the best */
-    const char *i2s_layout;  /* "A", "B", "C", or NULL */
-    bool verbose;            /* let the workers' logs through; else only warnings and errors */
+    unsigned threads;       /* of each worker */
+    const char *cpu;        /* level name for the workers, or NULL: the best */
+    const char *i2s_layout; /* "A", "B", "C", or NULL */
+    bool verbose;           /* let the workers' logs through; else only warnings and errors */
 };
 
 /* Call from the thread that lives longest (main): the death signal is tied to the thread that forked.

@@ -33,8 +33,7 @@ enum tern_status pipe_dump_write(int fd, const void *bytes, size_t n, struct ter
         ssize_t done = write(fd, p, n);
 
         if (done < 0 && errno != EINTR)
-            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "--dump-steps: cannot write: %s",
-                                 strerror(errno));
+            return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "--dump-steps: cannot write: %s", strerror(errno));
         if (done > 0) {
             p += done;
             n -= (size_t)done;

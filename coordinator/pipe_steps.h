@@ -10,7 +10,7 @@
 #include "proto/step.h"
 
 struct pipe_steps {
-    uint32_t n;      /* made in all */
+    uint32_t n; /* made in all */
     uint32_t n_free;
     struct tern_step *all[TERN_MAX_STEPS_IN_FLIGHT];
     struct tern_step *free[TERN_MAX_STEPS_IN_FLIGHT];

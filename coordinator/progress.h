@@ -14,7 +14,7 @@
 struct progress {
     const char *what; /* borrowed: "loading the model" */
     bool quiet, terminal;
-    bool drawn;       /* something stands on the terminal's line */
+    bool drawn; /* something stands on the terminal's line */
     uint64_t begin_ms, next_ms;
 };
 

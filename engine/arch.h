@@ -11,15 +11,15 @@
 #include <stdint.h>
 
 struct tern_arch {
-    char name[32];         /* "bitnet-b1.58"; the alias "bitnet-25" is renamed to it */
-    char key_prefix[32];   /* as the file spells it */
+    char name[32];       /* "bitnet-b1.58"; the alias "bitnet-25" is renamed to it */
+    char key_prefix[32]; /* as the file spells it */
     uint32_t n_layers;
-    uint32_t n_embd;       /* hidden size */
+    uint32_t n_embd; /* hidden size */
     uint32_t n_ffn;
-    uint32_t n_heads;      /* query heads */
-    uint32_t n_kv_heads;   /* divides n_heads */
-    uint32_t head_dim;     /* even */
-    uint32_t n_vocab;      /* rows of token_embd.weight, else of the token list; 0 when there is neither */
+    uint32_t n_heads;    /* query heads */
+    uint32_t n_kv_heads; /* divides n_heads */
+    uint32_t head_dim;   /* even */
+    uint32_t n_vocab;    /* rows of token_embd.weight, else of the token list; 0 when there is neither */
     uint32_t n_ctx_train;
     float rms_eps;
     double rope_theta;

@@ -54,7 +54,7 @@ void tern_boundary_encode(enum tern_boundary b, const struct tern_kernels *k, co
 
 /* Decodes bytes that may come from a hostile peer.  False when a value is not finite, a scale is negative,
  * or a place is out of order. */
-bool tern_boundary_decode(enum tern_boundary b, const struct tern_kernels *k, const uint8_t *row,
-                          size_t n, float *x);
+bool tern_boundary_decode(enum tern_boundary b, const struct tern_kernels *k, const uint8_t *row, size_t n,
+                          float *x);
 
 #endif

@@ -22,8 +22,18 @@
 
 /* Value types of metadata. */
 enum tern_gguf_type {
-    TERN_GGUF_U8, TERN_GGUF_I8, TERN_GGUF_U16, TERN_GGUF_I16, TERN_GGUF_U32, TERN_GGUF_I32,
-    TERN_GGUF_F32, TERN_GGUF_BOOL, TERN_GGUF_STRING, TERN_GGUF_ARRAY, TERN_GGUF_U64, TERN_GGUF_I64,
+    TERN_GGUF_U8,
+    TERN_GGUF_I8,
+    TERN_GGUF_U16,
+    TERN_GGUF_I16,
+    TERN_GGUF_U32,
+    TERN_GGUF_I32,
+    TERN_GGUF_F32,
+    TERN_GGUF_BOOL,
+    TERN_GGUF_STRING,
+    TERN_GGUF_ARRAY,
+    TERN_GGUF_U64,
+    TERN_GGUF_I64,
     TERN_GGUF_F64
 };
 
@@ -50,10 +60,10 @@ struct tern_gguf {
     char *name;              /* what sentences call this file */
     const uint8_t *bytes;
     size_t size;
-    uint32_t version;        /* 2 or 3 */
+    uint32_t version; /* 2 or 3 */
     uint64_t alignment;
     size_t n_kv;
-    struct tern_gguf_kv *kv;     /* in file order */
+    struct tern_gguf_kv *kv; /* in file order */
     size_t n_tensors;
     struct tern_tensor *tensors; /* in file order */
     uint32_t *by_name;           /* tensor indexes sorted by name */
@@ -64,8 +74,8 @@ enum tern_status tern_gguf_open(const char *path, struct tern_gguf **out,
                                 struct tern_err *err) TERN_MUST_CHECK;
 
 /* Parses borrowed bytes (tests, fuzzing), which begin at a multiple of 8. */
-enum tern_status tern_gguf_parse(const char *name, const void *bytes, size_t size,
-                                 struct tern_gguf **out, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_gguf_parse(const char *name, const void *bytes, size_t size, struct tern_gguf **out,
+                                 struct tern_err *err) TERN_MUST_CHECK;
 
 void tern_gguf_close(struct tern_gguf **g);
 

@@ -32,9 +32,8 @@ struct tern_identity {
  * hashing is given up with TERN_END. */
 enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
                                        struct tern_pool *pool,
-                                       bool (*progress)(void *arg, uint64_t done, uint64_t total),
-                                       void *arg, struct tern_identity **out,
-                                       struct tern_err *err) TERN_MUST_CHECK;
+                                       bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                                       struct tern_identity **out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_identity_free(struct tern_identity **id);
 
 /* NULL when the list has no such tensor. */

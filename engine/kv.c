@@ -293,8 +293,12 @@ enum tern_status tern_kv_store_new(uint32_t n_pages, uint32_t n_layers, uint32_t
     st = tern_block_new(n, "the KV cache", &p, err);
     if (st)
         return st;
-    *out = (struct tern_kv_store){ .data = p, .bytes = n, .n_pages = n_pages, .n_layers = n_layers,
-                                   .n_kv_heads = n_kv_heads, .head_dim = head_dim };
+    *out = (struct tern_kv_store){ .data = p,
+                                   .bytes = n,
+                                   .n_pages = n_pages,
+                                   .n_layers = n_layers,
+                                   .n_kv_heads = n_kv_heads,
+                                   .head_dim = head_dim };
     return TERN_OK;
 }
 

@@ -42,8 +42,8 @@ enum tern_status tern_kv_rewind(struct tern_kv_table *t, uint32_t slot, uint32_t
  * copying one page, which the caller does in its store: *copy_from and *copy_to are page numbers, equal
  * when there is nothing to copy. */
 enum tern_status tern_kv_fork(struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t from_slot,
-                              uint32_t from_gen, uint32_t len, uint32_t *copy_from,
-                              uint32_t *copy_to, struct tern_err *err) TERN_MUST_CHECK;
+                              uint32_t from_gen, uint32_t len, uint32_t *copy_from, uint32_t *copy_to,
+                              struct tern_err *err) TERN_MUST_CHECK;
 /* Makes room for n more positions starting at pos, which must be the current length, and advances the
  * length.  A page shared with another slot that would be written is replaced by a copy: *copy_from,
  * *copy_to as in fork. */

@@ -18,8 +18,8 @@
 struct tern_mapping {
     const uint8_t *bytes;
     size_t size;
-    int fd;   /* open as long as the mapping, to see the file's size */
-    int slot; /* in the guard's table; -1 when the table is full (then only the size is checked) */
+    int fd;         /* open as long as the mapping, to see the file's size */
+    int slot;       /* in the guard's table; -1 when the table is full (then only the size is checked) */
     char path[256]; /* for sentences; shortened when longer */
     /* identity of the file when it was opened, for caches of hashes */
     uint64_t dev, ino, mtime_ns, ctime_ns;

@@ -37,18 +37,18 @@ struct tern_model {
     struct tern_layer *layers;       /* [last - first] */
     void *tiles;                     /* all ternary weights of the slice */
     size_t tiles_bytes;
-    float *norms;                    /* all norm vectors of the slice, output norm included */
+    float *norms; /* all norm vectors of the slice, output norm included */
     size_t norms_bytes;
 
     /* Only with_embd; else NULL. */
-    const struct tern_tensor *embd;  /* token_embd.weight: [n_vocab][n_embd] */
-    const struct tern_tensor *head;  /* output.weight when present, else embd */
-    const float *output_norm;        /* [n_embd] */
-    const struct tern_gguf *file;    /* borrowed; must outlive the model when with_embd */
+    const struct tern_tensor *embd; /* token_embd.weight: [n_vocab][n_embd] */
+    const struct tern_tensor *head; /* output.weight when present, else embd */
+    const float *output_norm;       /* [n_embd] */
+    const struct tern_gguf *file;   /* borrowed; must outlive the model when with_embd */
 };
 
 struct tern_model_options {
-    uint32_t first, last;            /* last may be 0: none (a coordinator of remote workers) */
+    uint32_t first, last; /* last may be 0: none (a coordinator of remote workers) */
     bool with_embd;
     enum tern_i2s_layout i2s_layout; /* A unless the user knows better */
     /* May be NULL; on the calling thread; bytes. */
@@ -66,12 +66,12 @@ void tern_model_free(struct tern_model **model);
 /* What loading [first, last) will take, from the directory alone; the promise of `tern inspect` and of ternd.
  * */
 struct tern_model_need {
-    size_t tiles_bytes;    /* ternary weights, repacked */
+    size_t tiles_bytes; /* ternary weights, repacked */
     size_t norms_bytes;
-    size_t embd_bytes;     /* embedding and head, mapped from the file */
-    size_t kv_page_bytes;  /* one page of TERN_PAGE positions over all layers of the slice */
-    size_t scratch_bytes;  /* for steps of max_rows rows and n_threads threads */
-    size_t fixed_bytes;    /* the program itself: code, libraries, stacks */
+    size_t embd_bytes;    /* embedding and head, mapped from the file */
+    size_t kv_page_bytes; /* one page of TERN_PAGE positions over all layers of the slice */
+    size_t scratch_bytes; /* for steps of max_rows rows and n_threads threads */
+    size_t fixed_bytes;   /* the program itself: code, libraries, stacks */
 };
 enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
                                  uint32_t last, bool with_embd, size_t max_rows, unsigned n_threads,

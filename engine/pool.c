@@ -24,7 +24,7 @@
 
 struct tern_pool {
     unsigned n_threads;
-    pthread_t *threads; /* [n_threads - 1] */
+    pthread_t *threads;       /* [n_threads - 1] */
     pthread_mutex_t run_lock; /* one caller at a time */
 
     /* The job, written by the caller before `epoch` moves. */

@@ -129,8 +129,9 @@ void worker_turn(struct worker *w);
 /* Silence, time-outs and the allow-list; after worker_take() for all that had arrived. */
 void worker_tick(struct worker *w);
 
-/* Re-reads the allow-list if it changed; it may have lost those we work with.  Part of every tick, and called besides
- * in front of handshakes, so that whoever was added a moment ago gets in.  At most ten looks a second. */
+/* Re-reads the allow-list if it changed; it may have lost those we work with.  Part of every tick, and
+ * called besides in front of handshakes, so that whoever was added a moment ago gets in.  At most ten looks a
+ * second. */
 void worker_watch_list(struct worker *w);
 /* Finish the steps at hand, say bye, and be done. */
 void worker_drain(struct worker *w);

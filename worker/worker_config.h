@@ -24,7 +24,7 @@ struct worker_config {
     enum tern_cpu_level cpu;
     enum tern_i2s_layout i2s_layout;
     bool verbose;
-    bool quiet;             /* verbose wins */
+    bool quiet;                   /* verbose wins */
     int ready_fd;                 /* -1: none */
     int lifeline_fd;              /* -1: none */
     bool show_help, show_version; /* nothing else is filled then */

@@ -25,8 +25,8 @@ struct worker_loader {
     struct tern_queue *jobs, *results;
     pthread_t thread;
     bool started;
-    struct job job; /* whoever got it from a queue last owns it */
-    bool busy;      /* the loop's view */
+    struct job job;           /* whoever got it from a queue last owns it */
+    bool busy;                /* the loop's view */
     atomic_bool cancel, quit; /* quit: the program ends, so stop in the middle of it */
     atomic_uint_least64_t done, total;
 

@@ -35,8 +35,7 @@ void tern_block_free(void **block, size_t n)
     *block = NULL;
 }
 
-enum tern_status tern_arena_init(struct tern_arena *a, size_t size, const char *what,
-                                 struct tern_err *err)
+enum tern_status tern_arena_init(struct tern_arena *a, size_t size, const char *what, struct tern_err *err)
 {
     void *p;
     enum tern_status st = tern_block_new(size, what, &p, err);

@@ -42,8 +42,7 @@ static inline size_t tern_round_up(size_t n, size_t pow2)
 
 /* A large zeroed block straight from the system: page aligned, huge pages advised when it is large.  `what`
  * names the block in the error sentence ("the KV cache").  n = 0 is legal and gives NULL. */
-enum tern_status tern_block_new(size_t n, const char *what, void **out,
-                                struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_block_new(size_t n, const char *what, void **out, struct tern_err *err) TERN_MUST_CHECK;
 
 /* Gives the block back and nulls the caller's pointer; n as in tern_block_new. */
 void tern_block_free(void **block, size_t n);

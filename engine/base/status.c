@@ -60,8 +60,8 @@ static void make_printable(char *text)
     }
 }
 
-enum tern_status tern_err_set(struct tern_err *err, enum tern_status status, int sys_errno,
-                              const char *file, int line, const char *fmt, ...)
+enum tern_status tern_err_set(struct tern_err *err, enum tern_status status, int sys_errno, const char *file,
+                              int line, const char *fmt, ...)
 {
     if (err) {
         va_list ap;

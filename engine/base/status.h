@@ -44,16 +44,16 @@ struct tern_err {
     char text[TERN_ERR_TEXT_BYTES]; /* one sentence for a person, no newline */
 };
 
-#define TERN_MUST_CHECK __attribute__((warn_unused_result))
+#define TERN_MUST_CHECK        __attribute__((warn_unused_result))
 #define TERN_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* Fills err (may be NULL) and returns status.  Control characters and invalid bytes in the result are
  * replaced by '?', so that hostile text can be quoted in a sentence. */
-enum tern_status tern_err_set(struct tern_err *err, enum tern_status status, int sys_errno,
-                              const char *file, int line, const char *fmt, ...) TERN_PRINTF(6, 7);
+enum tern_status tern_err_set(struct tern_err *err, enum tern_status status, int sys_errno, const char *file,
+                              int line, const char *fmt, ...) TERN_PRINTF(6, 7);
 
 #define TERN_FAIL(err, status, ...) tern_err_set((err), (status), 0, __FILE__, __LINE__, __VA_ARGS__)
-#define TERN_FAIL_SYS(err, status, no, ...)                                                       \
+#define TERN_FAIL_SYS(err, status, no, ...)                                                                  \
     tern_err_set((err), (status), (no), __FILE__, __LINE__, __VA_ARGS__)
 
 /* "format", "limit", ... for logs and JSON. */
@@ -65,10 +65,10 @@ int tern_status_exit_code(enum tern_status status);
 /* A broken invariant of our own: prints file, line and condition, and aborts.  Bytes from a file, a peer or
  * a user must never reach it. */
 void tern_bug(const char *file, int line, const char *what) __attribute__((noreturn));
-#define TERN_BUG_IF(cond)                                                                         \
-    do {                                                                                          \
-        if (cond)                                                                                 \
-            tern_bug(__FILE__, __LINE__, #cond);                                                  \
+#define TERN_BUG_IF(cond)                                                                                    \
+    do {                                                                                                     \
+        if (cond)                                                                                            \
+            tern_bug(__FILE__, __LINE__, #cond);                                                             \
     } while (0)
 
 #endif

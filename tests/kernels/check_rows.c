@@ -301,8 +301,13 @@ static void one_sum_exp(struct check *c, size_t n, enum check_kind kind)
 /* The edges of the exponential one by one: in a long sum they would be lost. */
 static void compare_exp_edges(struct check *c)
 {
-    const float edges[] = { -87.3f, nextafterf(-87.3f, -100.0f), nextafterf(-87.3f, 0.0f), 88.0f,
-                            nextafterf(88.0f, 100.0f),           -INFINITY,                INFINITY,
+    const float edges[] = { -87.3f,
+                            nextafterf(-87.3f, -100.0f),
+                            nextafterf(-87.3f, 0.0f),
+                            88.0f,
+                            nextafterf(88.0f, 100.0f),
+                            -INFINITY,
+                            INFINITY,
                             0x1p-149f };
     for (size_t i = 0; i < sizeof edges / sizeof edges[0]; i++) {
         check_case(c, "edge %a", (double)edges[i]);

@@ -102,9 +102,9 @@ SHIM_STORE(store_epi8, __m128i, uint8_t)
 SHIM_STORE(store8_ps, __m256, float)
 #undef _mm256_maskstore_ps
 #define _mm256_maskstore_ps(p, mask, v) shim_store8_ps(p, shim_signs(mask), v)
-#define _mm512_mask_storeu_ps    shim_store_ps
-#define _mm256_mask_storeu_epi16 shim_store_epi16
-#define _mm_mask_storeu_epi8     shim_store_epi8
+#define _mm512_mask_storeu_ps           shim_store_ps
+#define _mm256_mask_storeu_epi16        shim_store_epi16
+#define _mm_mask_storeu_epi8            shim_store_epi8
 
 /* Element by element: `expression` of x gives an element of the result. */
 #define SHIM_CONVERT(name, from_vector, from, to_vector, to, expression)                                     \

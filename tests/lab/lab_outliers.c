@@ -41,7 +41,7 @@ struct outliers {
     int32_t *old_of;   /* [n_new]: the old channel at this place, -1 - source for a new one */
     float *value;      /* [n_new]: of a new channel */
     double *square;    /* [n_layers + 1][TEXT_ROWS]: sums of squares before each layer and at the end */
-    double added; /* sum of squares of the new channels */
+    double added;      /* sum of squares of the new channels */
 };
 
 /* -- the size of the residual stream ----------------------------------------------------------- */

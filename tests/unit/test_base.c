@@ -108,8 +108,10 @@ static void test_err_is_utf8(void **state)
         const char *in, *out;
     } cases[] = {
         { "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xa6", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xa6" },
-        { "caf\xe9.gguf", "caf?.gguf" },                 /* Latin-1 */
-        { "\xc2\x9b" "2J", "??2J" },                     /* a control of the second half */
+        { "caf\xe9.gguf", "caf?.gguf" }, /* Latin-1 */
+        { "\xc2\x9b"
+          "2J",
+          "??2J" },                                      /* a control of the second half */
         { "\xc0\xaf \xe0\x80\xaf", "?? ???" },           /* longer than need be */
         { "\xed\xa0\x80 \xf4\x90\x80\x80", "??? ????" }, /* surrogate; beyond the last */
         { "cut \xe2\x82", "cut ??" },

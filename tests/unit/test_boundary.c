@@ -14,8 +14,13 @@ static const enum tern_boundary all[] = { TERN_BOUNDARY_F32,    TERN_BOUNDARY_F1
                                           TERN_BOUNDARY_INT8X2, TERN_BOUNDARY_INT8_64, TERN_BOUNDARY_INT8_ROW,
                                           TERN_BOUNDARY_INT8_32 };
 /* Largest error relative to the largest magnitude of the row, from the formats' resolution. */
-static const double bound[] = { 0, 1.0 / 2048, 0.5 / 127 * 1.0001, 0.5 / 127 / 254 * 1.02, 0.5 / 127 * 1.0001,
-                                0.5 / 127 * 1.0001, 0.5 / 127 * 1.0001 };
+static const double bound[] = { 0,
+                                1.0 / 2048,
+                                0.5 / 127 * 1.0001,
+                                0.5 / 127 / 254 * 1.02,
+                                0.5 / 127 * 1.0001,
+                                0.5 / 127 * 1.0001,
+                                0.5 / 127 * 1.0001 };
 
 static void fill(float *x, size_t n, uint64_t seed)
 {

@@ -318,9 +318,12 @@ static void test_layers_of_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hashes_are_blake2b),         cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_cache_switched_off),         cmocka_unit_test(test_cache_sees_a_changed_file),
-        cmocka_unit_test(test_slice_is_part_of_the_model), cmocka_unit_test(test_layers_of_names),
+        cmocka_unit_test(test_hashes_are_blake2b),
+        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_cache_switched_off),
+        cmocka_unit_test(test_cache_sees_a_changed_file),
+        cmocka_unit_test(test_slice_is_part_of_the_model),
+        cmocka_unit_test(test_layers_of_names),
         cmocka_unit_test(test_given_up),
     };
 

@@ -40,12 +40,12 @@ static void test_refusals_leave_the_table_alone(void **state)
     (void)state;
     assert_ok(tern_kv_table_new(2, 4, 100, &t, &unit_err));
     assert_ok(tern_kv_open(t, 0, 3, &unit_err));
-    assert_int_equal(tern_kv_open(t, 0, 4, &unit_err), TERN_ERR_STATE);  /* in use */
-    assert_int_equal(tern_kv_open(t, 2, 1, &unit_err), TERN_ERR_STATE);  /* no such slot */
+    assert_int_equal(tern_kv_open(t, 0, 4, &unit_err), TERN_ERR_STATE); /* in use */
+    assert_int_equal(tern_kv_open(t, 2, 1, &unit_err), TERN_ERR_STATE); /* no such slot */
     assert_ok(tern_kv_append(t, 0, 3, 0, 40, &a, &b, &unit_err));
     /* former generation */
     assert_int_equal(tern_kv_append(t, 0, 2, 40, 1, &a, &b, &unit_err), TERN_ERR_STATE);
-    assert_int_equal(tern_kv_append(t, 0, 3, 39, 1, &a, &b, &unit_err), TERN_ERR_STATE); /* wrong position */
+    assert_int_equal(tern_kv_append(t, 0, 3, 39, 1, &a, &b, &unit_err), TERN_ERR_STATE);  /* wrong position */
     assert_int_equal(tern_kv_append(t, 0, 3, 40, 61, &a, &b, &unit_err), TERN_ERR_LIMIT); /* context */
     assert_int_equal(tern_kv_append(t, 0, 3, 40, UINT32_MAX, &a, &b, &unit_err), TERN_ERR_LIMIT);
     assert_int_equal(tern_kv_rewind(t, 0, 3, 41, &unit_err), TERN_ERR_STATE);

@@ -188,12 +188,9 @@ static void test_queue_keeps_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pool_covers_once),
-        cmocka_unit_test(test_pool_serves_several_callers),
-        cmocka_unit_test(test_pool_sleeps),
-        cmocka_unit_test(test_pool_limits),
-        cmocka_unit_test(test_queue_bounds),
-        cmocka_unit_test(test_queue_keeps_order),
+        cmocka_unit_test(test_pool_covers_once), cmocka_unit_test(test_pool_serves_several_callers),
+        cmocka_unit_test(test_pool_sleeps),      cmocka_unit_test(test_pool_limits),
+        cmocka_unit_test(test_queue_bounds),     cmocka_unit_test(test_queue_keeps_order),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
