@@ -234,8 +234,7 @@ def struck():
             counts.append(int(re.search(rb"replies=(\d+)", p.stdout.readline()).group(1)))
         return counts[-1] - counts[0]
 
-    # A second try may come before the list is read again that allows it.
-    lab.check(any(replies(0.5) > 0 for _ in range(6)), "a connected, listed coordinator gets answers")
+    lab.check(replies(1.0) > 2, "a connected, listed coordinator gets answers")
     allow_lists([])
     time.sleep(0.2)
     replies(1.2)
@@ -246,6 +245,9 @@ def struck():
 
 
 undisturbed("a held worker is asked again", held)
+# From the beginning of a generation: at its end the worker would be free, and this coordinator's to have.
+generation.end()
+generation.begin()
 undisturbed("a key removed from the list while connected", struck, "allow-list")
 
 generation.end()
