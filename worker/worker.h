@@ -79,6 +79,8 @@ struct worker_run {
     struct tern_step *filling;             /* parts are coming in, or NULL */
     struct tern_step *out[WORKER_N_STEPS]; /* computed, in order, not yet sent */
     uint32_t out_head, n_out, out_part;
+    uint32_t n_refused;         /* sequences this stage refused and nobody has spoken of yet */
+    struct tern_failed refused; /* the last of them */
 };
 
 struct worker {
@@ -113,6 +115,7 @@ struct worker {
     uint64_t n_rejected;
     uint64_t n_faults;
     struct tern_log_limit reject_log[REJECT_N];
+    struct tern_log_limit refused_log;
     struct tern_arena arena; /* of the message at hand */
     uint8_t header[TERN_MAX_HEADER_BYTES];
 };

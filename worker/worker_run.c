@@ -72,6 +72,7 @@ enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan 
     if (st == TERN_AGAIN)
         return TERN_OK;
     s->t_in_ns = tern_now_ns();
+    s->n_failed_in = s->n_failed;
     s->user = r; /* not NULL: the stage's word for "not run" */
     r->filling = NULL;
     TERN_BUG_IF(!tern_queue_push(tern_stage_in(r->stage), s));
@@ -87,6 +88,10 @@ enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err)
             if (!tern_stage_error(r->stage, err))
                 return TERN_FAIL(err, TERN_ERR_STATE, "the compute thread has ended");
             return err->status;
+        }
+        if (s->n_failed > s->n_failed_in) {
+            r->n_refused += s->n_failed - s->n_failed_in;
+            r->refused = s->failed[s->n_failed - 1];
         }
         r->out[(r->out_head + r->n_out) % WORKER_N_STEPS] = s;
         r->n_out++;

@@ -20,6 +20,7 @@
 #define IDLE_TICK_MS    1000
 #define BUSY_TICK_MS    50
 #define BLOCKED_MS      5
+#define REFUSED_LOG_MS  60000
 
 static enum tern_status start_run(struct worker *w, struct tern_err *err)
 {
@@ -86,6 +87,23 @@ static enum tern_status advance_link(struct worker *w, struct tern_err *err)
     return TERN_OK;
 }
 
+/* Sequences that this stage would not compute: the step goes on without them. */
+static void report_refused(struct worker *w)
+{
+    static const char *const reasons[] = { "unknown", "a value is not finite",
+                                           "generation or position do not match", "no room in the KV cache" };
+    const struct tern_failed *f = &w->run->refused;
+    uint64_t held;
+
+    if (w->run->n_refused == 0)
+        return;
+    w->n_rejected += w->run->n_refused;
+    w->run->n_refused = 0;
+    if (tern_log_limit(&w->refused_log, w->now_ms, REFUSED_LOG_MS, &held))
+        tern_log(TERN_LOG_WARN, "refused", "slot=%u gen=%u reason='%s' more=%" PRIu64, f->slot, f->gen,
+                 reasons[f->code < sizeof reasons / sizeof reasons[0] ? f->code : 0], held);
+}
+
 static enum tern_status advance_steps(struct worker *w, struct tern_err *err)
 {
     enum tern_status st;
@@ -94,6 +112,7 @@ static enum tern_status advance_steps(struct worker *w, struct tern_err *err)
         return TERN_OK;
     tern_alloc_guard_begin("worker step");
     st = worker_run_collect(w->run, err);
+    report_refused(w);
     if (!st)
         st = worker_flush(w, err);
     tern_alloc_guard_end();

@@ -14,3 +14,6 @@ target_compile_definitions(tern_peer PRIVATE TERN_SOURCE_DIR="${CMAKE_SOURCE_DIR
     TERN_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 tern_unit(test_worker_protocol tern_stage_line tern_peer)
 add_dependencies(test_worker_protocol ternd)
+
+tern_unit(test_worker_refusals tern_stage_line tern_peer)
+add_dependencies(test_worker_refusals ternd)
