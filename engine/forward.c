@@ -7,149 +7,12 @@
  * shares them.  Rows whose sequence is dead take no part: the live ones are gathered at the start of each
  * layer.
  */
-#include "engine/forward.h"
+#include "engine/forward_pass.h"
 
 #include "engine/base/mem.h"
 #include "kernels/exact_math.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 10 microseconds'
- * worth. */
-#define MIN_PIECE 131072
-
-struct tern_scratch {
-    struct tern_arch arch;
-    size_t max_rows;
-    unsigned n_threads;
-    void *block;
-    size_t bytes;
-
-    /* All [max_rows] rows of ... */
-    size_t *live;     /* indexes into the batch: [n_live] */
-    float *cos_sin;   /* [head_dim] */
-    float *q, *k, *v; /* [n_heads * head_dim], [n_kv_heads * head_dim] twice */
-    float *att;       /* [n_heads * head_dim] */
-    float *gate, *up; /* [n_ffn] */
-    float *o;         /* [n_embd]: what a residual branch adds */
-    int8_t *codes;    /* [code_stride]: quantised input of the next matrix */
-    float *act_scale; /* one a row */
-    int32_t *act_sum; /* one a row */
-    size_t code_stride;
-
-    /* One a thread. */
-    float *normed;    /* [wide]: the row between norm and quantisation */
-    float *head_acc;  /* [group * head_dim], then max [group], sum [group] */
-    uint8_t *encoded; /* [widest row at a boundary] */
-    size_t wide, head_acc_stride, encoded_stride;
-};
-
-static size_t max3(size_t a, size_t b, size_t c)
-{
-    size_t m = a > b ? a : b;
-    return m > c ? m : c;
-}
-
-/* Places one array behind the others at a multiple of 64 bytes. */
-static void *place(uint8_t *base, size_t *used, size_t bytes)
-{
-    size_t at = tern_round_up(*used, 64);
-
-    *used = at + bytes;
-    return base ? base + at : NULL;
-}
-
-/* Sizes are bounded by limits.h: 512 rows of 131072 elements fit a size_t on 64-bit machines with room. */
-static size_t layout(struct tern_scratch *s, uint8_t *base)
-{
-    const struct tern_arch *a = &s->arch;
-    size_t rows = s->max_rows, q_dim = (size_t)a->n_heads * a->head_dim,
-           kv_dim = (size_t)a->n_kv_heads * a->head_dim;
-    size_t group = a->n_heads / a->n_kv_heads, used = 0;
-
-    s->wide = max3(a->n_embd, q_dim, a->n_ffn);
-    s->code_stride = tern_round_up(s->wide, 64);
-    s->head_acc_stride = tern_round_up(group * a->head_dim + 2 * group, 16);
-    s->encoded_stride = tern_round_up(4 * (size_t)a->n_embd, 64);
-    s->live = place(base, &used, rows * sizeof *s->live);
-    s->cos_sin = place(base, &used, rows * a->head_dim * sizeof(float));
-    s->q = place(base, &used, rows * q_dim * sizeof(float));
-    s->k = place(base, &used, rows * kv_dim * sizeof(float));
-    s->v = place(base, &used, rows * kv_dim * sizeof(float));
-    s->att = place(base, &used, rows * q_dim * sizeof(float));
-    s->gate = place(base, &used, rows * a->n_ffn * sizeof(float));
-    s->up = place(base, &used, rows * a->n_ffn * sizeof(float));
-    s->o = place(base, &used, rows * a->n_embd * sizeof(float));
-    s->codes = place(base, &used, rows * s->code_stride);
-    s->act_scale = place(base, &used, rows * sizeof(float));
-    s->act_sum = place(base, &used, rows * sizeof(int32_t));
-    s->normed = place(base, &used, s->n_threads * tern_round_up(s->wide, 16) * sizeof(float));
-    s->head_acc = place(base, &used, s->n_threads * s->head_acc_stride * sizeof(float));
-    s->encoded = place(base, &used, s->n_threads * s->encoded_stride);
-    return used;
-}
-
-size_t tern_scratch_bytes(const struct tern_arch *arch, size_t max_rows, unsigned n_threads)
-{
-    struct tern_scratch s = { .arch = *arch, .max_rows = max_rows, .n_threads = n_threads };
-
-    return layout(&s, NULL);
-}
-
-enum tern_status tern_scratch_new(const struct tern_arch *arch, size_t max_rows, unsigned n_threads,
-                                  struct tern_scratch **out, struct tern_err *err)
-{
-    struct tern_scratch *s;
-    enum tern_status st;
-
-    if (max_rows < 1 || max_rows > TERN_MAX_STEP_ROWS)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%zu rows a step were asked for; 1 to %d are possible",
-                         max_rows, TERN_MAX_STEP_ROWS);
-    s = calloc(1, sizeof *s);
-    if (!s)
-        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the scratch of a forward pass");
-    s->arch = *arch;
-    s->max_rows = max_rows;
-    s->n_threads = n_threads;
-    s->bytes = layout(s, NULL);
-    st = tern_block_new(s->bytes, "the scratch of a forward pass", &s->block, err);
-    if (st) {
-        free(s);
-        return st;
-    }
-    layout(s, s->block);
-    *out = s;
-    return TERN_OK;
-}
-
-void tern_scratch_free(struct tern_scratch **sp)
-{
-    if (!*sp)
-        return;
-    tern_block_free(&(*sp)->block, (*sp)->bytes);
-    free(*sp);
-    *sp = NULL;
-}
-
-/* What every pass of one layer sees. */
-struct pass {
-    const struct tern_model *m;
-    const struct tern_kernels *kern;
-    const struct tern_layer *layer;
-    struct tern_scratch *s;
-    struct tern_kv_store *kv;
-    struct tern_pool *pool;
-    enum tern_boundary boundary;
-    uint32_t i_layer; /* within the slice */
-    struct tern_row *rows;
-    size_t n_live;
-    size_t n_pos; /* the longest row's positions, for sharing out work */
-    float *x;     /* [n][n_embd], by batch index */
-    uint8_t *out; /* [n][row_bytes], by batch index; only behind the last layer */
-    size_t row_bytes;
-};
 
 static void mark_dead(const struct pass *p, size_t i)
 {
@@ -209,47 +72,6 @@ static void pass_rope_store(void *arg, size_t first, size_t last, unsigned threa
             p->kern->f32_to_f16(k, hd, tern_kv_k(p->kv, page, p->i_layer, h) + at);
             p->kern->f32_to_f16(s->v + i * kv_dim + h * hd, hd, tern_kv_v(p->kv, page, p->i_layer, h) + at);
         }
-    }
-}
-
-/* One unit is one row's query heads of one KV head: blocks of positions folded in order. */
-static void pass_attend(void *arg, size_t first, size_t last, unsigned thread)
-{
-    const struct pass *p = arg;
-    const struct tern_arch *a = &p->m->arch;
-    struct tern_scratch *s = p->s;
-    size_t hd = a->head_dim, group = a->n_heads / a->n_kv_heads;
-    float *acc = s->head_acc + thread * s->head_acc_stride;
-    struct tern_attend t = { .n_heads = group,
-                             .head_dim = hd,
-                             .score_scale = 1.0f / sqrtf((float)hd),
-                             .acc = acc,
-                             .max = acc + group * hd,
-                             .sum = acc + group * hd + group };
-
-    for (size_t unit = first; unit < last; unit++) {
-        size_t i = unit / a->n_kv_heads;
-        uint32_t h = (uint32_t)(unit % a->n_kv_heads);
-        const struct tern_row *r = &p->rows[s->live[i]];
-        uint32_t n_pos = r->pos + 1;
-
-        t.q = s->q + (i * a->n_heads + h * group) * hd;
-        memset(acc, 0, group * hd * sizeof *acc);
-        for (size_t g = 0; g < group; g++) {
-            t.max[g] = -INFINITY;
-            t.sum[g] = 0.0f;
-        }
-        for (uint32_t at = 0; at < n_pos; at += TERN_PAGE) {
-            uint32_t page = r->pages[at / TERN_PAGE];
-
-            t.k = tern_kv_k(p->kv, page, p->i_layer, h);
-            t.v = tern_kv_v(p->kv, page, p->i_layer, h);
-            t.n_pos = n_pos - at < TERN_PAGE ? n_pos - at : TERN_PAGE;
-            p->kern->attend(&t);
-        }
-        for (size_t g = 0; g < group; g++)
-            p->kern->attend_finish(acc + g * hd, t.sum[g], hd,
-                                   s->att + (i * a->n_heads + h * group + g) * hd);
     }
 }
 
@@ -346,7 +168,7 @@ static void pass_tiles(void *arg, size_t first, size_t last, unsigned thread)
         size_t n = ms->tiles[i], end = last < n ? last : n;
 
         if (first < end)
-            ms->kern->ternary(&ms->t[i], first, end);
+            ms->kern->ternary[TERN_TILES_2BIT](&ms->t[i], first, end);
         first = first > n ? first - n : 0;
         last = last > n ? last - n : 0;
     }
@@ -390,7 +212,7 @@ static void layer_forward(struct pass *p)
     add_matrix(&ms, p, &l->v, s->v);
     run_matrices(p, &ms);
     run_rows(p, pass_rope_store, 1, q_dim);
-    run_rows(p, pass_attend, a->n_kv_heads, 2 * p->n_pos * q_dim / a->n_kv_heads);
+    tern_pass_attention(p);
     run_rows(p, pass_attn_out, 1, q_dim);
     ms.n = 0;
     add_matrix(&ms, p, &l->o, s->o);
@@ -482,46 +304,4 @@ void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, str
         layer_forward(&p);
         spread_death(rows, n);
     }
-}
-
-void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n, float *x)
-{
-    size_t d = m->arch.n_embd, row_bytes = m->embd->bytes / m->arch.n_vocab;
-
-    for (size_t i = 0; i < n; i++)
-        tern_dequant_row((enum tern_dtype)m->embd->type, m->embd->data + (size_t)ids[i] * row_bytes, d,
-                         x + i * d);
-}
-
-struct head_pass {
-    const struct tern_kernels *kern;
-    struct tern_matvec mv;
-};
-
-static void pass_head(void *arg, size_t first, size_t last, unsigned thread)
-{
-    const struct head_pass *p = arg;
-
-    (void)thread;
-    p->kern->matvec(&p->mv, first, last);
-}
-
-void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float *x, size_t n, float *logits)
-{
-    size_t d = m->arch.n_embd, v = m->arch.n_vocab;
-    struct head_pass p = { .kern = m->kern,
-                           .mv = { .w = m->head->data,
-                                   .row_bytes = m->head->bytes / v,
-                                   .type = (enum tern_dtype)m->head->type,
-                                   .k = d,
-                                   .x = x,
-                                   .x_stride = d,
-                                   .n_x = n,
-                                   .y = logits,
-                                   .y_stride = v } };
-
-    for (size_t i = 0; i < n; i++)
-        m->kern->rmsnorm(x + i * d, m->output_norm, d, m->arch.rms_eps, x + i * d);
-    tern_pool_run(pool, pass_head, &p, v,
-                  v / (tern_pool_threads(pool) * 16) + MIN_PIECE / p.mv.row_bytes + 1);
 }

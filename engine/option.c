@@ -70,13 +70,14 @@ enum tern_status tern_option_bytes(const char *option, const char *text, uint64_
 
 enum tern_status tern_option_cpu(const char *text, enum tern_cpu_level *out, struct tern_err *err)
 {
-    enum tern_cpu_level best = tern_cpu_detect(), level;
+    enum tern_cpu_level level;
 
     if (!tern_cpu_by_name(text, &level))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%s' is not ref, avx2 or avx512", text);
-    if (level > best)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%s' is not one of ref, avx2, avxvnni, avx512, "
+                                           "avx512vbmi, neon, dotprod, i8mm", text);
+    if (!tern_cpu_supports(level))
         return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: this machine cannot run %s; its best level is %s", text,
-                         tern_cpu_name(best));
+                         tern_cpu_name(tern_cpu_detect()));
     *out = level;
     return TERN_OK;
 }

@@ -11,7 +11,19 @@
 #include <stdint.h>
 #include <string.h>
 
-static const char *const level_names[TERN_CPU_N_LEVELS] = { "ref", "avx2", "avx512" };
+static const struct {
+    const char *name;
+    enum tern_cpu_level below;
+} levels[TERN_CPU_N_LEVELS] = {
+    [TERN_CPU_REF] = { "ref", TERN_CPU_REF },
+    [TERN_CPU_AVX2] = { "avx2", TERN_CPU_REF },
+    [TERN_CPU_AVXVNNI] = { "avxvnni", TERN_CPU_AVX2 },
+    [TERN_CPU_AVX512] = { "avx512", TERN_CPU_AVX2 },
+    [TERN_CPU_AVX512VBMI] = { "avx512vbmi", TERN_CPU_AVX512 },
+    [TERN_CPU_NEON] = { "neon", TERN_CPU_REF },
+    [TERN_CPU_DOTPROD] = { "dotprod", TERN_CPU_NEON },
+    [TERN_CPU_I8MM] = { "i8mm", TERN_CPU_DOTPROD },
+};
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -32,7 +44,10 @@ static const char *const level_names[TERN_CPU_N_LEVELS] = { "ref", "avx2", "avx5
 #define LEAF7_EBX_AVX512DQ (1u << 17)
 #define LEAF7_EBX_AVX512BW (1u << 30)
 #define LEAF7_EBX_AVX512VL (1u << 31)
+#define LEAF7_ECX_VBMI     (1u << 1)
 #define LEAF7_ECX_VNNI     (1u << 11)
+
+#define LEAF7_1_EAX_AVXVNNI (1u << 4)
 
 /* Rounding control, flush to zero, denormals are zero. */
 #define MXCSR_RC  0x6000u
@@ -49,22 +64,43 @@ static bool has_all(unsigned value, unsigned bits)
     return (value & bits) == bits;
 }
 
-enum tern_cpu_level tern_cpu_detect(void)
+static bool supports_avx2(void)
 {
     unsigned a = 0, b = 0, c = 0, d = 0;
-    if (!__get_cpuid_count(1, 0, &a, &b, &c, &d))
-        return TERN_CPU_REF;
-    if (!has_all(c, LEAF1_ECX_FMA | LEAF1_ECX_OSXSAVE | LEAF1_ECX_AVX | LEAF1_ECX_F16C))
-        return TERN_CPU_REF;
-    uint64_t xcr0 = saved_state();
-    if ((xcr0 & XCR0_AVX) != XCR0_AVX)
-        return TERN_CPU_REF;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_all(b, LEAF7_EBX_AVX2 | LEAF7_EBX_BMI2))
-        return TERN_CPU_REF;
-    if (!has_all(b, LEAF7_EBX_AVX512F | LEAF7_EBX_AVX512DQ | LEAF7_EBX_AVX512BW | LEAF7_EBX_AVX512VL) ||
-        !has_all(c, LEAF7_ECX_VNNI) || (xcr0 & XCR0_AVX512) != XCR0_AVX512)
-        return TERN_CPU_AVX2;
-    return TERN_CPU_AVX512;
+    if (!__get_cpuid_count(1, 0, &a, &b, &c, &d) ||
+        !has_all(c, LEAF1_ECX_FMA | LEAF1_ECX_OSXSAVE | LEAF1_ECX_AVX | LEAF1_ECX_F16C))
+        return false;
+    return (saved_state() & XCR0_AVX) == XCR0_AVX && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           has_all(b, LEAF7_EBX_AVX2 | LEAF7_EBX_BMI2);
+}
+
+/* All that follow are asked only where supports_avx2(). */
+static bool supports_avxvnni(void)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || a < 1) /* the highest subleaf */
+        return false;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_all(a, LEAF7_1_EAX_AVXVNNI);
+}
+
+static bool supports_avx512(unsigned leaf7_ecx)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return (saved_state() & XCR0_AVX512) == XCR0_AVX512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           has_all(b, LEAF7_EBX_AVX512F | LEAF7_EBX_AVX512DQ | LEAF7_EBX_AVX512BW | LEAF7_EBX_AVX512VL) &&
+           has_all(c, leaf7_ecx);
+}
+
+bool tern_cpu_supports(enum tern_cpu_level level)
+{
+    switch (level) {
+    case TERN_CPU_REF: return true;
+    case TERN_CPU_AVX2: return supports_avx2();
+    case TERN_CPU_AVXVNNI: return supports_avx2() && supports_avxvnni();
+    case TERN_CPU_AVX512: return supports_avx2() && supports_avx512(LEAF7_ECX_VNNI);
+    case TERN_CPU_AVX512VBMI: return supports_avx2() && supports_avx512(LEAF7_ECX_VNNI | LEAF7_ECX_VBMI);
+    default: return false;
+    }
 }
 
 void tern_cpu_set_float_mode(void)
@@ -74,9 +110,9 @@ void tern_cpu_set_float_mode(void)
 
 #else
 
-enum tern_cpu_level tern_cpu_detect(void)
+bool tern_cpu_supports(enum tern_cpu_level level)
 {
-    return TERN_CPU_REF;
+    return level == TERN_CPU_REF;
 }
 
 void tern_cpu_set_float_mode(void)
@@ -92,15 +128,28 @@ void tern_cpu_set_float_mode(void)
 
 #endif
 
+enum tern_cpu_level tern_cpu_detect(void)
+{
+    enum tern_cpu_level best = TERN_CPU_REF;
+    for (int l = 0; l < TERN_CPU_N_LEVELS; l++)
+        best = tern_cpu_supports((enum tern_cpu_level)l) ? (enum tern_cpu_level)l : best;
+    return best;
+}
+
+enum tern_cpu_level tern_cpu_below(enum tern_cpu_level level)
+{
+    return levels[level].below;
+}
+
 const char *tern_cpu_name(enum tern_cpu_level level)
 {
-    return (size_t)level < TERN_CPU_N_LEVELS ? level_names[level] : "unknown";
+    return (size_t)level < TERN_CPU_N_LEVELS ? levels[level].name : "unknown";
 }
 
 bool tern_cpu_by_name(const char *name, enum tern_cpu_level *out)
 {
     for (size_t i = 0; i < TERN_CPU_N_LEVELS; i++) {
-        if (strcmp(name, level_names[i]) == 0) {
+        if (strcmp(name, levels[i].name) == 0) {
             *out = (enum tern_cpu_level)i;
             return true;
         }

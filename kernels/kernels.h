@@ -24,20 +24,27 @@
 #include <stdint.h>
 
 /*
- * Ternary tiles: the 2-bit layout all levels share.  A tile is 16 rows (outputs) times k_pad columns, k_pad =
- * k rounded up to 16.  For each group of 16 columns there are 64 bytes: byte r * 4 + j holds, for row r, the
- * columns j, j + 4, j + 8, j + 12 of the group in bits 1..0, 3..2, 5..4, 7..6.  A code is the weight plus one
- * (0, 1, 2).  Padding columns and padding rows hold code 1 (weight zero).  So one 32-bit lane is one row, and
- * VPDPBUSD-style dot products of four columns need the same four activations in every lane: a broadcast.  A
- * tile takes 4 * k_pad bytes; tile t covers rows 16 t .. 16 t + 15.
+ * Ternary tiles.  A tile is 16 rows (outputs) times k_pad columns; tile t covers rows 16 t .. 16 t + 15.  It
+ * is made of groups of 64 bytes, byte r * 4 + j belonging to row r.  A code is the weight plus one (0, 1, 2);
+ * padding columns and padding rows hold code 1 (weight zero).  So one 32-bit lane is one row, and
+ * VPDPBUSD-style dot products of four columns need the same four activations in every lane: a broadcast.
+ *
+ * 2BIT: a group is 16 columns; a byte holds the columns j, j + 4, j + 8, j + 12 of the group in bits 1..0,
+ * 3..2, 5..4, 7..6.
+ *
+ * 5TRIT (1.6 bits a weight): a group is 20 columns; a byte is c0 + 3 c1 + 9 c2 + 27 c3 + 81 c4, at most 242,
+ * with ci the code of column j + 4 i of the group.
  */
-#define TERN_TILE_ROWS 16
-#define TERN_TILE_COLS 16
+enum tern_tile_layout { TERN_TILES_2BIT, TERN_TILES_5TRIT, TERN_N_TILE_LAYOUTS };
+#define TERN_TILE_ROWS        16
+#define TERN_TILE_COLS        16 /* columns of a group, 2BIT */
+#define TERN_TILE_COLS_5TRIT  20
+#define TERN_TILE_GROUP_BYTES 64
 
 /* y[row][out] = ((float)dot / act_scale[row]) * scale, dot the exact sum of weight * activation in int32. */
 struct tern_ternary {
-    const uint8_t *tiles; /* [n_tiles][4 * k_pad], 64-byte aligned */
-    size_t k_pad;         /* multiple of 16, at most TERN_TERNARY_MAX_K */
+    const uint8_t *tiles; /* [n_tiles][k_pad / group columns][64], 64-byte aligned */
+    size_t k_pad;         /* multiple of the group's columns, at most TERN_TERNARY_MAX_K */
     size_t m;             /* outputs; the last tile may be padded */
     float scale;          /* one per matrix */
     const int8_t *q;      /* [n_rows][k_pad], each row q_stride bytes apart, values -127..127; padding zero */
@@ -50,18 +57,24 @@ struct tern_ternary {
 };
 #define TERN_TERNARY_MAX_K 131072
 
-/* One block of KV positions seen by the query heads that share a KV head. */
+/* What the KV cache holds: halves, or int8 codes with one f32 scale a position and KV head. */
+enum tern_kv_type { TERN_KV_F16, TERN_KV_INT8 };
+
+/* One block of KV positions, seen by all rows, and of each row by the query heads that share its KV head. */
 struct tern_attend {
-    const float *q;    /* [n_heads][head_dim] */
-    const uint16_t *k; /* [n_pos][head_dim] f16, after RoPE */
-    const uint16_t *v; /* [n_pos][head_dim] f16 */
-    size_t n_heads;    /* query heads of this KV head */
+    const float *q;  /* [n_rows] of [n_heads][head_dim], q_stride apart */
+    size_t q_stride; /* floats */
+    enum tern_kv_type type;
+    const void *k, *v;              /* [n_pos][head_dim] f16 or int8; k after RoPE */
+    const float *k_scale, *v_scale; /* [n_pos]; int8 only: an element is (float)code * scale */
+    size_t n_rows;
+    size_t n_heads; /* query heads of this KV head */
     size_t head_dim;
     size_t n_pos;      /* 1 .. 32 (TERN_PAGE) */
     float score_scale; /* 1 / sqrt(head_dim) */
-    float *max;        /* [n_heads] running maximum; -INFINITY before the first block */
-    float *sum;        /* [n_heads] running sum of exp; 0 before the first block */
-    float *acc;        /* [n_heads][head_dim] running weighted sum of v; 0 before the first block */
+    float *max;        /* [n_rows][n_heads] running maximum; -INFINITY before the first block */
+    float *sum;        /* [n_rows][n_heads] running sum of exp; 0 before the first block */
+    float *acc;        /* [n_rows][n_heads][head_dim] running weighted sum of v; 0 before the first block */
 };
 
 /* Types a row of a plain matrix can have; the numbers are ggml's. */
@@ -100,7 +113,7 @@ struct tern_kernels {
 
     /* Tiles [tile_first, tile_last) for all rows of t.  No intermediate may overflow for any codes 0..2 and q
      * -127..127. */
-    void (*ternary)(const struct tern_ternary *t, size_t tile_first, size_t tile_last);
+    void (*ternary[TERN_N_TILE_LAYOUTS])(const struct tern_ternary *t, size_t tile_first, size_t tile_last);
 
     /* -- float rows -------------------------------------------------------------------------------------- */
 
@@ -126,8 +139,8 @@ struct tern_kernels {
     bool (*all_finite)(const float *x, size_t n);
 
     /*
-     * One block of attention, folded into the running state.  For each head h: s_i = fold16(fma(q, k_i)) *
-     * score_scale; bm = max s_i (in order of i); p_i = tern_expf(s_i - bm); bl = p_0 + p_1 + ... in order of
+     * One block of attention, folded into the running state.  For each head of each row: s_i =
+     * fold16(fma(q, k_i)) * score_scale; bm = max s_i (in order of i); p_i = tern_expf(s_i - bm); bl = p_0 + p_1 + ... in order of
      * i from +0.0f; b_d = fold over i in order of fmaf(p_i, v_i[d], b_d) from +0.0f.  Then m' = max(max, bm);
      * a = tern_expf(max - m') (0 when max is -INFINITY); c = tern_expf(bm - m'); sum = fmaf(bl, c, sum * a);
      * acc_d = fmaf(b_d, c, acc_d * a); max = m'.
@@ -163,12 +176,24 @@ struct tern_kernels {
     /* x_i = (float)(254 * hi_i + lo_i) * (d / 254.0f). */
     void (*decode_i8x2)(const float *scales, const int8_t *hi, const int8_t *lo, size_t n, size_t block,
                         float *x);
+
+    /* -- the machine's limits, for benchmarks ------------------------------------------------------------ */
+
+    /* Reads every byte of p once, with the level's widest loads; p is 64-byte aligned, bytes a multiple of
+     * 4096.  Returns the exclusive or of all 32-bit words. */
+    uint32_t (*probe_read)(const void *p, size_t bytes);
+
+    /* n_steps times probe_dot_macs products of an unsigned and a signed byte, both 1, added up in 32 bits by
+     * the fastest way this level has, from registers alone: the level's int8 peak.  Returns the sum, modulo
+     * 2^32. */
+    uint32_t (*probe_dot)(size_t n_steps);
+    size_t probe_dot_macs;
 };
 
-/* Fills the table: the reference first, then each level up to `level` overwrites what it does better.  A
- * level that this build does not contain is skipped; k->level says which one was reached.  Pure: no globals,
- * no detection; so level must not be above tern_cpu_detect()'s, since even filling in a level's ops runs its
- * instructions. */
+/* Fills the table: the reference first, then each level that `level` stands on (tern_cpu_below) overwrites
+ * what it does better.  A level that this build does not contain is skipped; k->level says which one was
+ * reached.  Pure: no globals, no detection; so level must be one that tern_cpu_supports(), since even filling
+ * in a level's ops runs its instructions. */
 void tern_kernels_init(struct tern_kernels *k, enum tern_cpu_level level);
 
 /* -- plain helpers, the same code for every level -------------------------------------------------------- */

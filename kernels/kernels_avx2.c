@@ -5,6 +5,8 @@
 #include "kernels/kernels_avx2.h"
 #include "kernels/kernels_impl.h"
 #include "kernels/kernels_lanes.h"
+#include "kernels/kernels_lanes_attend.h"
+#include "kernels/kernels_lanes_matvec.h"
 
 #ifdef TERN_HAVE_LANES
 
@@ -110,8 +112,10 @@ static void ternary(const struct tern_ternary *t, size_t tile_first, size_t tile
 
 bool tern_kernels_init_avx2(struct tern_kernels *k)
 {
-    init_lanes(k);
-    k->ternary = ternary;
+    init_rows(k);
+    init_attend(k);
+    init_matvec(k);
+    k->ternary[TERN_TILES_2BIT] = ternary;
     return true;
 }
 

@@ -30,33 +30,49 @@ static float quantize(const float *x, size_t k, size_t k_pad, int8_t *q, int32_t
 }
 
 /* Sixteen rows of one tile times one activation row: the sums of code * q. */
-static void tile_dots(const uint8_t *tile, const int8_t *q, size_t k_pad, int32_t dot[TERN_TILE_ROWS])
+static void tile_dots(enum tern_tile_layout layout, const uint8_t *tile, const int8_t *q, size_t k_pad,
+                      int32_t dot[TERN_TILE_ROWS])
 {
+    const int32_t base = layout == TERN_TILES_2BIT ? 4 : 3;
+    const size_t cols = layout == TERN_TILES_2BIT ? TERN_TILE_COLS : TERN_TILE_COLS_5TRIT;
     memset(dot, 0, TERN_TILE_ROWS * sizeof dot[0]);
-    for (size_t c = 0; c < k_pad; c += TERN_TILE_COLS, tile += 4 * TERN_TILE_COLS, q += TERN_TILE_COLS) {
+    for (size_t c = 0; c < k_pad; c += cols, tile += TERN_TILE_GROUP_BYTES, q += cols) {
         for (size_t r = 0; r < TERN_TILE_ROWS; r++) {
             for (size_t j = 0; j < 4; j++) {
                 int32_t b = tile[4 * r + j];
-                dot[r] +=
-                    (b & 3) * q[j] + (b >> 2 & 3) * q[j + 4] + (b >> 4 & 3) * q[j + 8] + (b >> 6) * q[j + 12];
+                for (size_t i = j; i < cols; i += 4, b /= base)
+                    dot[r] += b % base * q[i];
             }
         }
     }
 }
 
-static void ternary(const struct tern_ternary *t, size_t tile_first, size_t tile_last)
+static void ternary_tiles(enum tern_tile_layout layout, const struct tern_ternary *t, size_t tile_first,
+                          size_t tile_last)
 {
+    const size_t cols = layout == TERN_TILES_2BIT ? TERN_TILE_COLS : TERN_TILE_COLS_5TRIT;
+    const size_t tile_bytes = t->k_pad / cols * TERN_TILE_GROUP_BYTES;
     for (size_t tile = tile_first; tile < tile_last; tile++) {
         size_t out = tile * TERN_TILE_ROWS;
         size_t n = t->m - out < TERN_TILE_ROWS ? t->m - out : TERN_TILE_ROWS;
         for (size_t row = 0; row < t->n_rows; row++) {
             int32_t dot[TERN_TILE_ROWS];
-            tile_dots(t->tiles + tile * 4 * t->k_pad, t->q + row * t->q_stride, t->k_pad, dot);
+            tile_dots(layout, t->tiles + tile * tile_bytes, t->q + row * t->q_stride, t->k_pad, dot);
             float *y = t->y + row * t->y_stride + out;
             for (size_t r = 0; r < n; r++)
                 y[r] = (float)(dot[r] - t->act_sum[row]) / t->act_scale[row] * t->scale;
         }
     }
+}
+
+static void ternary_2bit(const struct tern_ternary *t, size_t tile_first, size_t tile_last)
+{
+    ternary_tiles(TERN_TILES_2BIT, t, tile_first, tile_last);
+}
+
+static void ternary_5trit(const struct tern_ternary *t, size_t tile_first, size_t tile_last)
+{
+    ternary_tiles(TERN_TILES_5TRIT, t, tile_first, tile_last);
 }
 
 static void fma_lanes(float lane[TERN_LANES], const float *a, const float *b, size_t n)
@@ -115,15 +131,25 @@ static bool all_finite(const float *x, size_t n)
     return absmax_bits(x, n, 0) < 0x7f800000u;
 }
 
-static void attend_head(const struct tern_attend *a, size_t h)
+/* Element i of K or V. */
+static float kv_at(enum tern_kv_type type, const void *kv, const float *scale, size_t head_dim, size_t pos,
+                   size_t d)
 {
-    const float *q = a->q + h * a->head_dim;
+    size_t i = pos * head_dim + d;
+    if (type == TERN_KV_INT8)
+        return (float)((const int8_t *)kv)[i] * scale[pos];
+    return f32_from_f16(((const uint16_t *)kv)[i]);
+}
+
+/* State s = row * n_heads + head. */
+static void attend_head(const struct tern_attend *a, const float *q, size_t s)
+{
     float p[32], bm = -INFINITY, bl = 0.0f;
     for (size_t i = 0; i < a->n_pos; i++) {
-        const uint16_t *k = a->k + i * a->head_dim;
         float lane[TERN_LANES] = { 0 };
         for (size_t d = 0; d < a->head_dim; d++)
-            lane[d % TERN_LANES] = fmaf(q[d], f32_from_f16(k[d]), lane[d % TERN_LANES]);
+            lane[d % TERN_LANES] =
+                fmaf(q[d], kv_at(a->type, a->k, a->k_scale, a->head_dim, i, d), lane[d % TERN_LANES]);
         p[i] = fold16(lane) * a->score_scale;
         bm = p[i] > bm ? p[i] : bm;
     }
@@ -131,24 +157,26 @@ static void attend_head(const struct tern_attend *a, size_t h)
         p[i] = tern_expf(p[i] - bm);
         bl += p[i];
     }
-    float max = bm > a->max[h] ? bm : a->max[h];
-    float old = a->max[h] == -INFINITY ? 0.0f : tern_expf(a->max[h] - max);
+    float max = bm > a->max[s] ? bm : a->max[s];
+    float old = a->max[s] == -INFINITY ? 0.0f : tern_expf(a->max[s] - max);
     float new = tern_expf(bm - max);
-    a->max[h] = max;
-    a->sum[h] = fmaf(bl, new, a->sum[h] * old);
-    float *acc = a->acc + h * a->head_dim;
+    a->max[s] = max;
+    a->sum[s] = fmaf(bl, new, a->sum[s] * old);
+    float *acc = a->acc + s * a->head_dim;
     for (size_t d = 0; d < a->head_dim; d++) {
         float b = 0.0f;
         for (size_t i = 0; i < a->n_pos; i++)
-            b = fmaf(p[i], f32_from_f16(a->v[i * a->head_dim + d]), b);
+            b = fmaf(p[i], kv_at(a->type, a->v, a->v_scale, a->head_dim, i, d), b);
         acc[d] = fmaf(b, new, acc[d] * old);
     }
 }
 
 static void attend(const struct tern_attend *a)
 {
-    for (size_t h = 0; h < a->n_heads; h++)
-        attend_head(a, h);
+    for (size_t row = 0; row < a->n_rows; row++) {
+        for (size_t h = 0; h < a->n_heads; h++)
+            attend_head(a, a->q + row * a->q_stride + h * a->head_dim, row * a->n_heads + h);
+    }
 }
 
 static void attend_finish(const float *acc, float sum, size_t n, float *out)
@@ -245,12 +273,33 @@ static void decode_i8x2(const float *scales, const int8_t *hi, const int8_t *lo,
     }
 }
 
+static uint32_t probe_read(const void *p, size_t bytes)
+{
+    uint32_t x = 0, word;
+    for (size_t i = 0; i < bytes; i += sizeof word) {
+        memcpy(&word, (const uint8_t *)p + i, sizeof word);
+        x ^= word;
+    }
+    return x;
+}
+
+static uint32_t probe_dot(size_t n_steps)
+{
+    /* Read at every step, so that the compiler cannot multiply once for all. */
+    volatile const uint8_t code = 1;
+    volatile const int8_t q = 1;
+    uint32_t sum = 0;
+    for (size_t i = 0; i < n_steps; i++)
+        sum += (uint32_t)(code * q);
+    return sum;
+}
+
 void tern_kernels_init_ref(struct tern_kernels *k)
 {
     *k = (struct tern_kernels){
         .level = TERN_CPU_REF,
         .quantize = quantize,
-        .ternary = ternary,
+        .ternary = { ternary_2bit, ternary_5trit },
         .rmsnorm = rmsnorm,
         .rope_neox = rope_neox,
         .add = add,
@@ -266,5 +315,8 @@ void tern_kernels_init_ref(struct tern_kernels *k)
         .decode_i8 = decode_i8,
         .encode_i8x2 = encode_i8x2,
         .decode_i8x2 = decode_i8x2,
+        .probe_read = probe_read,
+        .probe_dot = probe_dot,
+        .probe_dot_macs = 1,
     };
 }

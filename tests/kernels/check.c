@@ -111,35 +111,39 @@ static void run_level(const struct options *o, enum tern_cpu_level level, const 
             t->compared++;
             t->failed += c.failures != 0;
             if (!o->bench)
-                printf("%-6s %-14s %s\n", tern_cpu_name(level), op->name, c.failures ? "DIFFERS" : "same");
+                printf("%-10s %-14s %s\n", tern_cpu_name(level), op->name, c.failures ? "DIFFERS" : "same");
             fflush(stdout);
         }
     }
 }
 
-static void run_levels(const struct options *o, struct totals *t)
+static bool can_run(enum tern_cpu_level level)
 {
 #ifdef CHECK_EMULATED /* the level files were compiled to portable C */
-    enum tern_cpu_level machine = TERN_CPU_N_LEVELS - 1;
+    (void)level;
+    return true;
 #else
-    enum tern_cpu_level machine = tern_cpu_detect();
+    return tern_cpu_supports(level);
 #endif
+}
+
+static void run_levels(const struct options *o, struct totals *t)
+{
     struct tern_kernels below, now;
-    tern_kernels_init(&below, TERN_CPU_REF);
     for (int i = o->bench ? TERN_CPU_REF : TERN_CPU_REF + 1; i < TERN_CPU_N_LEVELS; i++) {
         enum tern_cpu_level level = (enum tern_cpu_level)i;
         bool wanted = !o->level || strcmp(o->level, tern_cpu_name(level)) == 0;
-        if (level > machine) {
+        if (!can_run(level)) {
             if (wanted)
-                printf("%-6s SKIPPED: this CPU does not have it\n", tern_cpu_name(level));
+                printf("%-10s SKIPPED: this CPU does not have it\n", tern_cpu_name(level));
             continue;
         }
+        tern_kernels_init(&below, tern_cpu_below(level));
         tern_kernels_init(&now, level);
         if (wanted && now.level != level)
-            printf("%-6s SKIPPED: this build does not contain it\n", tern_cpu_name(level));
+            printf("%-10s SKIPPED: this build does not contain it\n", tern_cpu_name(level));
         else if (wanted)
             run_level(o, level, level == TERN_CPU_REF ? NULL : &below, t);
-        below = now;
     }
 }
 

@@ -58,6 +58,7 @@ static void attend_case(struct check *c, struct attend_shape s, enum check_kind 
         struct tern_attend a = { .q = q,
                                  .k = k,
                                  .v = v,
+                                 .n_rows = 1,
                                  .n_heads = s.n_heads,
                                  .head_dim = s.head_dim,
                                  .n_pos = n_pos,
@@ -87,7 +88,9 @@ static void attend_minus_zero(struct check *c, size_t dim)
         q[i] = -0x1p-140f;
         k[i] = 1;
     }
-    struct tern_attend a = { q, k, k, 1, dim, 1, 1.0f, NULL, NULL, NULL };
+    struct tern_attend a = {
+        .q = q, .k = k, .v = k, .n_rows = 1, .n_heads = 1, .head_dim = dim, .n_pos = 1, .score_scale = 1.0f
+    };
     run_attend(&c->ref, a, ref);
     run_attend(&c->new, a, new);
     check_same_f32(c, "max", ref.max, new.max, 1);
@@ -134,6 +137,7 @@ static void measure_attend(struct check *c)
                             { .q = q,
                               .k = k,
                               .v = v,
+                              .n_rows = 1,
                               .n_heads = 4,
                               .head_dim = 128,
                               .n_pos = 32,

@@ -70,11 +70,13 @@ static void measure_quantize(struct check *c)
 
 /* Weights: kinds ZERO, MAX, MIN give one code everywhere (1, 2, 0), SWING the extremes in turn, others any of
  * 0..2. */
-static void fill_tiles(struct check *c, uint8_t *tiles, size_t bytes, enum check_kind kind)
+static void fill_tiles(struct check *c, enum tern_tile_layout layout, uint8_t *tiles, size_t bytes,
+                       enum check_kind kind)
 {
     for (size_t i = 0; i < bytes; i++) {
         unsigned b = 0;
-        for (unsigned g = 0; g < 4; g++) {
+        const unsigned n = layout == TERN_TILES_2BIT ? 4 : 5;
+        for (unsigned g = 0; g < n; g++) {
             unsigned code = (unsigned)check_below(c, 3);
             if (kind == KIND_ZERO)
                 code = 1;
@@ -82,7 +84,7 @@ static void fill_tiles(struct check *c, uint8_t *tiles, size_t bytes, enum check
                 code = kind == KIND_MAX ? 2 : 0;
             else if (kind == KIND_SWING)
                 code = (i + g) % 2 ? 0 : 2;
-            b |= code << 2 * g;
+            b = layout == TERN_TILES_2BIT ? b | code << 2 * g : 3 * b + code;
         }
         tiles[i] = (uint8_t)b;
     }
@@ -90,16 +92,18 @@ static void fill_tiles(struct check *c, uint8_t *tiles, size_t bytes, enum check
 
 struct shape {
     size_t m, k, n_rows, q_gap, y_gap;
+    enum tern_tile_layout layout;
 };
 
 /* Fills slots 0..3 and t; y is left to the caller. */
 static void make_ternary(struct check *c, struct tern_ternary *t, struct shape s, enum check_kind wk,
                          enum check_kind qk)
 {
-    size_t k_pad = tern_pack_k_pad(s.k), bytes;
-    tern_pack_bytes(s.m, s.k, &bytes);
+    size_t cols = s.layout == TERN_TILES_2BIT ? TERN_TILE_COLS : TERN_TILE_COLS_5TRIT;
+    size_t n_groups = (s.k + cols - 1) / cols, k_pad = n_groups * cols;
+    size_t bytes = tern_pack_tiles(s.m) * n_groups * TERN_TILE_GROUP_BYTES;
     uint8_t *tiles = check_in(0, bytes);
-    fill_tiles(c, tiles, bytes, wk);
+    fill_tiles(c, s.layout, tiles, bytes, wk);
     size_t stride = k_pad + s.q_gap;
     int8_t *q = check_in(1, (s.n_rows - 1) * stride + k_pad);
     float *act_scale = check_in(2, s.n_rows * sizeof *act_scale);
@@ -126,8 +130,8 @@ static void make_ternary(struct check *c, struct tern_ternary *t, struct shape s
 
 static void ternary_case(struct check *c, struct shape s, enum check_kind wk, enum check_kind qk)
 {
-    check_case(c, "m=%zu k=%zu rows=%zu weights %s q %s", s.m, s.k, s.n_rows, check_kind_names[wk],
-               check_kind_names[qk]);
+    check_case(c, "layout %d m=%zu k=%zu rows=%zu weights %s q %s", (int)s.layout, s.m, s.k, s.n_rows,
+               check_kind_names[wk], check_kind_names[qk]);
     struct tern_ternary t;
     make_ternary(c, &t, s, wk, qk);
     size_t n_y = (s.n_rows - 1) * t.y_stride + s.m, n_tiles = tern_pack_tiles(s.m);
@@ -135,14 +139,14 @@ static void ternary_case(struct check *c, struct shape s, enum check_kind wk, en
     size_t last = first + 1 + check_below(c, n_tiles - first);
     float *ref = check_out(4, n_y * sizeof *ref), *new = check_out(5, n_y * sizeof *new);
     t.y = ref;
-    c->ref.ternary(&t, first, last);
+    c->ref.ternary[s.layout](&t, first, last);
     t.y = new;
-    c->new.ternary(&t, first, last);
+    c->new.ternary[s.layout](&t, first, last);
     check_same_f32(c, "y", ref, new, n_y);
     check_canary(c, 5);
 }
 
-static void compare_ternary(struct check *c)
+static void compare_layout(struct check *c, enum tern_tile_layout layout)
 {
     static const size_t ms[] = { 16, 1, 33, 100 };
     static const size_t rows[] = { 1, 2, 3, 4, 5, 7, 12, 17 };
@@ -150,52 +154,78 @@ static void compare_ternary(struct check *c)
     for (size_t i = 0; i < N_KS; i++) {
         for (size_t w = 0; w < 5; w++) {
             for (size_t q = 0; q < 5; q++) {
-                struct shape s = { ms[check_below(c, 4)], ks[i], rows[check_below(c, 8)],
-                                   16 * check_below(c, 3), check_below(c, 3) };
+                struct shape s = { ms[check_below(c, 4)],   ks[i],
+                                   rows[check_below(c, 8)], 16 * check_below(c, 3),
+                                   check_below(c, 3),       layout };
                 ternary_case(c, s, kinds[w], kinds[q]);
             }
         }
         for (size_t r = 0; r < 8; r++)
-            ternary_case(c, (struct shape){ 35, ks[i], rows[r], 0, 0 }, KIND_RANDOM, KIND_RANDOM);
+            ternary_case(c, (struct shape){ 35, ks[i], rows[r], 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     }
     /* Whole matrices of real models, and the longest row the tiles allow. */
-    ternary_case(c, (struct shape){ 2560, 640, 1, 0, 0 }, KIND_RANDOM, KIND_RANDOM);
-    ternary_case(c, (struct shape){ 640, 2560, 2, 0, 0 }, KIND_RANDOM, KIND_RANDOM);
-    ternary_case(c, (struct shape){ 1536, 4096, 1, 0, 0 }, KIND_RANDOM, KIND_RANDOM);
-    ternary_case(c, (struct shape){ 16, TERN_TERNARY_MAX_K, 5, 0, 0 }, KIND_MAX, KIND_MAX);
-    ternary_case(c, (struct shape){ 16, TERN_TERNARY_MAX_K, 3, 0, 0 }, KIND_MAX, KIND_MIN);
+    ternary_case(c, (struct shape){ 2560, 640, 1, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
+    ternary_case(c, (struct shape){ 640, 2560, 2, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
+    ternary_case(c, (struct shape){ 1536, 4096, 1, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
+    ternary_case(c, (struct shape){ 16, TERN_TERNARY_MAX_K, 5, 0, 0, layout }, KIND_MAX, KIND_MAX);
+    ternary_case(c, (struct shape){ 16, TERN_TERNARY_MAX_K, 3, 0, 0, layout }, KIND_MAX, KIND_MIN);
+}
+
+static void compare_2bit(struct check *c)
+{
+    compare_layout(c, TERN_TILES_2BIT);
+}
+
+static void compare_5trit(struct check *c)
+{
+    compare_layout(c, TERN_TILES_5TRIT);
 }
 
 struct ternary_arg {
     const struct tern_kernels *k;
     struct tern_ternary t;
+    enum tern_tile_layout layout;
 };
 
 static void call_ternary(void *arg)
 {
     const struct ternary_arg *a = arg;
-    a->k->ternary(&a->t, 0, tern_pack_tiles(a->t.m));
+    a->k->ternary[a->layout](&a->t, 0, tern_pack_tiles(a->t.m));
 }
 
-static void measure_ternary(struct check *c)
+static void measure_layout(struct check *c, enum tern_tile_layout layout)
 {
-    static const struct shape shapes[] = { { 6912, 2560, 1, 0, 0 }, { 2560, 6912, 1, 0, 0 },
-                                           { 2560, 2560, 1, 0, 0 }, { 640, 2560, 1, 0, 0 },
-                                           { 6912, 2560, 4, 0, 0 }, { 6912, 2560, 32, 0, 0 },
-                                           { 2560, 6912, 32, 0, 0 } };
+    static const struct shape shapes[] = { { 6912, 2560, 1, 0, 0, 0 }, { 2560, 6912, 1, 0, 0, 0 },
+                                           { 2560, 2560, 1, 0, 0, 0 }, { 640, 2560, 1, 0, 0, 0 },
+                                           { 6912, 2560, 4, 0, 0, 0 }, { 6912, 2560, 32, 0, 0, 0 },
+                                           { 2560, 6912, 32, 0, 0, 0 } };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct shape s = shapes[i];
-        struct ternary_arg a = { .k = &c->new };
+        struct ternary_arg a = { .k = &c->new, .layout = layout };
+        s.layout = layout;
         make_ternary(c, &a.t, s, KIND_RANDOM, KIND_RANDOM);
         a.t.y = check_out(4, s.n_rows * s.m * sizeof(float));
         char name[64];
         snprintf(name, sizeof name, "%zux%zu rows %zu", s.m, s.k, s.n_rows);
-        check_measure(c, name, tern_pack_tiles(s.m) * 4 * a.t.k_pad, call_ternary, &a);
+        check_measure(c, name, tern_pack_tiles(s.m) * a.t.k_pad / (layout == TERN_TILES_2BIT ? 16 : 20) * 64,
+                      call_ternary, &a);
     }
+}
+
+static void measure_2bit(struct check *c)
+{
+    measure_layout(c, TERN_TILES_2BIT);
+}
+
+static void measure_5trit(struct check *c)
+{
+    measure_layout(c, TERN_TILES_5TRIT);
 }
 
 const struct check_op check_ternary_ops[] = {
     { "quantize", compare_quantize, measure_quantize, offsetof(struct tern_kernels, quantize) },
-    { "ternary", compare_ternary, measure_ternary, offsetof(struct tern_kernels, ternary) },
+    { "ternary_2bit", compare_2bit, measure_2bit, offsetof(struct tern_kernels, ternary[TERN_TILES_2BIT]) },
+    { "ternary_5trit", compare_5trit, measure_5trit,
+      offsetof(struct tern_kernels, ternary[TERN_TILES_5TRIT]) },
     { 0 },
 };

@@ -64,10 +64,12 @@ static void test_round_trip(void **state)
     static const size_t lengths[] = { 1, 31, 32, 33, 64, 100, 256, 2560, 8640, 20000 };
 
     (void)state;
-    for (enum tern_cpu_level level = TERN_CPU_REF; level <= tern_cpu_detect(); level++) {
+    for (int level = TERN_CPU_REF; level < TERN_CPU_N_LEVELS; level++) {
         struct tern_kernels k, ref;
 
-        tern_kernels_init(&k, level);
+        if (!tern_cpu_supports((enum tern_cpu_level)level))
+            continue;
+        tern_kernels_init(&k, (enum tern_cpu_level)level);
         tern_kernels_init(&ref, TERN_CPU_REF);
         for (size_t f = 0; f < sizeof all / sizeof all[0]; f++)
             for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {

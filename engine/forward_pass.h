@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the forward pass share: its scratch memory and what every pass of one layer sees.
+ */
+#ifndef TERN_ENGINE_FORWARD_PASS_H
+#define TERN_ENGINE_FORWARD_PASS_H
+
+#include "engine/forward.h"
+
+/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 10 microseconds'
+ * worth. */
+#define MIN_PIECE 131072
+
+struct tern_scratch {
+    struct tern_arch arch;
+    size_t max_rows;
+    unsigned n_threads;
+    void *block;
+    size_t bytes;
+
+    /* All [max_rows] rows of ... */
+    size_t *live;     /* indexes into the batch: [n_live] */
+    float *cos_sin;   /* [head_dim] */
+    float *q, *k, *v; /* [n_heads * head_dim], [n_kv_heads * head_dim] twice */
+    float *att;       /* [n_heads * head_dim] */
+    float *gate, *up; /* [n_ffn] */
+    float *o;         /* [n_embd]: what a residual branch adds */
+    int8_t *codes;    /* [code_stride]: quantised input of the next matrix */
+    float *act_scale; /* one a row */
+    int32_t *act_sum; /* one a row */
+    size_t code_stride;
+
+    /* One a thread. */
+    float *normed;    /* [wide]: the row between norm and quantisation */
+    float *head_acc;  /* [group * head_dim], then max [group], sum [group] */
+    uint8_t *encoded; /* [widest row at a boundary] */
+    size_t wide, head_acc_stride, encoded_stride;
+};
+
+/* What every pass of one layer sees. */
+struct pass {
+    const struct tern_model *m;
+    const struct tern_kernels *kern;
+    const struct tern_layer *layer;
+    struct tern_scratch *s;
+    struct tern_kv_store *kv;
+    struct tern_pool *pool;
+    enum tern_boundary boundary;
+    uint32_t i_layer; /* within the slice */
+    struct tern_row *rows;
+    size_t n_live;
+    size_t n_pos; /* the longest row's positions, for sharing out work */
+    float *x;     /* [n][n_embd], by batch index */
+    uint8_t *out; /* [n][row_bytes], by batch index; only behind the last layer */
+    size_t row_bytes;
+};
+
+/* RoPE'd q against the KV of each live row, to s->att. */
+void tern_pass_attention(struct pass *p);
+
+#endif
