@@ -140,10 +140,10 @@ struct tern_kernels {
 
     /*
      * One block of attention, folded into the running state.  For each head of each row: s_i =
-     * fold16(fma(q, k_i)) * score_scale; bm = max s_i (in order of i); p_i = tern_expf(s_i - bm); bl = p_0 + p_1 + ... in order of
-     * i from +0.0f; b_d = fold over i in order of fmaf(p_i, v_i[d], b_d) from +0.0f.  Then m' = max(max, bm);
-     * a = tern_expf(max - m') (0 when max is -INFINITY); c = tern_expf(bm - m'); sum = fmaf(bl, c, sum * a);
-     * acc_d = fmaf(b_d, c, acc_d * a); max = m'.
+     * fold16(fma(q, k_i)) * score_scale; bm = max s_i (in order of i); p_i = tern_expf(s_i - bm); bl = p_0 +
+     * p_1 + ... in order of i from +0.0f; b_d = fold over i in order of fmaf(p_i, v_i[d], b_d) from +0.0f.
+     * Then m' = max(max, bm); a = tern_expf(max - m') (0 when max is -INFINITY); c = tern_expf(bm - m');
+     * sum = fmaf(bl, c, sum * a); acc_d = fmaf(b_d, c, acc_d * a); max = m'.
      */
     void (*attend)(const struct tern_attend *a);
 
