@@ -11,13 +11,8 @@
 #define TERN_HAVE_LANES
 
 #include "kernels/exact_math_poly.h"
+#include "kernels/kernels_bytes_x86.h"
 #include "kernels/kernels_scalar.h"
-
-#ifndef TERN_SIMDE /* the tests can compile this level against portable C versions of the intrinsics */
-#include <immintrin.h>
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Sixteen floats, sixteen int32, sixteen doubles; lane 0 first. */
 struct v16 {
@@ -190,35 +185,35 @@ INLINE int32_t sumi16(struct i16 a)
 }
 
 /* Sixteen signed bytes. */
-INLINE struct i16 widen16(__m128i q)
+INLINE struct i16 widen16(struct b16 q)
 {
-    return (struct i16){ _mm256_cvtepi8_epi32(q), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q, q)) };
+    return (struct i16){ _mm256_cvtepi8_epi32(q.v), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(q.v, q.v)) };
 }
 
 /* The lanes, all within -128..127, as bytes. */
-INLINE __m128i narrow16(struct i16 v)
+INLINE struct b16 narrow16(struct i16 v)
 {
     __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.lo, v.hi), 0xd8);
-    return _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+    return (struct b16){ _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)) };
 }
 
 /* At most sixteen bytes or halves; there are no masked forms below 32 bits here. */
-INLINE __m128i load_bytes_n(const void *p, size_t n)
+INLINE struct b16 load_bytes_n(const void *p, size_t n)
 {
     uint8_t b[16] = { 0 };
     if (n >= 16)
-        return _mm_loadu_si128((const __m128i *)p);
+        return load_bytes(p);
     memcpy(b, p, n);
-    return _mm_loadu_si128((const __m128i *)(const void *)b);
+    return load_bytes(b);
 }
 
-INLINE void store_bytes_n(void *p, __m128i v, size_t n)
+INLINE void store_bytes_n(void *p, struct b16 v, size_t n)
 {
     uint8_t b[16];
     if (n >= 16) {
-        _mm_storeu_si128((__m128i *)p, v);
+        _mm_storeu_si128((__m128i *)p, v.v);
     } else {
-        _mm_storeu_si128((__m128i *)(void *)b, v);
+        _mm_storeu_si128((__m128i *)(void *)b, v.v);
         memcpy(p, b, n);
     }
 }
@@ -240,8 +235,8 @@ INLINE struct v16 load16n_f16(const void *p, size_t n)
 
 INLINE void store16n_f16(uint16_t *p, struct v16 v, size_t n)
 {
-    __m128i lo = _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT);
-    __m128i hi = _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT);
+    struct b16 lo = { _mm256_cvtps_ph(v.lo, _MM_FROUND_TO_NEAREST_INT) };
+    struct b16 hi = { _mm256_cvtps_ph(v.hi, _MM_FROUND_TO_NEAREST_INT) };
     store_bytes_n(p, lo, n < 8 ? 2 * n : 16);
     if (n > 8)
         store_bytes_n(p + 8, hi, 2 * (n - 8));

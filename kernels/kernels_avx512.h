@@ -12,13 +12,8 @@
 #define TERN_HAVE_LANES
 
 #include "kernels/exact_math_poly.h"
+#include "kernels/kernels_bytes_x86.h"
 #include "kernels/kernels_scalar.h"
-
-#ifndef TERN_SIMDE /* the tests can compile this level against portable C versions of the intrinsics */
-#include <immintrin.h>
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Sixteen floats, sixteen int32, sixteen doubles; lane 0 first. */
 struct v16 {
@@ -168,26 +163,26 @@ INLINE int32_t sumi16(struct i16 a)
 }
 
 /* Sixteen signed bytes. */
-INLINE struct i16 widen16(__m128i q)
+INLINE struct i16 widen16(struct b16 q)
 {
-    return (struct i16){ _mm512_cvtepi8_epi32(q) };
+    return (struct i16){ _mm512_cvtepi8_epi32(q.v) };
 }
 
 /* The lanes, all within -128..127, as bytes. */
-INLINE __m128i narrow16(struct i16 v)
+INLINE struct b16 narrow16(struct i16 v)
 {
-    return _mm512_cvtepi32_epi8(v.v);
+    return (struct b16){ _mm512_cvtepi32_epi8(v.v) };
 }
 
 /* At most sixteen bytes. */
-INLINE __m128i load_bytes_n(const void *p, size_t n)
+INLINE struct b16 load_bytes_n(const void *p, size_t n)
 {
-    return _mm_maskz_loadu_epi8(lanes_below(n), p);
+    return (struct b16){ _mm_maskz_loadu_epi8(lanes_below(n), p) };
 }
 
-INLINE void store_bytes_n(void *p, __m128i v, size_t n)
+INLINE void store_bytes_n(void *p, struct b16 v, size_t n)
 {
-    _mm_mask_storeu_epi8(p, lanes_below(n), v);
+    _mm_mask_storeu_epi8(p, lanes_below(n), v.v);
 }
 
 INLINE struct v16 load16_f16(const void *p)

@@ -14,22 +14,10 @@
 #define SIDE 4
 #define PAIR 2
 
-INLINE __m128i load_bytes(const uint8_t *p)
-{
-    return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
-
 /* Sixteen signed bytes times d. */
-INLINE struct v16 scaled(__m128i q, struct v16 d)
+INLINE struct v16 scaled(struct b16 q, struct v16 d)
 {
     return mul16(floats16(widen16(q)), d);
-}
-
-/* Bits [shift, shift + width) of sixteen bytes. */
-INLINE __m128i bits_of(__m128i v, unsigned shift, unsigned width)
-{
-    return _mm_and_si128(_mm_srl_epi16(v, _mm_cvtsi32_si128((int)shift)),
-                         _mm_set1_epi8((char)((1u << width) - 1)));
 }
 
 /* Elements [i, i + 16) of a row of a type without blocks. */
@@ -66,10 +54,10 @@ INLINE struct v32 load32_q8_0(const uint8_t *row, size_t i)
 INLINE struct v32 load32_q4_0(const uint8_t *row, size_t i)
 {
     const uint8_t *b = row + i / 32 * 18;
-    __m128i q = load_bytes(b + 2), eight = _mm_set1_epi8(8);
+    struct b16 q = load_bytes(b + 2), eight = set_bytes(8);
     struct v16 d = splat_f16(b);
-    return (struct v32){ scaled(_mm_sub_epi8(bits_of(q, 0, 4), eight), d),
-                         scaled(_mm_sub_epi8(bits_of(q, 4, 4), eight), d) };
+    return (struct v32){ scaled(sub_bytes(bits_of(q, 0, 4), eight), d),
+                         scaled(sub_bytes(bits_of(q, 4, 4), eight), d) };
 }
 
 INLINE struct v32 load32_q4_k(const uint8_t *row, size_t i)
@@ -91,9 +79,9 @@ INLINE struct v32 load32_q4_k(const uint8_t *row, size_t i)
 /* Sixteen of them: low nibbles at ql, bit pairs at qh, one scale. */
 INLINE struct v16 load16_q6_k(const uint8_t *ql, const uint8_t *qh, unsigned g, struct v16 d, uint8_t scale)
 {
-    __m128i high = _mm_slli_epi16(bits_of(load_bytes(qh), 2 * g, 2), 4);
-    __m128i q = _mm_or_si128(bits_of(load_bytes(ql), g / 2 * 4, 4), high);
-    return scaled(_mm_sub_epi8(q, _mm_set1_epi8(32)), mul16(d, set16((float)(int8_t)scale)));
+    struct b16 high = to_high_nibbles(bits_of(load_bytes(qh), 2 * g, 2));
+    struct b16 q = or_bytes(bits_of(load_bytes(ql), g / 2 * 4, 4), high);
+    return scaled(sub_bytes(q, set_bytes(32)), mul16(d, set16((float)(int8_t)scale)));
 }
 
 INLINE struct v32 load32_q6_k(const uint8_t *row, size_t i)
