@@ -3,6 +3,7 @@
  * The AVX2 level (AVX2, FMA, F16C): the ternary products; the float ops are those of kernels_lanes.h.
  */
 #include "kernels/kernels_avx2.h"
+#include "kernels/kernels_avx2_probe.h"
 #include "kernels/kernels_impl.h"
 #include "kernels/kernels_lanes.h"
 #include "kernels/kernels_lanes_attend.h"
@@ -20,14 +21,6 @@
 /* The largest number of activation rows that share the unpacked codes: 2 * GEMM_ROWS accumulators, codes and
  * masks fill the sixteen registers. */
 #define GEMM_ROWS 4
-
-/* Keeps a sum in its register: without it gcc 12 regroups the additions of a whole group, runs out of
- * registers and four rows take longer than four times one row. */
-#ifdef TERN_SIMDE
-#define PIN(v) (void)(v)
-#else
-#define PIN(v) __asm__("" : "+x"(v))
-#endif
 
 INLINE __m256i broadcast4(const int8_t *q)
 {
@@ -116,6 +109,9 @@ bool tern_kernels_init_avx2(struct tern_kernels *k)
     init_attend(k);
     init_matvec(k);
     k->ternary[TERN_TILES_2BIT] = ternary;
+    k->probe_read = probe_read;
+    k->probe_dot = probe_dot;
+    k->probe_dot_macs = PROBE_CHAINS * 32;
     return true;
 }
 

@@ -14,6 +14,41 @@
 #include "kernels/kernels_bytes_x86.h"
 #include "kernels/kernels_scalar.h"
 
+/* Keeps a value in its register: without it gcc 12 regroups the additions of unrolled code and runs out of
+ * registers. */
+#ifdef TERN_SIMDE
+#define PIN(v) (void)(v)
+#else
+#define PIN(v) __asm__("" : "+x"(v))
+#endif
+
+/* For each of the names of sums: gcc 12 keeps arrays of them in memory, so they have names of their own. */
+#define EACH_8(verb)  verb(0) verb(1) verb(2) verb(3) verb(4) verb(5) verb(6) verb(7)
+#define EACH_12(verb) EACH_8(verb) verb(8) verb(9) verb(10) verb(11)
+
+/*
+ * Sixteen sums of 16 bits grow by two products each, code (unsigned) times q (signed).  One statement of
+ * assembly, because gcc 12 copies every sum once a step when it is two.
+ */
+INLINE __m256i dot_16bit(__m256i sum, __m256i code, __m256i q)
+{
+#ifdef TERN_SIMDE
+    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(code, q));
+#else
+    __m256i product;
+    __asm__("vpmaddubsw %[q], %[code], %[product]\n\tvpaddw %[product], %[sum], %[sum]"
+            : [sum] "+x"(sum), [product] "=&x"(product)
+            : [code] "x"(code), [q] "x"(q));
+    return sum;
+#endif
+}
+
+/* Eight sums of 32 bits grow by two of the sixteen each. */
+INLINE __m256i widen_16bit(__m256i sum, __m256i halves)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(halves, _mm256_set1_epi16(1)));
+}
+
 /* Sixteen floats, sixteen int32, sixteen doubles; lane 0 first. */
 struct v16 {
     __m256 lo, hi;
