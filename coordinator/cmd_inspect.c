@@ -142,8 +142,8 @@ static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t las
 {
     const struct tern_arch *a = &in->arch;
     size_t pages = (in->ctx + TERN_PAGE - 1) / TERN_PAGE;
-    enum tern_status st =
-        tern_model_need(in->g, a, first, last, with_embd, in->rows, in->threads, &out->need, err);
+    enum tern_status st = tern_model_need(in->g, a, first, last, with_embd, TERN_TILES_2BIT, in->rows,
+                                          in->threads, &out->need, err);
 
     if (st)
         return st;

@@ -48,7 +48,7 @@ void engine_options_print_help(void)
 void engine_options_default(struct engine_options *o)
 {
     memset(o, 0, sizeof *o);
-    o->layout = TERN_I2S_A;
+    o->i2s_layout = TERN_I2S_A;
     o->wire = TERN_BOUNDARY_DEFAULT;
     o->chunk = 64;
     o->dead_after_ms = 3000;
@@ -110,7 +110,7 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
         return TERN_OK;
     case ENGINE_OPT_CPU: o->cpu_given = true; return tern_option_cpu(arg, &o->cpu, err);
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
-    case ENGINE_OPT_LAYOUT: o->layout_name = arg; return tern_option_layout(arg, &o->layout, err);
+    case ENGINE_OPT_I2S: o->i2s_name = arg; return tern_option_i2s(arg, &o->i2s_layout, err);
     case ENGINE_OPT_CHUNK:
         if (strcmp(arg, "all") == 0) {
             o->chunk = TERN_MAX_STEP_ROWS;

@@ -22,10 +22,10 @@
 struct engine_options {
     char model[4096]; /* filled by engine_options_finish when not given */
     const char *pre;  /* NULL: the file's */
-    enum tern_i2s_layout layout;
-    const char *layout_name; /* "A", "B", "C"; NULL: not given */
-    uint32_t ctx;            /* 0: not given */
-    bool ctx_trained;        /* -c 0: the model's own */
+    enum tern_i2s_layout i2s_layout;
+    const char *i2s_name; /* "A", "B", "C"; NULL: not given */
+    uint32_t ctx;         /* 0: not given */
+    bool ctx_trained;     /* -c 0: the model's own */
     unsigned threads;
     bool threads_given;
     enum tern_cpu_level cpu;
@@ -46,7 +46,7 @@ enum {
     ENGINE_OPT_WIRE = ENGINE_OPT_FIRST,
     ENGINE_OPT_CPU,
     ENGINE_OPT_PRE,
-    ENGINE_OPT_LAYOUT,
+    ENGINE_OPT_I2S,
     ENGINE_OPT_CHUNK,
     ENGINE_OPT_LOCAL,
     ENGINE_OPT_SPLIT,
@@ -67,7 +67,7 @@ enum {
     { "wire", required_argument, NULL, ENGINE_OPT_WIRE }, \
     { "cpu", required_argument, NULL, ENGINE_OPT_CPU }, \
     { "pre", required_argument, NULL, ENGINE_OPT_PRE }, \
-    { "i2s-layout", required_argument, NULL, ENGINE_OPT_LAYOUT }, \
+    { "i2s-layout", required_argument, NULL, ENGINE_OPT_I2S }, \
     { "chunk", required_argument, NULL, ENGINE_OPT_CHUNK }, \
     { "local", required_argument, NULL, ENGINE_OPT_LOCAL }, \
     { "split", required_argument, NULL, ENGINE_OPT_SPLIT }, \

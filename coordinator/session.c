@@ -41,7 +41,7 @@ enum tern_status session_open(const struct engine_options *o, struct session **o
     s->o = o;
     s->dump_fd = -1;
     mo.with_embd = true;
-    mo.i2s_layout = o->layout;
+    mo.i2s_layout = o->i2s_layout;
     tern_kernels_init(&s->kern, o->cpu);
     if ((st = o->dump_steps ? pipe_dump_create(o->dump_steps, &s->dump_fd, err) : TERN_OK) ||
         (st = tern_gguf_open(o->model, &s->gguf, err)) || (st = tern_arch_read(s->gguf, &s->arch, err)) ||
@@ -86,7 +86,7 @@ static enum tern_status start_workers(struct session *s, struct tern_err *err)
     lo.model_path = o->model;
     lo.threads = o->threads_given ? o->threads : (o->threads + o->local - 1) / o->local;
     lo.cpu = o->cpu_given ? tern_cpu_name(o->cpu) : NULL;
-    lo.i2s_layout = o->layout_name;
+    lo.i2s_layout = o->i2s_name;
     lo.verbose = o->verbose;
     return local_workers_start(&lo, &s->workers, &s->cluster, &s->key, err);
 }
@@ -125,7 +125,7 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
     po.arch = &s->arch;
     po.kern = &s->kern;
     po.pool = s->pool;
-    po.i2s_layout = s->o->layout;
+    po.i2s_layout = s->o->i2s_layout;
     po.boundary = s->o->wire;
     po.n_pages = pages * n_slots;
     po.n_slots = n_slots;

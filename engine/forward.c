@@ -31,7 +31,7 @@ static void norm_quantize(const struct pass *p, size_t i, const float *x, const 
 
     p->kern->rmsnorm(x, w, n, p->m->arch.rms_eps, normed);
     s->act_scale[i] =
-        p->kern->quantize(normed, n, tern_pack_k_pad(n), s->codes + i * s->code_stride, &s->act_sum[i]);
+        p->kern->quantize(normed, n, tern_pack_codes(n), s->codes + i * s->code_stride, &s->act_sum[i]);
     if (s->act_scale[i] == 0.0f) { /* not finite: compute on zeros, for nobody */
         s->act_scale[i] = 1.0f;
         mark_dead(p, i);
@@ -135,6 +135,7 @@ static void pass_boundary(void *arg, size_t first, size_t last, unsigned thread)
 /* Up to three matrices with the same input, their tiles counted through. */
 struct matrices {
     const struct tern_kernels *kern;
+    enum tern_tile_layout layout;
     unsigned n;
     struct tern_ternary t[3];
     size_t tiles[3];
@@ -145,6 +146,7 @@ static void add_matrix(struct matrices *ms, const struct pass *p, const struct t
     const struct tern_scratch *s = p->s;
 
     ms->kern = p->kern;
+    ms->layout = p->m->layout;
     ms->tiles[ms->n] = tern_pack_tiles(w->m);
     ms->t[ms->n++] = (struct tern_ternary){ .tiles = w->tiles,
                                             .k_pad = w->k_pad,
@@ -168,7 +170,7 @@ static void pass_tiles(void *arg, size_t first, size_t last, unsigned thread)
         size_t n = ms->tiles[i], end = last < n ? last : n;
 
         if (first < end)
-            ms->kern->ternary[TERN_TILES_2BIT](&ms->t[i], first, end);
+            ms->kern->ternary[ms->layout](&ms->t[i], first, end);
         first = first > n ? first - n : 0;
         last = last > n ? last - n : 0;
     }
@@ -185,7 +187,7 @@ static void run_matrices(const struct pass *p, struct matrices *ms)
     /* A few pieces a thread, so that a thread that was held up does not hold up the rest; but none so small
      * that handing it over costs more than doing it. */
     grain = total / (threads * 8) + 1;
-    least = MIN_PIECE / (4 * ms->t[0].k_pad * p->n_live) + 1;
+    least = MIN_PIECE / (tern_pack_tile_bytes(ms->layout, ms->t[0].k_pad) * p->n_live) + 1;
     tern_pool_run(p->pool, pass_tiles, ms, total, grain > least ? grain : least);
 }
 

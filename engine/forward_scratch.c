@@ -29,7 +29,7 @@ static size_t layout(struct tern_scratch *s, uint8_t *base)
     size_t group = a->n_heads / a->n_kv_heads, used = 0;
 
     s->wide = max3(a->n_embd, q_dim, a->n_ffn);
-    s->code_stride = tern_round_up(s->wide, 64);
+    s->code_stride = tern_round_up(tern_pack_codes(s->wide), 64);
     s->head_acc_stride = tern_round_up(group * a->head_dim + 2 * group, 16);
     s->encoded_stride = tern_round_up(4 * (size_t)a->n_embd, 64);
     s->live = place(base, &used, rows * sizeof *s->live);

@@ -31,12 +31,13 @@ static size_t norm_bytes(const struct tern_tensor *t)
 }
 
 /* Adds what one layer takes; false when that does not fit a size_t. */
-static bool add_layer(const struct tern_bound_layer *b, size_t *tiles, size_t *norms)
+static bool add_layer(const struct tern_bound_layer *b, enum tern_tile_layout layout, size_t *tiles,
+                      size_t *norms)
 {
     size_t bytes;
 
     for (int i = 0; i < TERN_BIND_N_MATRICES; i++)
-        if (!tern_pack_bytes((size_t)b->matrix[i]->ne[1], (size_t)b->matrix[i]->ne[0], &bytes) ||
+        if (!tern_pack_bytes(layout, (size_t)b->matrix[i]->ne[1], (size_t)b->matrix[i]->ne[0], &bytes) ||
             !tern_add_size(*tiles, bytes, tiles))
             return false;
     for (int i = 0; i < TERN_BIND_N_NORMS; i++)
@@ -69,8 +70,8 @@ static enum tern_status check_slice(const struct tern_gguf *g, const struct tern
 }
 
 enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
-                                 uint32_t last, bool with_embd, size_t max_rows, unsigned n_threads,
-                                 struct tern_model_need *out, struct tern_err *err)
+                                 uint32_t last, bool with_embd, enum tern_tile_layout layout, size_t max_rows,
+                                 unsigned n_threads, struct tern_model_need *out, struct tern_err *err)
 {
     struct tern_model_need need = { .fixed_bytes = FIXED_BYTES + n_threads * THREAD_BYTES };
     struct tern_bound_ends ends = { NULL, NULL, NULL };
@@ -79,7 +80,7 @@ enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_ar
 
     for (uint32_t l = first; !st && l < last; l++) {
         st = tern_bind_layer(g, arch, l, &layer, err);
-        if (!st && !add_layer(&layer, &need.tiles_bytes, &need.norms_bytes))
+        if (!st && !add_layer(&layer, layout, &need.tiles_bytes, &need.norms_bytes))
             st = TERN_FAIL(err, TERN_ERR_LIMIT, "%s: layers %u to %u do not fit this machine's address space",
                            g->name, first, last - 1);
     }
@@ -149,9 +150,7 @@ static enum tern_status load_norms(struct tern_model *m, const struct tern_gguf 
 
 /* One matrix being repacked by all threads.  Each thread writes its own entry only. */
 struct packing {
-    const struct tern_tensor *t;
-    enum tern_i2s_layout layout;
-    uint8_t *tiles;
+    struct tern_packing what;
     struct {
         enum tern_pack_result result;
         float scale; /* 0: no block with weights seen */
@@ -166,8 +165,7 @@ static void pack_range(void *arg, size_t first, size_t last, unsigned thread)
 
     if (p->seen[thread].result != TERN_PACK_OK)
         return;
-    r = tern_pack(p->t->type, p->layout, p->t->data, (size_t)p->t->ne[1], (size_t)p->t->ne[0], first, last,
-                  p->tiles, &scale);
+    r = tern_pack(&p->what, first, last, &scale);
     if (r == TERN_PACK_OK && scale != 0 && p->seen[thread].scale != 0 && scale != p->seen[thread].scale)
         r = TERN_PACK_SCALES;
     if (r == TERN_PACK_OK && scale != 0)
@@ -221,26 +219,32 @@ static enum tern_pack_result join(const struct packing *p, unsigned n_threads, f
         *scale = p->seen[i].scale;
     }
     /* A TQ matrix without any weight is legal and zero; I2_S always states its scale. */
-    if (!isfinite(*scale) || *scale < 0 || (*scale == 0 && p->t->type == TERN_TYPE_I2_S))
+    if (!isfinite(*scale) || *scale < 0 || (*scale == 0 && p->what.type == TERN_TYPE_I2_S))
         return TERN_PACK_BAD_SCALE;
     return TERN_PACK_OK;
 }
 
 static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern_tensor *t,
-                                    enum tern_i2s_layout layout, struct tern_pool *pool, uint8_t **at,
+                                    const struct tern_model_options *o, struct tern_pool *pool, uint8_t **at,
                                     struct tern_matrix *out, struct tern_err *err)
 {
-    struct packing p = { .t = t, .layout = layout, .tiles = *at };
     size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
+    struct packing p = { .what = { .type = t->type,
+                                   .i2s = o->i2s_layout,
+                                   .src = t->data,
+                                   .m = m,
+                                   .k = k,
+                                   .layout = o->layout,
+                                   .tiles = *at } };
     enum tern_pack_result r;
     enum tern_status st;
 
     if (t->type == TERN_TYPE_I2_S) {
-        st = check_i2s_shape(g, t, layout, err);
+        st = check_i2s_shape(g, t, o->i2s_layout, err);
         if (st)
             return st;
     }
-    TERN_BUG_IF(!tern_pack_bytes(m, k, &bytes)); /* add_layer has asked */
+    TERN_BUG_IF(!tern_pack_bytes(o->layout, m, k, &bytes)); /* add_layer has asked */
     tern_pool_run(pool, pack_range, &p, tern_pack_tiles(m), 8);
     r = join(&p, tern_pool_threads(pool), &out->scale);
     if (r != TERN_PACK_OK)
@@ -248,7 +252,7 @@ static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern
     out->tiles = *at;
     out->m = m;
     out->k = k;
-    out->k_pad = tern_pack_k_pad(k);
+    out->k_pad = tern_pack_k_pad(o->layout, k);
     *at += bytes;
     tern_mapping_release(&g->map, (size_t)(t->data - g->bytes), t->bytes);
     return TERN_OK;
@@ -275,7 +279,7 @@ static enum tern_status load_matrices(struct tern_model *m, const struct tern_gg
         };
 
         for (int i = 0; i < TERN_BIND_N_MATRICES; i++) {
-            st = load_matrix(g, layers[l].matrix[i], o->i2s_layout, pool, &at, place[i], err);
+            st = load_matrix(g, layers[l].matrix[i], o, pool, &at, place[i], err);
             if (st)
                 return st;
             done += layers[l].matrix[i]->bytes;
@@ -298,7 +302,7 @@ static enum tern_status take_memory(struct tern_model *m, const struct tern_gguf
     enum tern_status st;
 
     for (size_t l = 0; l < n; l++)
-        if (!add_layer(&layers[l], &tiles, &norms))
+        if (!add_layer(&layers[l], m->layout, &tiles, &norms))
             return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: its layers do not fit this machine's address space",
                              g->name);
     m->layers = calloc(n + 1, sizeof *m->layers);
@@ -358,6 +362,7 @@ enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_ar
     }
     m->arch = *arch;
     m->kern = kern;
+    m->layout = o->layout;
     m->first = o->first;
     m->last = o->last;
     st = fill(m, g, o, pool, layers, err);

@@ -18,7 +18,7 @@
 
 struct tern_matrix {
     const uint8_t *tiles; /* [ceil(m/16)] tiles */
-    size_t m, k, k_pad;   /* outputs, inputs, inputs rounded up to 16 */
+    size_t m, k, k_pad;   /* outputs, inputs, inputs rounded up to whole groups of columns */
     float scale;
 };
 
@@ -35,6 +35,7 @@ struct tern_model {
     const struct tern_kernels *kern; /* borrowed */
     uint32_t first, last;            /* this slice: layers [first, last) */
     struct tern_layer *layers;       /* [last - first] */
+    enum tern_tile_layout layout;    /* of all tiles */
     void *tiles;                     /* all ternary weights of the slice */
     size_t tiles_bytes;
     float *norms; /* all norm vectors of the slice, output norm included */
@@ -51,6 +52,7 @@ struct tern_model_options {
     uint32_t first, last; /* last may be 0: none (a coordinator of remote workers) */
     bool with_embd;
     enum tern_i2s_layout i2s_layout; /* A unless the user knows better */
+    enum tern_tile_layout layout;    /* to repack into: layout_choice.h */
     /* May be NULL; on the calling thread; bytes. */
     bool (*progress)(void *arg, uint64_t done, uint64_t total); /* false: give up, with TERN_END */
     void *progress_arg;
@@ -66,7 +68,7 @@ void tern_model_free(struct tern_model **model);
 /* What loading [first, last) will take, from the directory alone; the promise of `tern inspect` and of ternd.
  * */
 struct tern_model_need {
-    size_t tiles_bytes; /* ternary weights, repacked */
+    size_t tiles_bytes; /* ternary weights, repacked into the layout */
     size_t norms_bytes;
     size_t embd_bytes;    /* embedding and head, mapped from the file */
     size_t kv_page_bytes; /* one page of TERN_PAGE positions over all layers of the slice */
@@ -74,8 +76,9 @@ struct tern_model_need {
     size_t fixed_bytes;   /* the program itself: code, libraries, stacks */
 };
 enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t first,
-                                 uint32_t last, bool with_embd, size_t max_rows, unsigned n_threads,
-                                 struct tern_model_need *out, struct tern_err *err) TERN_MUST_CHECK;
+                                 uint32_t last, bool with_embd, enum tern_tile_layout layout, size_t max_rows,
+                                 unsigned n_threads, struct tern_model_need *out,
+                                 struct tern_err *err) TERN_MUST_CHECK;
 
 /* Fails when the file under the embedding or head was truncated. */
 enum tern_status tern_model_check(const struct tern_model *model, struct tern_err *err) TERN_MUST_CHECK;

@@ -73,8 +73,10 @@ enum tern_status tern_option_cpu(const char *text, enum tern_cpu_level *out, str
     enum tern_cpu_level level;
 
     if (!tern_cpu_by_name(text, &level))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%s' is not one of ref, avx2, avxvnni, avx512, "
-                                           "avx512vbmi, neon, dotprod, i8mm", text);
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--cpu: '%s' is not one of ref, avx2, avxvnni, avx512, "
+                         "avx512vbmi, neon, dotprod, i8mm",
+                         text);
     if (!tern_cpu_supports(level))
         return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: this machine cannot run %s; its best level is %s", text,
                          tern_cpu_name(tern_cpu_detect()));
@@ -82,7 +84,7 @@ enum tern_status tern_option_cpu(const char *text, enum tern_cpu_level *out, str
     return TERN_OK;
 }
 
-enum tern_status tern_option_layout(const char *text, enum tern_i2s_layout *out, struct tern_err *err)
+enum tern_status tern_option_i2s(const char *text, enum tern_i2s_layout *out, struct tern_err *err)
 {
     static const enum tern_i2s_layout by_letter[] = { TERN_I2S_A, TERN_I2S_B, TERN_I2S_C };
     int i = (text[0] & ~0x20) - 'A';

@@ -29,8 +29,8 @@ enum tern_status tern_option_bytes(const char *option, const char *text, uint64_
 enum tern_status tern_option_cpu(const char *text, enum tern_cpu_level *out,
                                  struct tern_err *err) TERN_MUST_CHECK;
 /* --i2s-layout: A, B or C, in either case. */
-enum tern_status tern_option_layout(const char *text, enum tern_i2s_layout *out,
-                                    struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status tern_option_i2s(const char *text, enum tern_i2s_layout *out,
+                                 struct tern_err *err) TERN_MUST_CHECK;
 
 /* The model when none was named: $TERN_MODEL, else the fable model beside the program, installed or in the
  * source tree.  `option` is what the sentence tells the user to give instead. */

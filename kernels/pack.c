@@ -2,9 +2,11 @@
 /*
  * Ternary tensors of files to tiles, and ternary values to file types.
  *
- * Packing goes tile by tile in chunks of SPAN columns: sixteen rows are unpacked to one code a byte (into a
- * buffer that stays in the first cache), then scattered; both halves work on eight bytes at a time.  All data
- * is little-endian.
+ * Packing goes tile by tile in chunks of SPAN columns: sixteen rows are opened to one code a byte (into
+ * buffers that stay in the first cache), then closed: sixteen vectors of four rows by four columns are turned
+ * so that a lane is a row, and the columns that share a byte are put together by shifts or by multiplying by
+ * three.  Plain vectors of sixteen bytes do both at the speed of memory, so there is no op for it in the
+ * table.  All data is little-endian.
  */
 #include "kernels/pack.h"
 
@@ -15,24 +17,31 @@
 #error "tensor data is little-endian and is read in place"
 #endif
 
-#define SPAN 2048
-/* A row may begin and end inside a block of the file: room for one more on each side. */
-#define LINE (SPAN + 2 * 256)
-
-#define LOW2 UINT64_C(0x0303030303030303)
-#define ODD1 UINT64_C(0x5555555555555555)
-
 #define TQ_BLOCK    256
 #define TQ1_0_BYTES 54
 #define TQ2_0_BYTES 66
 
+/* Columns at a time: whole blocks of every file type and whole groups of both layouts. */
+#define SPAN 1280
+/* A row may begin and end inside a block of the file: room for one more on each side. */
+#define LINE (SPAN + 2 * TQ_BLOCK)
+
+#define LOW2 UINT64_C(0x0303030303030303)
+#define ODD1 UINT64_C(0x5555555555555555)
+
+_Static_assert(SPAN % TQ_BLOCK == 0 && SPAN % TERN_TILE_COLS == 0 && SPAN % TERN_TILE_COLS_5TRIT == 0,
+               "a span is whole blocks and whole groups");
+
+/* Sixteen bytes; as words, a lane is one row and its bytes are four neighbouring columns. */
+typedef uint8_t v16b __attribute__((vector_size(16)));
+typedef uint32_t v4w __attribute__((vector_size(16)));
+
 /* What a range of tiles has shown so far. */
 struct seen {
-    bool bad_code;    /* a code 3, or a byte no encoder writes */
-    bool bad_scale;   /* negative, infinite or NaN */
-    bool differ;      /* two blocks with weights have different scales */
-    float scale;      /* of the blocks with weights; 0 when there were none */
-    uint8_t tq1[256]; /* bit 0: a byte of five trits may have this value; bit 1: one of four trits may */
+    bool bad_code;  /* a code 3, or a byte no encoder writes */
+    bool bad_scale; /* negative, infinite or NaN */
+    bool differ;    /* two blocks with weights have different scales */
+    float scale;    /* of the blocks with weights; 0 when there were none */
 };
 
 static uint64_t load_u64(const uint8_t *p)
@@ -47,9 +56,25 @@ static void store_u64(uint8_t *p, uint64_t u)
     memcpy(p, &u, sizeof u);
 }
 
-size_t tern_pack_k_pad(size_t k)
+static size_t group_cols(enum tern_tile_layout layout)
 {
-    return k / TERN_TILE_COLS * TERN_TILE_COLS + (k % TERN_TILE_COLS ? TERN_TILE_COLS : 0);
+    return layout == TERN_TILES_2BIT ? TERN_TILE_COLS : TERN_TILE_COLS_5TRIT;
+}
+
+const char *tern_pack_layout_name(enum tern_tile_layout layout)
+{
+    return layout == TERN_TILES_2BIT ? "2bit" : "1.6bit";
+}
+
+size_t tern_pack_k_pad(enum tern_tile_layout layout, size_t k)
+{
+    size_t cols = group_cols(layout);
+    return k / cols * cols + (k % cols ? cols : 0);
+}
+
+size_t tern_pack_codes(size_t k)
+{
+    return k / 80 * 80 + (k % 80 ? 80 : 0);
 }
 
 size_t tern_pack_tiles(size_t m)
@@ -57,11 +82,16 @@ size_t tern_pack_tiles(size_t m)
     return m / TERN_TILE_ROWS + (m % TERN_TILE_ROWS != 0);
 }
 
-bool tern_pack_bytes(size_t m, size_t k, size_t *bytes)
+size_t tern_pack_tile_bytes(enum tern_tile_layout layout, size_t k)
 {
-    size_t tile, all;
-    if (k > SIZE_MAX - TERN_TILE_COLS || __builtin_mul_overflow(tern_pack_k_pad(k), (size_t)4, &tile) ||
-        __builtin_mul_overflow(tile, tern_pack_tiles(m), &all))
+    return tern_pack_k_pad(layout, k) / group_cols(layout) * TERN_TILE_GROUP_BYTES;
+}
+
+bool tern_pack_bytes(enum tern_tile_layout layout, size_t m, size_t k, size_t *bytes)
+{
+    size_t all;
+    if (k > SIZE_MAX / 4 - TERN_TILE_COLS_5TRIT ||
+        __builtin_mul_overflow(tern_pack_tile_bytes(layout, k), tern_pack_tiles(m), &all))
         return false;
     *bytes = all;
     return true;
@@ -106,11 +136,17 @@ static const uint8_t *open_i2s_c(const uint8_t *src, size_t k, size_t row, size_
                                  struct seen *seen)
 {
     const uint8_t *p = src + row / 4 * k + c;
-    unsigned shift = 6 - 2 * (unsigned)(row % 4), bad = 0;
-    for (size_t i = 0; i < n; i++) {
-        unsigned code = p[i] >> shift & 3u;
-        bad |= code & code >> 1;
-        line[i] = (uint8_t)code;
+    unsigned shift = 6 - 2 * (unsigned)(row % 4);
+    uint64_t bad = 0;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t code = load_u64(p + i) >> shift & LOW2;
+        bad |= code & code >> 1 & ODD1;
+        store_u64(line + i, code);
+    }
+    for (; i < n; i++) {
+        line[i] = (uint8_t)(p[i] >> shift & 3u);
+        bad |= line[i] == 3;
     }
     seen->bad_code |= bad != 0;
     return line;
@@ -148,27 +184,41 @@ static void open_tq2(const uint8_t *b, uint8_t codes[TQ_BLOCK], struct seen *see
     take_scale(seen, load_u16(b + 64), codes);
 }
 
-/* n bytes of `digits` trits each, the digit of highest value first; digit i of byte m is code i * n + m. */
-static inline void open_trits(const uint8_t *src, size_t n, unsigned digits, uint8_t *codes)
+/* n <= 16 bytes of `digits` trits each, the digit of highest value first; digit i of byte m is code
+ * i * stride + m.  A byte is a fraction of 256, so that a digit is what three times it carries over. */
+static inline void open_trits(const uint8_t *src, size_t n, unsigned digits, size_t stride, uint8_t *codes)
 {
-    unsigned pow3 = 1;
-    for (unsigned i = 0; i < digits; i++, pow3 *= 3) {
-        for (size_t m = 0; m < n; m++)
-            codes[i * n + m] = (uint8_t)((uint8_t)(src[m] * pow3) * 3u >> 8);
+    v16b v = { 0 };
+    memcpy(&v, src, n);
+    for (unsigned i = 0; i < digits; i++) {
+        v16b digit = -((v16b)(v >= 86) + (v16b)(v >= 171));
+        memcpy(codes + i * stride, &digit, n);
+        v = v + v + v;
     }
+}
+
+/*
+ * A byte of five trits is 256 x / 243, rounded up, for some x < 243; then byte * 243 mod 256, which is what
+ * was added, is below 243.  In a byte of four trits the fifth is 0.  Returns 1 for good bytes only.
+ */
+static unsigned good_trits(const uint8_t *src, size_t n)
+{
+    uint8_t bad = 0;
+    for (size_t i = 0; i < n; i++)
+        bad |= (uint8_t)(src[i] * 243u) > 242;
+    return !bad;
 }
 
 static void open_tq1(const uint8_t *b, uint8_t codes[TQ_BLOCK], struct seen *seen)
 {
-    open_trits(b, 32, 5, codes);
-    open_trits(b + 32, 16, 5, codes + 160);
-    open_trits(b + 48, 4, 4, codes + 240);
-    unsigned good = 1;
-    for (size_t i = 0; i < 48; i++)
-        good &= seen->tq1[b[i]];
+    open_trits(b, 16, 5, 32, codes);
+    open_trits(b + 16, 16, 5, 32, codes + 16);
+    open_trits(b + 32, 16, 5, 16, codes + 160);
+    open_trits(b + 48, 4, 4, 4, codes + 240);
+    unsigned good = good_trits(b, 52);
     for (size_t i = 48; i < 52; i++)
-        good &= seen->tq1[b[i]] >> 1;
-    seen->bad_code |= !(good & 1u);
+        good &= (uint8_t)(b[i] * 81u) < 86;
+    seen->bad_code |= !good;
     take_scale(seen, load_u16(b + 52), codes);
 }
 
@@ -187,41 +237,71 @@ static const uint8_t *open_tq(uint32_t type, const uint8_t *src, size_t k, size_
     return line;
 }
 
-static const uint8_t *open_span(uint32_t type, enum tern_i2s_layout layout, const uint8_t *src, size_t k,
-                                size_t row, size_t c, size_t n, uint8_t *line, struct seen *seen)
+static const uint8_t *open_span(const struct tern_packing *p, size_t row, size_t c, size_t n, uint8_t *line,
+                                struct seen *seen)
 {
-    if (type != TERN_TYPE_I2_S)
-        return open_tq(type, src, k, row, c, n, line, seen);
-    if (layout == TERN_I2S_C)
-        return open_i2s_c(src, k, row, c, n, line, seen);
-    return open_i2s_ab(src, layout == TERN_I2S_A ? 32 : 16, row * k + c, n, line, seen);
+    if (p->type != TERN_TYPE_I2_S)
+        return open_tq(p->type, p->src, p->k, row, c, n, line, seen);
+    if (p->i2s == TERN_I2S_C)
+        return open_i2s_c(p->src, p->k, row, c, n, line, seen);
+    return open_i2s_ab(p->src, p->i2s == TERN_I2S_A ? 32 : 16, row * p->k + c, n, line, seen);
 }
 
 /* -- codes to tiles -------------------------------------------------------------------------------------- */
 
-/* The sixteen codes of one row and one column group as the row's four bytes of the tile. */
-static inline uint32_t close_group(const uint8_t *codes)
+static inline v4w load_v4w(const uint8_t *p)
 {
-    uint32_t w[4];
-    memcpy(w, codes, sizeof w);
-    return w[0] | w[1] << 2 | w[2] << 4 | w[3] << 6;
+    v4w v;
+    memcpy(&v, p, sizeof v);
+    return v;
 }
 
-/* n codes of row r (0..15) into the tile from its column c on, c a multiple of 16. */
-static void scatter(const uint8_t *codes, size_t n, size_t r, size_t c, uint8_t *tile)
+/* Four rows of four words: word i of row j becomes lane j of vector i. */
+static inline void turn(const uint8_t *const rows[4], size_t at, v4w w[4])
 {
-    uint8_t *out = tile + 4 * c + 4 * r;
-    size_t i = 0;
-    for (; i + TERN_TILE_COLS <= n; i += TERN_TILE_COLS, out += 4 * TERN_TILE_COLS) {
-        uint32_t w = close_group(codes + i);
-        memcpy(out, &w, sizeof w);
+    v4w a = load_v4w(rows[0] + at), b = load_v4w(rows[1] + at);
+    v4w c = load_v4w(rows[2] + at), d = load_v4w(rows[3] + at);
+    v4w ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    v4w cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    w[0] = __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5);
+    w[1] = __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7);
+    w[2] = __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5);
+    w[3] = __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7);
+}
+
+/* One word of each of four rows. */
+static inline v4w gather(const uint8_t *const rows[4], size_t at)
+{
+    uint32_t w[4];
+    for (size_t i = 0; i < 4; i++)
+        memcpy(&w[i], rows[i] + at, sizeof w[i]);
+    return (v4w){ w[0], w[1], w[2], w[3] };
+}
+
+/* Columns [0, n) of sixteen rows of codes, n whole groups, to the groups of a tile from out on. */
+static void close_2bit(const uint8_t *const codes[TERN_TILE_ROWS], size_t n, uint8_t *out)
+{
+    for (size_t c = 0; c < n; c += TERN_TILE_COLS, out += TERN_TILE_GROUP_BYTES) {
+        for (size_t r = 0; r < TERN_TILE_ROWS; r += 4) {
+            v4w w[4];
+            turn(codes + r, c, w);
+            w[0] |= w[1] << 2 | w[2] << 4 | w[3] << 6; /* codes have two bits: nothing leaves its byte */
+            memcpy(out + 4 * r, &w[0], sizeof w[0]);
+        }
     }
-    if (i < n) {
-        uint8_t last[TERN_TILE_COLS];
-        memset(last, 1, sizeof last);
-        memcpy(last, codes + i, n - i);
-        uint32_t w = close_group(last);
-        memcpy(out, &w, sizeof w);
+}
+
+static void close_5trit(const uint8_t *const codes[TERN_TILE_ROWS], size_t n, uint8_t *out)
+{
+    for (size_t c = 0; c < n; c += TERN_TILE_COLS_5TRIT, out += TERN_TILE_GROUP_BYTES) {
+        for (size_t r = 0; r < TERN_TILE_ROWS; r += 4) {
+            v4w w[4];
+            turn(codes + r, c, w);
+            v16b b = (v16b)gather(codes + r, c + 16);
+            for (size_t i = 4; i-- > 0;)
+                b = b + b + b + (v16b)w[i];
+            memcpy(out + 4 * r, &b, sizeof b);
+        }
     }
 }
 
@@ -230,31 +310,43 @@ static uint8_t five_trits(unsigned v)
     return (uint8_t)((v * 256 + 242) / 243);
 }
 
-enum tern_pack_result tern_pack(uint32_t type, enum tern_i2s_layout layout, const uint8_t *src, size_t m,
-                                size_t k, size_t tile_first, size_t tile_last, uint8_t *tiles, float *scale)
+/* -- the whole ------------------------------------------------------------------------------------------- */
+
+static void pack_tile(const struct tern_packing *p, size_t t, uint8_t lines[TERN_TILE_ROWS][LINE],
+                      struct seen *seen)
+{
+    size_t cols = group_cols(p->layout), k_pad = tern_pack_k_pad(p->layout, p->k);
+    uint8_t *out = p->tiles + t * tern_pack_tile_bytes(p->layout, p->k);
+    for (size_t c = 0; c < p->k; c += SPAN) {
+        const uint8_t *codes[TERN_TILE_ROWS];
+        size_t n = p->k - c < SPAN ? p->k - c : SPAN, n_pad = k_pad - c < SPAN ? k_pad - c : SPAN;
+        for (size_t r = 0; r < TERN_TILE_ROWS; r++) {
+            size_t row = t * TERN_TILE_ROWS + r;
+            uint8_t *line = lines[r];
+            if (row < p->m)
+                line += open_span(p, row, c, n, line, seen) - line;
+            memset(line + (row < p->m ? n : 0), 1, row < p->m ? n_pad - n : n_pad);
+            codes[r] = line;
+        }
+        if (p->layout == TERN_TILES_2BIT)
+            close_2bit(codes, n_pad, out);
+        else
+            close_5trit(codes, n_pad, out);
+        out += n_pad / cols * TERN_TILE_GROUP_BYTES;
+    }
+}
+
+enum tern_pack_result tern_pack(const struct tern_packing *p, size_t tile_first, size_t tile_last,
+                                float *scale)
 {
     struct seen seen = { 0 };
-    for (unsigned v = 0; v < 243; v++)
-        seen.tq1[five_trits(v)] = v % 3 == 0 ? 3 : 1;
-    if (type == TERN_TYPE_I2_S) {
-        memcpy(&seen.scale, src + m * k / 4, sizeof seen.scale);
+    uint8_t lines[TERN_TILE_ROWS][LINE];
+    if (p->type == TERN_TYPE_I2_S) {
+        memcpy(&seen.scale, p->src + p->m * p->k / 4, sizeof seen.scale);
         seen.bad_scale = !(seen.scale >= 0.0f) || seen.scale == INFINITY;
     }
-    uint8_t line[LINE];
-    size_t k_pad = tern_pack_k_pad(k);
-    for (size_t t = tile_first; t < tile_last; t++) {
-        uint8_t *tile = tiles + t * 4 * k_pad;
-        for (size_t c = 0; c < k; c += SPAN) {
-            size_t n = k - c < SPAN ? k - c : SPAN;
-            for (size_t r = 0; r < TERN_TILE_ROWS; r++) {
-                size_t row = t * TERN_TILE_ROWS + r;
-                const uint8_t *codes = memset(line, 1, row < m ? 0 : n);
-                if (row < m)
-                    codes = open_span(type, layout, src, k, row, c, n, line, &seen);
-                scatter(codes, n, r, c, tile);
-            }
-        }
-    }
+    for (size_t t = tile_first; t < tile_last; t++)
+        pack_tile(p, t, lines, &seen);
     if (seen.bad_code)
         return TERN_PACK_BAD_CODE;
     if (seen.bad_scale)
@@ -265,12 +357,16 @@ enum tern_pack_result tern_pack(uint32_t type, enum tern_i2s_layout layout, cons
     return TERN_PACK_OK;
 }
 
-int tern_unpack_at(const uint8_t *tiles, size_t k_pad, size_t row, size_t col)
+int tern_unpack_at(enum tern_tile_layout layout, const uint8_t *tiles, size_t k, size_t row, size_t col)
 {
-    const uint8_t *tile = tiles + row / TERN_TILE_ROWS * 4 * k_pad;
-    size_t at = col % TERN_TILE_COLS;
-    uint8_t b = tile[col / TERN_TILE_COLS * 64 + row % TERN_TILE_ROWS * 4 + at % 4];
-    return (int)(b >> at / 4 * 2 & 3) - 1;
+    size_t cols = group_cols(layout), at = col % cols;
+    const uint8_t *tile = tiles + row / TERN_TILE_ROWS * tern_pack_tile_bytes(layout, k);
+    unsigned b = tile[col / cols * TERN_TILE_GROUP_BYTES + row % TERN_TILE_ROWS * 4 + at % 4];
+    if (layout == TERN_TILES_2BIT)
+        return (int)(b >> at / 4 * 2 & 3) - 1;
+    for (size_t i = 0; i < at / 4; i++)
+        b /= 3;
+    return (int)(b % 3) - 1;
 }
 
 /* -- ternary values to file types ------------------------------------------------------------------------ */

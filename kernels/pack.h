@@ -9,6 +9,8 @@
 #ifndef TERN_KERNELS_PACK_H
 #define TERN_KERNELS_PACK_H
 
+#include "kernels/kernels.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,25 +30,40 @@ enum tern_pack_result {
     TERN_PACK_BAD_SCALE /* a scale that is negative, infinite or NaN */
 };
 
-/* Rounds k up to the tile width; bytes of the tiles of an m x k matrix.  False when that does not fit a
- * size_t. */
-size_t tern_pack_k_pad(size_t k);
-bool tern_pack_bytes(size_t m, size_t k, size_t *bytes);
+/* "2bit", "1.6bit": what options and output call them. */
+const char *tern_pack_layout_name(enum tern_tile_layout layout);
+
+/* k rounded up to whole groups of columns. */
+size_t tern_pack_k_pad(enum tern_tile_layout layout, size_t k);
+/* k rounded up so that a row of that many codes serves the tiles of either layout. */
+size_t tern_pack_codes(size_t k);
 size_t tern_pack_tiles(size_t m);
+/* Bytes of one tile, and of all tiles of an m x k matrix.  False when that does not fit a size_t. */
+size_t tern_pack_tile_bytes(enum tern_tile_layout layout, size_t k);
+bool tern_pack_bytes(enum tern_tile_layout layout, size_t m, size_t k, size_t *bytes);
+
+/* One matrix on its way from a file to tiles. */
+struct tern_packing {
+    uint32_t type;            /* TERN_TYPE_* */
+    enum tern_i2s_layout i2s; /* of I2_S */
+    const uint8_t *src;       /* the tensor's bytes as in the file */
+    size_t m, k; /* rows, elements of a row: TQ types: k a multiple of 256; I2_S: m * k a multiple
+                               * of 128 for A, of 64 for B; m a multiple of 4 for C */
+    enum tern_tile_layout layout;
+    uint8_t *tiles; /* tern_pack_bytes() of room, tile 0 first, 64-byte aligned */
+};
 
 /*
- * src: the tensor's bytes as in the file, m rows of k elements (TQ types: k a multiple of 256; I2_S: m * k a
- * multiple of 128 for layout A, of 64 for B, m a multiple of 4 for C).  tiles: tern_pack_bytes() of room,
- * tile 0 first, 64-byte aligned.
+ * Packs tiles [tile_first, tile_last).
  *
  * *scale gets the one scale of the weights seen in this range (0 when the range of a TQ matrix holds none);
  * for TQ types the caller compares the ranges.  Ternary values of a TQ block whose scale is 0 are all zero.
  */
-enum tern_pack_result tern_pack(uint32_t type, enum tern_i2s_layout layout, const uint8_t *src, size_t m,
-                                size_t k, size_t tile_first, size_t tile_last, uint8_t *tiles, float *scale);
+enum tern_pack_result tern_pack(const struct tern_packing *p, size_t tile_first, size_t tile_last,
+                                float *scale);
 
-/* The weight -1, 0 or +1 at (row, col) of packed tiles. */
-int tern_unpack_at(const uint8_t *tiles, size_t k_pad, size_t row, size_t col);
+/* The weight -1, 0 or +1 at (row, col) of the packed tiles of a matrix of k columns; padding included. */
+int tern_unpack_at(enum tern_tile_layout layout, const uint8_t *tiles, size_t k, size_t row, size_t col);
 
 /* Writes m x k ternary values w (row-major, -1/0/+1) as a tensor of a file type; dst has the
  * bytes that such a tensor takes in a file.  For tests and for writing models. */

@@ -131,7 +131,7 @@ static enum tern_status take_option(int id, const char *arg, struct worker_confi
     case OPT_MEMORY: return tern_option_bytes("--memory", arg, &c->memory_limit, err);
     case OPT_NAME: return parse_name(arg, c->name, err);
     case OPT_CPU: return tern_option_cpu(arg, &c->cpu, err);
-    case OPT_I2S: return tern_option_layout(arg, &c->i2s_layout, err);
+    case OPT_I2S: return tern_option_i2s(arg, &c->i2s_layout, err);
     case OPT_VERBOSE: c->verbose = true; return TERN_OK;
     case OPT_QUIET: c->quiet = true; return TERN_OK;
     case OPT_READY_FD: return parse_fd("--ready-fd", arg, &c->ready_fd, err);

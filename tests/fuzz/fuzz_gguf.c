@@ -91,52 +91,73 @@ static void check_directory(const struct tern_gguf *g)
     }
 }
 
-static void check_tiles(const uint8_t *tiles, size_t m, size_t k)
+/* No code 3 in two bits; no byte above the largest five trits. */
+static void check_tiles(enum tern_tile_layout layout, const uint8_t *tiles, size_t m, size_t k)
 {
-    for (size_t r = 0; r < m; r++)
-        for (size_t c = 0; c < k; c++)
-            FUZZ_CHECK(tern_unpack_at(tiles, tern_pack_k_pad(k), r, c) >= -1 &&
-                       tern_unpack_at(tiles, tern_pack_k_pad(k), r, c) <= 1);
+    size_t bytes;
+
+    FUZZ_CHECK(tern_pack_bytes(layout, m, k, &bytes));
+    for (size_t i = 0; i < bytes; i++)
+        FUZZ_CHECK(layout == TERN_TILES_2BIT ? (tiles[i] & tiles[i] >> 1 & 0x55) == 0 : tiles[i] <= 242);
+}
+
+/* The weights of all layouts of tiles agree. */
+static void check_same(const struct tern_packing *p, const uint8_t *other)
+{
+    for (size_t r = 0; r < p->m; r++)
+        for (size_t c = 0; c < p->k; c++)
+            FUZZ_CHECK(tern_unpack_at(p->layout, p->tiles, p->k, r, c) ==
+                       tern_unpack_at(TERN_TILES_5TRIT, other, p->k, r, c));
 }
 
 /* Any ternary tensor, whether a model wants it or not. */
 static void pack(const struct tern_tensor *t)
 {
-    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
+    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes, fewer;
     bool is_i2s = t->type == TERN_TYPE_I2_S;
-    uint8_t *tiles;
+    struct tern_packing p = { .type = t->type, .src = t->data, .m = m, .k = k }, q;
 
     if (!is_i2s && t->type != TERN_TYPE_TQ1_0 && t->type != TERN_TYPE_TQ2_0)
         return;
-    if (t->ne[2] != 1 || t->ne[3] != 1 || !tern_pack_bytes(m, k, &bytes) || bytes > SMALL)
+    if (t->ne[2] != 1 || t->ne[3] != 1 || !tern_pack_bytes(TERN_TILES_2BIT, m, k, &bytes) ||
+        !tern_pack_bytes(TERN_TILES_5TRIT, m, k, &fewer) || bytes > SMALL || fewer > SMALL)
         return;
-    tiles = aligned_alloc(64, bytes);
-    FUZZ_CHECK(tiles);
+    p.tiles = aligned_alloc(64, bytes);
+    q = p;
+    q.layout = TERN_TILES_5TRIT;
+    q.tiles = aligned_alloc(64, fewer);
+    FUZZ_CHECK(p.tiles && q.tiles);
     for (int layout = TERN_I2S_A; layout <= (is_i2s ? TERN_I2S_C : TERN_I2S_A); layout++) {
         static const size_t unit[] = { 128, 64, 1 };
-        float scale = -1;
+        float scale = -1, again = -1;
+        enum tern_pack_result r;
 
         if (is_i2s && (m * k % unit[layout] != 0 || (layout == TERN_I2S_C && m % 4 != 0)))
             continue;
-        if (tern_pack(t->type, (enum tern_i2s_layout)layout, t->data, m, k, 0, tern_pack_tiles(m), tiles,
-                      &scale) != TERN_PACK_OK)
+        p.i2s = q.i2s = (enum tern_i2s_layout)layout;
+        r = tern_pack(&p, 0, tern_pack_tiles(m), &scale);
+        FUZZ_CHECK(tern_pack(&q, 0, tern_pack_tiles(m), &again) == r);
+        if (r != TERN_PACK_OK)
             continue;
-        FUZZ_CHECK(isfinite(scale) && scale >= 0);
-        check_tiles(tiles, m, k);
+        FUZZ_CHECK(isfinite(scale) && scale >= 0 && scale == again);
+        check_tiles(p.layout, p.tiles, m, k);
+        check_tiles(q.layout, q.tiles, m, k);
+        check_same(&p, q.tiles);
     }
-    free(tiles);
+    free(p.tiles);
+    free(q.tiles);
 }
 
 static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t first, bool with_embd,
-                 enum tern_i2s_layout layout)
+                 enum tern_i2s_layout i2s, enum tern_tile_layout layout)
 {
     const struct tern_model_options o = {
-        .first = first, .last = a->n_layers, .with_embd = with_embd, .i2s_layout = layout
+        .first = first, .last = a->n_layers, .with_embd = with_embd, .i2s_layout = i2s, .layout = layout
     };
     struct tern_model_need need;
     struct tern_model *m = NULL;
     struct tern_err err, err2;
-    enum tern_status st = tern_model_need(g, a, o.first, o.last, with_embd, 1, 1, &need, &err), st2;
+    enum tern_status st = tern_model_need(g, a, o.first, o.last, with_embd, layout, 1, 1, &need, &err), st2;
 
     if (st) {
         refused(st, &err);
@@ -153,7 +174,7 @@ static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t 
     for (uint32_t l = 0; l < o.last - first; l++) {
         FUZZ_CHECK(kern.all_finite(m->layers[l].attn_norm, a->n_embd));
         FUZZ_CHECK(isfinite(m->layers[l].down.scale) && m->layers[l].down.scale >= 0);
-        check_tiles(m->layers[l].down.tiles, m->layers[l].down.m, m->layers[l].down.k);
+        check_tiles(layout, m->layers[l].down.tiles, m->layers[l].down.m, m->layers[l].down.k);
     }
     tern_model_free(&m);
 }
@@ -178,9 +199,9 @@ static void run(const uint8_t *bytes, size_t size)
         refused(st, &err);
     } else {
         FUZZ_CHECK(a.n_heads % a.n_kv_heads == 0 && a.head_dim % 2 == 0 && a.n_layers <= TERN_MAX_LAYERS);
-        load(g, &a, 0, true, TERN_I2S_A);
-        load(g, &a, a.n_layers / 2, false, TERN_I2S_B);
-        load(g, &a, 0, false, TERN_I2S_C);
+        load(g, &a, 0, true, TERN_I2S_A, TERN_TILES_2BIT);
+        load(g, &a, a.n_layers / 2, false, TERN_I2S_B, TERN_TILES_5TRIT);
+        load(g, &a, 0, false, TERN_I2S_C, TERN_TILES_2BIT);
     }
     tern_gguf_close(&g);
 }

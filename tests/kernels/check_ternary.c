@@ -13,7 +13,7 @@ static const size_t ks[] = { 1, 16, 17, 100, 240, 256, 257, 640, 1536, 2560, 409
 static void quantize_case(struct check *c, size_t k, enum check_kind kind)
 {
     check_case(c, "k=%zu %s", k, check_kind_names[kind]);
-    size_t k_pad = tern_pack_k_pad(k);
+    size_t k_pad = tern_pack_k_pad(TERN_TILES_2BIT, k);
     float *x = check_in(0, k * sizeof *x);
     check_fill_f32(c, x, k, kind);
     int8_t *q_ref = check_out(1, k_pad), *q_new = check_out(2, k_pad);

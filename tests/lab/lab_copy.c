@@ -20,21 +20,20 @@ void lab_name(const struct tern_tensor *t, char out[256])
 
 int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale)
 {
-    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], k_pad = tern_pack_k_pad(k), bytes;
-    uint8_t *tiles;
+    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
+    struct tern_packing p = { .type = t->type, .i2s = TERN_I2S_A, .src = t->data, .m = m, .k = k };
     int8_t *w;
 
-    if (!tern_pack_bytes(m, k, &bytes))
+    if (!tern_pack_bytes(p.layout, m, k, &bytes))
         lab_die("a matrix is too large");
-    tiles = aligned_alloc(64, bytes);
+    p.tiles = aligned_alloc(64, bytes);
     w = lab_alloc(m * k);
-    if (!tiles ||
-        tern_pack(t->type, TERN_I2S_A, t->data, m, k, 0, tern_pack_tiles(m), tiles, scale) != TERN_PACK_OK)
+    if (!p.tiles || tern_pack(&p, 0, tern_pack_tiles(m), scale) != TERN_PACK_OK)
         lab_die("tensor '%.*s' is not a sound ternary matrix", TERN_STR_ARGS(t->name));
     for (size_t r = 0; r < m; r++)
         for (size_t c = 0; c < k; c++)
-            w[r * k + c] = (int8_t)tern_unpack_at(tiles, k_pad, r, c);
-    free(tiles);
+            w[r * k + c] = (int8_t)tern_unpack_at(p.layout, p.tiles, k, r, c);
+    free(p.tiles);
     return w;
 }
 

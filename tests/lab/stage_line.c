@@ -33,6 +33,7 @@ int stage_lab_load(void **state)
     for (uint32_t i = 0; i < lab.arch.n_layers; i++) {
         mo.first = i;
         mo.last = i + 1;
+        mo.layout = i % 2 ? TERN_TILES_5TRIT : TERN_TILES_2BIT;
         assert_ok(tern_model_load(lab.gguf, &lab.arch, &lab.kern, lab.pool, &mo, &lab.single[i], &unit_err));
     }
     return 0;

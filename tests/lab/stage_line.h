@@ -29,8 +29,8 @@ struct stage_lab {
     struct tern_arch arch;
     struct tern_kernels kern;
     struct tern_pool *pool;
-    struct tern_model *whole;              /* all layers, with the embedding */
-    struct tern_model *single[MAX_LAYERS]; /* one layer each */
+    struct tern_model *whole;              /* all layers, with the embedding, in 2 bits */
+    struct tern_model *single[MAX_LAYERS]; /* one layer each, in either layout in turn */
 };
 extern struct stage_lab lab;
 

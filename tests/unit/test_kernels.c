@@ -64,7 +64,7 @@ static void init_is_a_staircase(void **unused)
 
 static void quantize_row(const struct tern_kernels *k, size_t n)
 {
-    size_t pad = tern_pack_k_pad(n);
+    size_t pad = tern_pack_k_pad(TERN_TILES_2BIT, n);
     float *x = malloc(n * sizeof *x);
     int8_t *q = malloc(pad);
     double mx = 1e-5;
@@ -118,26 +118,28 @@ static void quantize_test(void **unused)
 }
 
 /* m rows of weights w, n_rows rows of codes q: every output against sums in 64 bits. */
-static void ternary_case(const struct tern_kernels *k, const int8_t *w, size_t m, size_t n, int8_t *q,
-                         size_t n_rows)
+static void ternary_case(const struct tern_kernels *k, enum tern_tile_layout layout, const int8_t *w,
+                         size_t m, size_t n, const int8_t *codes, size_t n_rows)
 {
-    size_t pad = tern_pack_k_pad(n), bytes, blocks = m * n / 4 + 32;
+    size_t pad = tern_pack_codes(n), bytes, blocks = m * n / 4 + 32;
     assert_int_equal(n % 256, 0);
-    assert_true(tern_pack_bytes(m, n, &bytes));
+    assert_true(tern_pack_bytes(layout, m, n, &bytes));
     uint8_t *file = malloc(blocks), *tiles = aligned_alloc(64, bytes);
+    int8_t *q = calloc(n_rows, pad);
     float scale, *y = malloc(n_rows * m * sizeof *y), act_scale[8];
     int32_t act_sum[8];
     assert_true(tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_A, w, m, n, 1.0f, file));
-    assert_int_equal(tern_pack(TERN_TYPE_I2_S, TERN_I2S_A, file, m, n, 0, tern_pack_tiles(m), tiles, &scale),
-                     TERN_PACK_OK);
+    struct tern_packing p = { TERN_TYPE_I2_S, TERN_I2S_A, file, m, n, layout, tiles };
+    assert_int_equal(tern_pack(&p, 0, tern_pack_tiles(m), &scale), TERN_PACK_OK);
     for (size_t r = 0; r < n_rows; r++) {
         act_scale[r] = 1.0f;
         act_sum[r] = 0;
+        memcpy(q + r * pad, codes + r * n, n);
         for (size_t i = 0; i < n; i++)
             act_sum[r] += q[r * pad + i];
     }
     struct tern_ternary t = { .tiles = tiles,
-                              .k_pad = pad,
+                              .k_pad = tern_pack_k_pad(layout, n),
                               .m = m,
                               .scale = scale,
                               .q = q,
@@ -147,7 +149,7 @@ static void ternary_case(const struct tern_kernels *k, const int8_t *w, size_t m
                               .n_rows = n_rows,
                               .y = y,
                               .y_stride = m };
-    k->ternary[TERN_TILES_2BIT](&t, 0, tern_pack_tiles(m));
+    k->ternary[layout](&t, 0, tern_pack_tiles(m));
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t o = 0; o < m; o++) {
             int64_t want = 0;
@@ -160,15 +162,16 @@ static void ternary_case(const struct tern_kernels *k, const int8_t *w, size_t m
     float exact = y[0];
     act_scale[0] = 3.7f;
     t.scale = 0.031f;
-    k->ternary[TERN_TILES_2BIT](&t, 0, 1);
+    k->ternary[layout](&t, 0, 1);
     float quotient = exact / 3.7f;
     assert_true(y[0] == quotient * 0.031f);
     free(file);
     free(tiles);
+    free(q);
     free(y);
 }
 
-static void ternary_level(const struct tern_kernels *k)
+static void ternary_layout(const struct tern_kernels *k, enum tern_tile_layout layout)
 {
     static const size_t ns[] = { 256, 2560, 4096, 14336 };
     for (size_t c = 0; c < 4; c++) {
@@ -180,17 +183,23 @@ static void ternary_level(const struct tern_kernels *k)
         for (size_t e = 0; e < 4; e++) {
             memset(w, extreme[e][0], m * n);
             memset(q, extreme[e][1], 5 * n);
-            ternary_case(k, w, m, n, q, 5);
-            ternary_case(k, w, m, n, q, 1);
+            ternary_case(k, layout, w, m, n, q, 5);
+            ternary_case(k, layout, w, m, n, q, 1);
         }
         for (size_t i = 0; i < m * n; i++)
             w[i] = (int8_t)(rnd() % 3) - 1;
         for (size_t i = 0; i < 5 * n; i++)
             q[i] = (int8_t)((int)(rnd() % 255) - 127);
-        ternary_case(k, w, m, n, q, 5);
+        ternary_case(k, layout, w, m, n, q, 5);
         free(w);
         free(q);
     }
+}
+
+static void ternary_level(const struct tern_kernels *k)
+{
+    for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++)
+        ternary_layout(k, (enum tern_tile_layout)l);
 }
 
 static void ternary_test(void **unused)

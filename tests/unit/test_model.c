@@ -13,7 +13,8 @@
 #include <unistd.h>
 
 static struct tern_kernels kern;
-static struct tern_pool *pools[2]; /* of one thread, and of three */
+static struct tern_pool *pools[2];  /* of one thread, and of three */
+static enum tern_tile_layout tiles; /* all tests run once for each */
 
 static int set_up(void **state)
 {
@@ -34,7 +35,7 @@ static enum tern_status load(const struct tern_gguf *g, uint32_t first, uint32_t
                              enum tern_i2s_layout layout, struct tern_model **out)
 {
     const struct tern_model_options o = {
-        .first = first, .last = last, .with_embd = with_embd, .i2s_layout = layout
+        .first = first, .last = last, .with_embd = with_embd, .i2s_layout = layout, .layout = tiles
     };
     struct tern_arch arch;
 
@@ -91,7 +92,7 @@ static void test_weights_are_those_of_the_file(void **state)
     assert_int_equal((uintptr_t)down->tiles % 64, 0);
     for (size_t r = 0; r < 128; r++)
         for (size_t c = 0; c < 256; c++)
-            assert_int_equal(tern_unpack_at(down->tiles, down->k_pad, r, c), weight_a(t, r, c));
+            assert_int_equal(tern_unpack_at(tiles, down->tiles, down->k, r, c), weight_a(t, r, c));
     memcpy(&scale, t->data + 128 * 256 / 4, sizeof scale);
     assert_true(down->scale == scale && scale > 0);
     for (size_t i = 0; i < 128; i++)
@@ -148,7 +149,7 @@ static void test_slices_and_threads(void **state)
     struct lab_file f;
     struct tern_model *whole, *part, *single;
     struct tern_arch arch;
-    struct tern_model_options o = { .first = 0, .last = 3 };
+    struct tern_model_options o = { .first = 0, .last = 3, .layout = tiles };
     size_t at = 0;
 
     (void)state;
@@ -227,7 +228,7 @@ static void test_need_is_exact(void **state)
             shape.layout = TERN_I2S_C;
             f = lab_file_new(&shape);
             assert_ok(tern_arch_read(f.g, &arch, &unit_err));
-            assert_ok(tern_model_need(f.g, &arch, first, 2, true, 64, 2, &need, &unit_err));
+            assert_ok(tern_model_need(f.g, &arch, first, 2, true, tiles, 64, 2, &need, &unit_err));
             assert_ok(load(f.g, first, 2, true, TERN_I2S_C, &m));
             assert_int_equal(need.tiles_bytes, m->tiles_bytes);
             assert_int_equal(need.norms_bytes, m->norms_bytes);
@@ -237,7 +238,7 @@ static void test_need_is_exact(void **state)
             assert_true(need.scratch_bytes > 0 && need.fixed_bytes > 0);
             assert_int_equal(m->head != m->embd, untied);
             tern_model_free(&m);
-            assert_int_equal(tern_model_need(f.g, &arch, 1, 3, false, 1, 1, &need, &unit_err),
+            assert_int_equal(tern_model_need(f.g, &arch, 1, 3, false, tiles, 1, 1, &need, &unit_err),
                              TERN_ERR_USAGE);
             lab_file_free(&f);
         }
@@ -588,5 +589,11 @@ int main(void)
         cmocka_unit_test(test_truncated_after_loading),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    int failed = 0;
+
+    for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++) {
+        tiles = (enum tern_tile_layout)l;
+        failed += cmocka_run_group_tests_name(tern_pack_layout_name(tiles), tests, set_up, tear_down);
+    }
+    return failed;
 }

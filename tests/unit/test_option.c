@@ -62,11 +62,11 @@ static void test_levels_and_layouts(void **state)
     assert_ok(tern_option_cpu("ref", &level, &unit_err));
     assert_int_equal(level, TERN_CPU_REF);
     assert_int_equal(tern_option_cpu("sse", &level, &unit_err), TERN_ERR_USAGE);
-    assert_ok(tern_option_layout("b", &layout, &unit_err));
+    assert_ok(tern_option_i2s("b", &layout, &unit_err));
     assert_int_equal(layout, TERN_I2S_B);
-    assert_int_equal(tern_option_layout("D", &layout, &unit_err), TERN_ERR_USAGE);
-    assert_int_equal(tern_option_layout("", &layout, &unit_err), TERN_ERR_USAGE);
-    assert_int_equal(tern_option_layout("AB", &layout, &unit_err), TERN_ERR_USAGE);
+    assert_int_equal(tern_option_i2s("D", &layout, &unit_err), TERN_ERR_USAGE);
+    assert_int_equal(tern_option_i2s("", &layout, &unit_err), TERN_ERR_USAGE);
+    assert_int_equal(tern_option_i2s("AB", &layout, &unit_err), TERN_ERR_USAGE);
 }
 
 static void test_defaults(void **state)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The stage: cuts, chunks and company change no bit, slots are shared and rewound, and the compute thread
- * keeps order.
+ * The stage: cuts, layouts of tiles, chunks and company change no bit, slots are shared and rewound, and the
+ * compute thread keeps order.
  */
 #include "lab/stage_line.h"
 
