@@ -46,7 +46,9 @@ INLINE __m256i dot_16bit(__m256i sum, __m256i code, __m256i q)
 /* Eight sums of 32 bits grow by two of the sixteen each. */
 INLINE __m256i widen_16bit(__m256i sum, __m256i halves)
 {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(halves, _mm256_set1_epi16(1)));
+    __m256i ones = _mm256_set1_epi16(1);
+    PIN(ones); /* or it takes a register from a loop of sums */
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(halves, ones));
 }
 
 /* Sixteen floats, sixteen int32, sixteen doubles; lane 0 first. */
