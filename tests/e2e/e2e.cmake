@@ -22,6 +22,7 @@ target_link_libraries(intruder PRIVATE tern_proto)
 
 find_program(PYTHON3 python3)
 if(PYTHON3)
+    tern_e2e(bench ALONE)
     tern_e2e(cli)
     tern_e2e(hostile_files)
     tern_e2e(hostile_peers SLOW ALONE)

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line of `tern bench`, in the manner of llama-bench. */
+#include "coordinator/bench.h"
+
+#include "coordinator/commands.h"
+#include "engine/option.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { OPT_PG = ENGINE_OPT_LAST };
+
+static const struct option longs[] = {
+    ENGINE_LONG_OPTIONS,
+    { "n-prompt", required_argument, NULL, 'p' },
+    { "n-gen", required_argument, NULL, 'n' },
+    { "n-depth", required_argument, NULL, 'd' },
+    { "pg", required_argument, NULL, OPT_PG },
+    { "sequences", required_argument, NULL, 'b' },
+    { "repetitions", required_argument, NULL, 'r' },
+    { "output", required_argument, NULL, 'o' },
+    { "help", no_argument, NULL, 'h' },
+    { NULL, 0, NULL, 0 },
+};
+
+static const char help[] =
+    "tern bench: measures how fast a model runs here, and how near that is to what the machine can do.\n"
+    "\n"
+    "usage: tern bench [-m FILE] [options]\n"
+    "\n"
+    "What to measure; lists are separated by commas, and an option may be repeated\n"
+    "  -p, --n-prompt N,...      prompts of N tokens; 0: none (default: 512)\n"
+    "  -n, --n-gen N,...         N tokens one after the other; 0: none (default: 128)\n"
+    "      -pg P,N               a prompt of P tokens and N tokens behind it, as one test\n"
+    "  -d, --n-depth N,...       positions that are there before the clock starts (default: 0)\n"
+    "  -b, --sequences N,...     sequences that generate at once, 1 to 32 (default: 1)\n"
+    "  -t, --threads N,...       compute threads; each number gets a session of its own\n"
+    "  -r, --repetitions N       runs of each test behind a short one that does not count (default: 5)\n"
+    "  -o, --output md|csv|json  the form of the results on stdout (default: md); --json is -o json\n"
+    "  -h, --help                this text\n"
+    "\n"
+    "Columns\n"
+    "  model, size, params       file, its size, weights in it\n"
+    "  level, layout, head       instruction set; how ternary weights lie in memory; type of the head\n"
+    "  wire, threads, workers    rounding between layers; threads of each process; worker processes\n"
+    "                            (0: everything in this one)\n"
+    "  test                      ppP: prompt of P tokens; tgN: N tokens; @ dD: behind D positions;\n"
+    "                            x B seqs: in each of B sequences at once\n"
+    "  t/s                       tokens per second, mean and standard deviation; -o json has every run\n"
+    "  MB/token                  bytes that one generated token reads: ternary weights, head, and the KV\n"
+    "                            cache at the mean position; weights are shared among sequences\n"
+    "  limit                     share of what the machine could do, and what bounds it:\n"
+    "                            read  (tg): bytes per token x t/s / read bandwidth\n"
+    "                            int8  (pp): multiply-adds of the ternary matrices x t/s / int8 peak, so\n"
+    "                            attention and all else count as loss\n"
+    "                            rows, int8 (B seqs): t/s / the smaller of B times one sequence and\n"
+    "                            int8 peak / multiply-adds of a token, head included\n"
+    "                            both  (-pg): the time that pp and tg would need at their limits / time\n"
+    "\n"
+    "Bandwidth (plain reads far beyond the caches) and int8 peak (the level's fastest multiply-adds, from\n"
+    "registers) are measured in the same run, with the same threads, around every test; the second table\n"
+    "has their medians and extremes (no peak: the level has no probe for it).  With --local the threads\n"
+    "are those of one worker, since for one sequence one stage works at a time; with --cluster other\n"
+    "machines compute and no share is given.\n"
+    "load: from opening the file until the first step may go; first token: until that of a prompt of one.\n"
+    "\n";
+
+/* Comma-separated numbers, added behind those that are there. */
+static enum tern_status add_list(const char *option, const char *text, uint32_t min, uint32_t max,
+                                 struct bench_list *l, struct tern_err *err)
+{
+    char word[16];
+    enum tern_status st;
+
+    for (const char *p = text;;) {
+        size_t len = strcspn(p, ",");
+
+        if (len == 0 || len >= sizeof word)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%s' is not a list of numbers such as 1,2", option,
+                             text);
+        if (l->n == BENCH_MAX_LIST)
+            return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: more than %d values", option, BENCH_MAX_LIST);
+        memcpy(word, p, len);
+        word[len] = '\0';
+        if ((st = tern_option_u32(option, word, min, max, &l->v[l->n], err)))
+            return st;
+        l->n++;
+        if (p[len] == '\0')
+            return TERN_OK;
+        p += len + 1;
+    }
+}
+
+struct lists {
+    struct bench_list prompt, gen, depth, seqs, pg; /* pg: P, N, P, N, ... */
+};
+
+static enum tern_status parse_format(const char *arg, enum bench_format *out, struct tern_err *err)
+{
+    static const char *const names[] = { "md", "csv", "json" };
+
+    for (int i = 0; i < 3; i++)
+        if (strcmp(arg, names[i]) == 0) {
+            *out = (enum bench_format)i;
+            return TERN_OK;
+        }
+    return TERN_FAIL(err, TERN_ERR_USAGE, "-o: '%s' is not md, csv or json", arg);
+}
+
+static enum tern_status parse_pg(struct bench_list *l, const char *arg, struct tern_err *err)
+{
+    uint32_t before = l->n;
+    enum tern_status st = add_list("-pg", arg, 1, TERN_MAX_CONTEXT / 4, l, err);
+
+    if (st)
+        return st;
+    return l->n == before + 2
+               ? TERN_OK
+               : TERN_FAIL(err, TERN_ERR_USAGE, "-pg: '%s' is not two numbers such as 512,128", arg);
+}
+
+static enum tern_status parse_one(struct bench_options *o, struct lists *l, int c, const char *arg,
+                                  struct tern_err *err)
+{
+    enum tern_status st;
+
+    switch (c) {
+    case 'p': return add_list("-p", arg, 0, TERN_MAX_CONTEXT / 4, &l->prompt, err);
+    case 'n': return add_list("-n", arg, 0, TERN_MAX_CONTEXT / 4, &l->gen, err);
+    case 'd': return add_list("-d", arg, 0, TERN_MAX_CONTEXT / 4, &l->depth, err);
+    case 'b': return add_list("-b", arg, 1, BENCH_MAX_SEQS, &l->seqs, err);
+    case 't': return add_list("-t", arg, 1, TERN_MAX_THREADS, &o->threads, err);
+    case 'c':
+        return TERN_FAIL(err, TERN_ERR_USAGE, "-c: the context follows from -p, -n and -d; leave it out");
+    case 'r': return tern_option_u32("-r", arg, 1, BENCH_MAX_REPS, &o->reps, err);
+    case 'o': return parse_format(arg, &o->format, err);
+    case OPT_PG: return parse_pg(&l->pg, arg, err);
+    default:
+        st = engine_option(&o->engine, c, arg, err);
+        TERN_BUG_IF(st == TERN_END);
+        return st;
+    }
+}
+
+/* -- lists to tests -------------------------------------------------------------------------------------- */
+
+static enum tern_status add_test(struct bench_options *o, struct bench_test t, struct tern_err *err)
+{
+    if (o->n_tests == BENCH_MAX_TESTS)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "the lists make more than %d tests", BENCH_MAX_TESTS);
+    o->tests[o->n_tests++] = t;
+    return TERN_OK;
+}
+
+static enum tern_status add_tests_at(struct bench_options *o, const struct lists *l, uint32_t depth,
+                                     struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    for (uint32_t i = 0; i < l->prompt.n && !st; i++)
+        if (l->prompt.v[i])
+            st = add_test(o, (struct bench_test){ l->prompt.v[i], 0, depth, 1 }, err);
+    for (uint32_t i = 0; i < l->gen.n && !st; i++)
+        for (uint32_t b = 0; l->gen.v[i] && b < l->seqs.n && !st; b++)
+            st = add_test(o, (struct bench_test){ 0, l->gen.v[i], depth, l->seqs.v[b] }, err);
+    for (uint32_t i = 0; i + 1 < l->pg.n && !st; i += 2)
+        st = add_test(o, (struct bench_test){ l->pg.v[i], l->pg.v[i + 1], depth, 1 }, err);
+    return st;
+}
+
+static void default_list(struct bench_list *l, uint32_t v)
+{
+    if (l->n == 0)
+        *l = (struct bench_list){ 1, { v } };
+}
+
+/* One sequence goes first: it is what the others are compared with. */
+static enum tern_status one_first(struct bench_list *l, struct tern_err *err)
+{
+    uint32_t at = 0;
+
+    while (at < l->n && l->v[at] != 1)
+        at++;
+    if (at == BENCH_MAX_LIST)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "-b: more than %d values, 1 included", BENCH_MAX_LIST);
+    if (at == l->n)
+        l->n++;
+    memmove(&l->v[1], &l->v[0], at * sizeof l->v[0]);
+    l->v[0] = 1;
+    return TERN_OK;
+}
+
+static enum tern_status finish(struct bench_options *o, struct lists *l, struct tern_err *err)
+{
+    enum tern_status st;
+
+    /* -pg alone measures nothing else. */
+    if (!l->pg.n || l->prompt.n || l->gen.n) {
+        default_list(&l->prompt, 512);
+        default_list(&l->gen, 128);
+    }
+    default_list(&l->depth, 0);
+    if ((st = one_first(&l->seqs, err)))
+        return st;
+    for (uint32_t i = 0; i < l->depth.n && !st; i++)
+        st = add_tests_at(o, l, l->depth.v[i], err);
+    if (st)
+        return st;
+    if (o->n_tests == 0)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
+    if (o->engine.json)
+        o->format = BENCH_JSON;
+    if ((st = engine_options_finish(&o->engine, err)))
+        return st;
+    default_list(&o->threads, o->engine.threads);
+    o->engine.threads_given = true; /* a worker gets what is said, not a share of it */
+    return TERN_OK;
+}
+
+enum tern_status bench_options_parse(int argc, char **argv, struct bench_options *o, struct tern_err *err)
+{
+    static char long_pg[] = "--pg";
+    struct lists l = { { 0 } };
+    enum tern_status st;
+    int c;
+
+    memset(o, 0, sizeof *o);
+    engine_options_default(&o->engine);
+    o->reps = 5;
+    optind = 1;
+    opterr = 0;
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "-pg") == 0) /* llama-bench's spelling; getopt would take it for -p g */
+            argv[i] = long_pg;
+    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL)) != -1) {
+        if (c == 'h') {
+            fputs(help, stdout);
+            engine_options_print_help();
+            return TERN_END;
+        }
+        if (c == '?' || c == ':')
+            return engine_option_unknown(c, argv, err);
+        if ((st = parse_one(o, &l, c, optarg, err)))
+            return st;
+    }
+    if (optind < argc)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a model goes behind -m", argv[optind]);
+    return finish(o, &l, err);
+}

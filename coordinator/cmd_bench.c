@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `tern bench`: one session after the other, rows as they come.
+ */
+#include "coordinator/bench.h"
+#include "coordinator/commands.h"
+#include "coordinator/interrupt.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sysexits.h>
+
+static enum tern_status take_row(void *arg, const struct bench_session *s, const struct bench_result *r,
+                                 struct tern_err *err)
+{
+    return bench_print_row(arg, s, r, err);
+}
+
+static enum tern_status all_sessions(struct bench_options *o, struct bench_print *print,
+                                     struct bench_session *s, struct tern_err *err)
+{
+    const struct bench_sink sink = { take_row, print };
+    struct bench_probe *probe = NULL;
+    enum tern_status st = bench_probe_new(&probe, err);
+
+    for (uint32_t i = 0; i < o->threads.n && !st; i++) {
+        o->engine.threads = o->threads.v[i];
+        if (!(st = bench_run(o, probe, &sink, s, err)))
+            bench_print_session(print, s);
+    }
+    bench_probe_free(&probe);
+    return st ? st : bench_print_end(print, err);
+}
+
+int cmd_bench(int argc, char **argv)
+{
+    struct bench_options *o = calloc(1, sizeof *o);
+    struct bench_session *s = calloc(1, sizeof *s);
+    struct bench_print *print = NULL;
+    struct tern_err err;
+    enum tern_status st;
+    int code;
+
+    if (!o || !s)
+        st = TERN_FAIL(&err, TERN_ERR_MEMORY, "no memory to start");
+    else if ((st = bench_options_parse(argc, argv, o, &err)) == TERN_END) {
+        free(o);
+        free(s);
+        return EX_OK;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    if (!st) {
+        interrupt_catch();
+        if (!(st = bench_print_new(o, &print, &err)))
+            st = all_sessions(o, print, s, &err);
+    }
+    bench_print_free(&print);
+    free(o);
+    free(s);
+    code = st ? cmd_fail_or_end("bench", &err) : EX_OK;
+    return code;
+}
