@@ -81,54 +81,6 @@ size_t tern_boundary_row_bytes(enum tern_boundary b, size_t n)
     return 0;
 }
 
-/* -- the elements of largest magnitude ------------------------------------------------------------------- */
-
-/* What is left of an element when only the bits of `mask` of its magnitude count. */
-static uint32_t magnitude(float x, uint32_t mask)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof u);
-    return u & mask;
-}
-
-/*
- * The places of the k elements of largest magnitude, ascending; of equal ones the first.  A radix selection
- * from the top: it stops as soon as the bits looked at tell the k-th from the next.  NaN counts as large,
- * so that nothing hides.
- */
-static void select_outliers(const float *x, size_t n, size_t k, uint16_t *places)
-{
-    static const int shifts[] = { 23, 15, 7, 0 };
-    uint32_t mask = 0, prefix = 0;
-    size_t need = k, at = 0;
-
-    for (int pass = 0; pass < 4; pass++) {
-        int shift = shifts[pass];
-        uint32_t digits = 0xffu << shift & 0x7fffffffu & ~mask;
-        uint16_t histogram[256] = { 0 };
-        uint32_t d = 255;
-
-        for (size_t i = 0; i < n; i++)
-            if (magnitude(x[i], mask) == prefix)
-                histogram[magnitude(x[i], digits) >> shift]++;
-        while (histogram[d] < need)
-            need -= histogram[d--];
-        mask |= digits;
-        prefix |= d << shift;
-        if (histogram[d] == need)
-            break;
-    }
-    for (size_t i = 0; i < n && at < k; i++) {
-        uint32_t m = magnitude(x[i], mask);
-
-        if (m > prefix || (m == prefix && need > 0)) {
-            need -= m == prefix;
-            places[at++] = (uint16_t)i;
-        }
-    }
-}
-
 /* -- encoding -------------------------------------------------------------------------------------------- */
 
 static void encode_f16(const struct tern_kernels *k, const float *x, size_t n, uint8_t *row)
@@ -163,20 +115,27 @@ static void encode_blocks(enum tern_boundary b, const struct tern_kernels *k, co
     }
 }
 
-static void encode_outliers(const struct tern_kernels *k, const float *x, size_t n, uint8_t *row)
+/* Leaves zeros in x where it took the largest elements out. */
+static void encode_outliers(const struct tern_kernels *k, float *x, size_t n, uint8_t *row)
 {
     size_t n_out = outliers_of(n);
     uint16_t places[MAX_OUTLIERS];
-    float rest[TERN_MAX_EMBD];
 
-    select_outliers(x, n, n_out, places);
-    memcpy(rest, x, n * sizeof *x);
+    k->largest(x, n, n_out, places);
     for (size_t i = 0; i < n_out; i++) {
         memcpy(row + 4 * i, &x[places[i]], 4);
-        rest[places[i]] = 0.0f;
+        x[places[i]] = 0.0f;
     }
     memcpy(row + 4 * n_out, places, 2 * n_out);
-    encode_blocks(TERN_BOUNDARY_INT8, k, rest, n, row + OUTLIER_BYTES * n_out);
+    encode_blocks(TERN_BOUNDARY_INT8, k, x, n, row + OUTLIER_BYTES * n_out);
+}
+
+static void encode_copy(const struct tern_kernels *k, const float *x, size_t n, uint8_t *row)
+{
+    float copy[TERN_MAX_EMBD];
+
+    memcpy(copy, x, n * sizeof *x);
+    encode_outliers(k, copy, n, row);
 }
 
 void tern_boundary_encode(enum tern_boundary b, const struct tern_kernels *k, const float *x, size_t n,
@@ -185,7 +144,7 @@ void tern_boundary_encode(enum tern_boundary b, const struct tern_kernels *k, co
     switch (b) {
     case TERN_BOUNDARY_F32: memcpy(row, x, 4 * n); return;
     case TERN_BOUNDARY_F16: encode_f16(k, x, n, row); return;
-    case TERN_BOUNDARY_INT8: encode_outliers(k, x, n, row); return;
+    case TERN_BOUNDARY_INT8: encode_copy(k, x, n, row); return;
     case TERN_BOUNDARY_INT8X2:
     case TERN_BOUNDARY_INT8_32:
     case TERN_BOUNDARY_INT8_64:
@@ -272,4 +231,13 @@ bool tern_boundary_decode(enum tern_boundary b, const struct tern_kernels *k, co
     case TERN_BOUNDARY_INT8_ROW: return decode_blocks(b, k, row, n, x);
     }
     return false;
+}
+
+bool tern_boundary_round(enum tern_boundary b, const struct tern_kernels *k, float *x, size_t n, uint8_t *row)
+{
+    if (b == TERN_BOUNDARY_INT8)
+        encode_outliers(k, x, n, row);
+    else
+        tern_boundary_encode(b, k, x, n, row);
+    return tern_boundary_decode(b, k, row, n, x);
 }

@@ -57,4 +57,8 @@ void tern_boundary_encode(enum tern_boundary b, const struct tern_kernels *k, co
 bool tern_boundary_decode(enum tern_boundary b, const struct tern_kernels *k, const uint8_t *row, size_t n,
                           float *x);
 
+/* Both, in place: x becomes what the row says.  False as above. */
+bool tern_boundary_round(enum tern_boundary b, const struct tern_kernels *k, float *x, size_t n,
+                         uint8_t *row);
+
 #endif

@@ -177,6 +177,10 @@ struct tern_kernels {
     void (*decode_i8x2)(const float *scales, const int8_t *hi, const int8_t *lo, size_t n, size_t block,
                         float *x);
 
+    /* The places of the k elements of largest magnitude, ascending; of equal ones the first.  Magnitudes are
+     * compared as bits, so a NaN is larger than infinity.  1 <= k <= n <= 65536. */
+    void (*largest)(const float *x, size_t n, size_t k, uint16_t *places);
+
     /* -- the machine's limits, for benchmarks ------------------------------------------------------------ */
 
     /* Reads every byte of p once, with the level's widest loads; p is 64-byte aligned, bytes a multiple of

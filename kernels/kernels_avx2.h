@@ -333,5 +333,55 @@ INLINE uint32_t absmax16(const float *x, size_t n, uint32_t least)
     return absmax_bits(x + i, n - i, (uint32_t)_mm_cvtsi128_si32(c));
 }
 
+INLINE struct i16 seti16(int32_t v)
+{
+    return (struct i16){ _mm256_set1_epi32(v), _mm256_set1_epi32(v) };
+}
+
+/* Sixteen magnitudes as bits. */
+INLINE struct i16 mags16(const float *x)
+{
+    __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    return (struct i16){ _mm256_and_si256(mask, _mm256_loadu_si256((const __m256i *)x)),
+                         _mm256_and_si256(mask, _mm256_loadu_si256((const __m256i *)(x + 8))) };
+}
+
+/* At most sixteen, zeros behind them. */
+INLINE struct i16 mags16n(const float *x, size_t n)
+{
+    struct v16 v = load16n(x, n);
+    __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    return (struct i16){ _mm256_and_si256(mask, _mm256_castps_si256(v.lo)),
+                         _mm256_and_si256(mask, _mm256_castps_si256(v.hi)) };
+}
+
+/* The lanes' bits, as they are. */
+INLINE void storei16(float *x, struct i16 v)
+{
+    _mm256_storeu_si256((__m256i *)x, v.lo);
+    _mm256_storeu_si256((__m256i *)(x + 8), v.hi);
+}
+
+INLINE struct i16 maxi16(struct i16 a, struct i16 b)
+{
+    return (struct i16){ _mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi) };
+}
+
+/* Bit j: lane j of a is at least that of b. */
+INLINE uint32_t reach16(struct i16 a, struct i16 b)
+{
+    int lo = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.lo, a.lo)));
+    int hi = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.hi, a.hi)));
+    return ~(uint32_t)(lo | hi << 8) & 0xffffu;
+}
+
+/* One more in the lanes where a is at least b. */
+INLINE struct i16 count_reach16(struct i16 count, struct i16 a, struct i16 b)
+{
+    __m256i one = _mm256_set1_epi32(1);
+    return (struct i16){ _mm256_add_epi32(count.lo, _mm256_add_epi32(one, _mm256_cmpgt_epi32(b.lo, a.lo))),
+                         _mm256_add_epi32(count.hi, _mm256_add_epi32(one, _mm256_cmpgt_epi32(b.hi, a.hi))) };
+}
+
 #endif
 #endif

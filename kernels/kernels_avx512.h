@@ -246,5 +246,47 @@ INLINE uint32_t absmax16(const float *x, size_t n, uint32_t least)
     return (uint32_t)_mm_cvtsi128_si32(c);
 }
 
+INLINE struct i16 seti16(int32_t v)
+{
+    return (struct i16){ _mm512_set1_epi32(v) };
+}
+
+/* Sixteen magnitudes as bits. */
+INLINE struct i16 mags16(const float *x)
+{
+    return (struct i16){ _mm512_and_si512(_mm512_set1_epi32(0x7fffffff), _mm512_loadu_si512(x)) };
+}
+
+/* At most sixteen, zeros behind them. */
+INLINE struct i16 mags16n(const float *x, size_t n)
+{
+    return (struct i16){ _mm512_and_si512(_mm512_set1_epi32(0x7fffffff),
+                                          _mm512_maskz_loadu_epi32(lanes_below(n), x)) };
+}
+
+/* The lanes' bits, as they are. */
+INLINE void storei16(float *x, struct i16 v)
+{
+    _mm512_storeu_si512(x, v.v);
+}
+
+INLINE struct i16 maxi16(struct i16 a, struct i16 b)
+{
+    return (struct i16){ _mm512_max_epi32(a.v, b.v) };
+}
+
+/* Bit j: lane j of a is at least that of b. */
+INLINE uint32_t reach16(struct i16 a, struct i16 b)
+{
+    return _mm512_cmpge_epi32_mask(a.v, b.v);
+}
+
+/* One more in the lanes where a is at least b. */
+INLINE struct i16 count_reach16(struct i16 count, struct i16 a, struct i16 b)
+{
+    __mmask16 m = _mm512_cmpge_epi32_mask(a.v, b.v);
+    return (struct i16){ _mm512_mask_add_epi32(count.v, m, count.v, _mm512_set1_epi32(1)) };
+}
+
 #endif
 #endif

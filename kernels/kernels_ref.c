@@ -315,6 +315,7 @@ void tern_kernels_init_ref(struct tern_kernels *k)
         .decode_i8 = decode_i8,
         .encode_i8x2 = encode_i8x2,
         .decode_i8x2 = decode_i8x2,
+        .largest = largest_scalar,
         .probe_read = probe_read,
         .probe_dot = probe_dot,
         .probe_dot_macs = 1,

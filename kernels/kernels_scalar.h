@@ -109,4 +109,38 @@ static inline uint32_t absmax_bits(const float *x, size_t n, uint32_t mx)
     return mx;
 }
 
+/* The places of the k elements of largest magnitude, ascending; of equal ones the first.  A radix selection
+ * from the top: it stops as soon as the bits looked at tell the k-th from the next. */
+static inline void largest_scalar(const float *x, size_t n, size_t k, uint16_t *places)
+{
+    static const int shifts[] = { 23, 15, 7, 0 };
+    uint32_t mask = 0, prefix = 0;
+    size_t need = k, at = 0;
+
+    for (int pass = 0; pass < 4; pass++) {
+        int shift = shifts[pass];
+        uint32_t digits = 0xffu << shift & 0x7fffffffu & ~mask;
+        uint32_t histogram[256] = { 0 };
+        uint32_t d = 255;
+
+        for (size_t i = 0; i < n; i++)
+            if ((f32_bits(x[i]) & mask) == prefix)
+                histogram[(f32_bits(x[i]) & digits) >> shift]++;
+        while (histogram[d] < need)
+            need -= histogram[d--];
+        mask |= digits;
+        prefix |= d << shift;
+        if (histogram[d] == need)
+            break;
+    }
+    for (size_t i = 0; i < n && at < k; i++) {
+        uint32_t m = f32_bits(x[i]) & mask;
+
+        if (m > prefix || (m == prefix && need > 0)) {
+            need -= m == prefix;
+            places[at++] = (uint16_t)i;
+        }
+    }
+}
+
 #endif

@@ -423,6 +423,42 @@ static void compare_decode(struct check *c)
     for_all(c, one_decode);
 }
 
+static void one_largest(struct check *c, size_t n, enum check_kind kind)
+{
+    const size_t counts[] = { 1, (n + 63) / 64, (n + 1) / 2, n };
+    float *x = floats_in(c, 0, n, kind);
+    uint16_t *ref = check_out(1, n * sizeof *ref), *new = check_out(2, n * sizeof *new);
+    for (size_t repeat = 0; repeat < 2; repeat++) {
+        for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+            check_case(c, "n=%zu k=%zu %s", n, counts[i], check_kind_names[kind]);
+            memset(ref, 0, n * sizeof *ref);
+            memset(new, 0, n * sizeof *new);
+            c->ref.largest(x, n, counts[i], ref);
+            c->new.largest(x, n, counts[i], new);
+            check_same_bytes(c, "places", ref, new, n * sizeof *ref);
+            check_canary(c, 2);
+        }
+        for (size_t i = 0; i < n; i++) /* once more with many equal ones */
+            x[i] = x[i] - x[i] == 0.0f ? (float)(int)(x[i] * 8.0f / (fabsf(x[i]) + 1.0f)) : x[i];
+    }
+}
+
+static void compare_largest(struct check *c)
+{
+    for_all(c, one_largest);
+}
+
+static void call_largest(void *arg)
+{
+    const struct row_arg *r = arg;
+    r->k->largest(r->a, r->n, r->n / 64, r->h);
+}
+
+static void measure_largest(struct check *c)
+{
+    measure(c, 2560, 4, call_largest);
+}
+
 static void call_encode(void *arg)
 {
     const struct row_arg *r = arg;
@@ -482,5 +518,6 @@ const struct check_op check_row_ops[] = {
     { "encode_i8x2", compare_encode, measure_encode2, AT(encode_i8x2) },
     { "decode_i8", compare_decode, measure_decode, AT(decode_i8) },
     { "decode_i8x2", compare_decode, measure_decode2, AT(decode_i8x2) },
+    { "largest", compare_largest, measure_largest, AT(largest) },
     { 0 },
 };

@@ -130,6 +130,42 @@ static void test_not_finite_is_refused(void **state)
 }
 
 /* The largest elements come through exactly, and the rest as finely as if they were not there. */
+/* Rounding in place is encoding and decoding, whatever is in the row. */
+static void test_round_in_place(void **state)
+{
+    static const size_t sizes[] = { 1, 33, 64, 65, 288, 2560 };
+    static float x[2560], y[2560];
+    static uint8_t row[4 * 2560], other[4 * 2560];
+
+    (void)state;
+    for (int level = 0; level < TERN_CPU_N_LEVELS; level++) {
+        struct tern_kernels k;
+
+        if (!tern_cpu_supports((enum tern_cpu_level)level))
+            continue;
+        tern_kernels_init(&k, (enum tern_cpu_level)level);
+        for (size_t f = 0; f < sizeof all / sizeof all[0]; f++) {
+            for (size_t i = 0; i < 3 * sizeof sizes / sizeof sizes[0]; i++) {
+                size_t n = sizes[i / 3], bytes = tern_boundary_row_bytes(all[f], n);
+                bool ok;
+
+                fill(x, n, i + 1);
+                if (i % 3 == 1)
+                    x[n / 2] = INFINITY;
+                if (i % 3 == 2)
+                    memset(x, 0, n * sizeof *x);
+                tern_boundary_encode(all[f], &k, x, n, row);
+                ok = tern_boundary_decode(all[f], &k, row, n, y);
+                assert_int_equal(tern_boundary_round(all[f], &k, x, n, other), ok);
+                assert_int_equal(ok, i % 3 != 1);
+                assert_memory_equal(row, other, bytes);
+                if (ok)
+                    assert_memory_equal(x, y, n * sizeof *x);
+            }
+        }
+    }
+}
+
 static void test_outliers_are_exact(void **state)
 {
     static const size_t spots[] = { 3, 4, 700, 2559 };
@@ -172,11 +208,9 @@ static void test_outliers_are_exact(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_not_finite_is_refused),
-        cmocka_unit_test(test_outliers_are_exact),
+        cmocka_unit_test(test_names),          cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_not_finite_is_refused),
+        cmocka_unit_test(test_round_in_place), cmocka_unit_test(test_outliers_are_exact),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
