@@ -122,8 +122,7 @@ static void pass_boundary(void *arg, size_t first, size_t last, unsigned thread)
         uint8_t *enc = p->s->encoded + thread * p->s->encoded_stride;
 
         p->kern->add(x, p->s->o + i * n, n);
-        tern_boundary_encode(p->boundary, p->kern, x, n, enc);
-        if (!tern_boundary_decode(p->boundary, p->kern, enc, n, x))
+        if (!tern_boundary_round(p->boundary, p->kern, x, n, enc))
             mark_dead(p, i);
         else if (p->out && !p->rows[row].dead)
             memcpy(p->out + row * p->row_bytes, enc, p->row_bytes);
@@ -179,22 +178,17 @@ static void pass_tiles(void *arg, size_t first, size_t last, unsigned thread)
 static void run_matrices(const struct pass *p, struct matrices *ms)
 {
     size_t total = 0;
-    unsigned threads = tern_pool_threads(p->pool);
-    size_t grain, least;
 
     for (unsigned i = 0; i < ms->n; i++)
         total += ms->tiles[i];
-    /* A few pieces a thread, so that a thread that was held up does not hold up the rest; but none so small
-     * that handing it over costs more than doing it. */
-    grain = total / (threads * 8) + 1;
-    least = MIN_PIECE / (tern_pack_tile_bytes(ms->layout, ms->t[0].k_pad) * p->n_live) + 1;
-    tern_pool_run(p->pool, pass_tiles, ms, total, grain > least ? grain : least);
+    tern_pool_run(p->pool, pass_tiles, ms, total,
+                  MIN_PIECE / (tern_pack_tile_bytes(ms->layout, ms->t[0].k_pad) * p->n_live) + 1);
 }
 
 /* cost: of one unit, in elements touched. */
 static void run_rows(struct pass *p, tern_pool_fn *fn, size_t per_row, size_t cost)
 {
-    tern_pool_run(p->pool, fn, p, p->n_live * per_row, MIN_PIECE / 8 / cost + 1);
+    tern_pool_run(p->pool, fn, p, p->n_live * per_row, MIN_PIECE / 2 / cost + 1);
 }
 
 /* -- the walk -------------------------------------------------------------------------------------------- */
@@ -288,11 +282,12 @@ void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, str
 
     TERN_BUG_IF(n > s->max_rows || tern_pool_threads(pool) > s->n_threads);
     spread_death(rows, n);
+    tern_pool_hold(pool);
     for (uint32_t l = 0; l < n_layers; l++) {
         size_t n_live = gather_live(s, rows, n);
 
         if (n_live == 0)
-            return;
+            break;
         if (n_live != p.n_live) { /* the first layer, or after a death */
             fill_cos_sin(s, rows, n_live);
             p.n_pos = 0;
@@ -306,4 +301,5 @@ void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, str
         layer_forward(&p);
         spread_death(rows, n);
     }
+    tern_pool_release(pool);
 }

@@ -53,5 +53,5 @@ void tern_pass_attention(struct pass *p)
     const struct tern_arch *a = &p->m->arch;
     size_t cost = 2 * p->n_pos * a->head_dim * (a->n_heads / a->n_kv_heads); /* of one unit, in elements */
 
-    tern_pool_run(p->pool, attend_units, p, p->n_live * a->n_kv_heads, MIN_PIECE / 8 / cost + 1);
+    tern_pool_run(p->pool, attend_units, p, p->n_live * a->n_kv_heads, MIN_PIECE / 2 / cost + 1);
 }

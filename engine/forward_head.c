@@ -41,5 +41,5 @@ void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float
     for (size_t i = 0; i < n; i++)
         m->kern->rmsnorm(x + i * d, m->output_norm, d, m->arch.rms_eps, x + i * d);
     tern_pool_run(pool, pass_head, &p, v,
-                  v / (tern_pool_threads(pool) * 16) + MIN_PIECE / p.mv.row_bytes + 1);
+                  v / (tern_pool_threads(pool) * 16) + 4 * MIN_PIECE / p.mv.row_bytes + 1);
 }

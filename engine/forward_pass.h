@@ -7,9 +7,9 @@
 
 #include "engine/forward.h"
 
-/* The smallest piece of work worth waking a thread for: bytes of tiles times rows, about 10 microseconds'
- * worth. */
-#define MIN_PIECE 131072
+/* The smallest piece of work worth handing to a thread that is awake: bytes of tiles times rows, about 2
+ * microseconds' worth. */
+#define MIN_PIECE 32768
 
 struct tern_scratch {
     struct tern_arch arch;

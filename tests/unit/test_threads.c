@@ -106,6 +106,91 @@ static void test_pool_sleeps(void **state)
     tern_pool_free(&pool);
 }
 
+/* A pool that is held while nothing is run must fall asleep all the same. */
+static void test_held_pool_sleeps(void **state)
+{
+    struct tern_pool *pool;
+    double before;
+
+    (void)state;
+    assert_ok(tern_pool_new(4, &pool, &unit_err));
+    tern_pool_hold(pool);
+    run_many(pool);
+    tern_pool_hold(pool);
+    tern_pool_release(pool);
+    before = cpu_seconds();
+    usleep(500000);
+    assert_true(cpu_seconds() - before < 0.05);
+    run_many(pool);
+    tern_pool_release(pool);
+    tern_pool_free(&pool);
+}
+
+static void *hold_and_run(void *arg)
+{
+    static atomic_uint hits[5000];
+    struct cover c = { .hits = hits };
+
+    for (int i = 0; i < 100; i++) {
+        tern_pool_hold(arg);
+        for (int j = 0; j < 5; j++)
+            tern_pool_run(arg, cover_fn, &c, j % 2 ? 5000 : 17, 1 + (size_t)j);
+        tern_pool_release(arg);
+        if (i % 10 == 0)
+            usleep(200);
+    }
+    return NULL;
+}
+
+static void test_pool_held_by_several(void **state)
+{
+    struct tern_pool *pool;
+    pthread_t t[3];
+
+    (void)state;
+    assert_ok(tern_pool_new(3, &pool, &unit_err));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, hold_and_run, pool), 0);
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    tern_pool_free(&pool);
+}
+
+struct stuck {
+    atomic_uint n_done;
+};
+
+/* Whoever gets piece 0 first works on it until all others are done: by somebody else, that is. */
+static void stuck_fn(void *arg, size_t first, size_t last, unsigned thread)
+{
+    struct stuck *s = arg;
+
+    (void)thread;
+    if (first == 0)
+        for (int i = 0; i < 20000 && atomic_load(&s->n_done) < 64 - last; i++)
+            usleep(100);
+    atomic_fetch_add(&s->n_done, (unsigned)(last - first));
+}
+
+static void test_pool_steals(void **state)
+{
+    struct tern_pool *pool;
+
+    (void)state;
+    assert_ok(tern_pool_new(2, &pool, &unit_err));
+    for (int i = 0; i < 20; i++) {
+        struct stuck s = { 0 };
+        struct timespec a, b;
+
+        clock_gettime(CLOCK_MONOTONIC, &a);
+        tern_pool_run(pool, stuck_fn, &s, 64, 1);
+        clock_gettime(CLOCK_MONOTONIC, &b);
+        assert_int_equal(atomic_load(&s.n_done), 64);
+        assert_true(b.tv_sec - a.tv_sec < 2); /* else the rest of the caller's share waited for it */
+    }
+    tern_pool_free(&pool);
+}
+
 static void test_pool_limits(void **state)
 {
     struct tern_pool *pool = NULL;
@@ -188,9 +273,15 @@ static void test_queue_keeps_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pool_covers_once), cmocka_unit_test(test_pool_serves_several_callers),
-        cmocka_unit_test(test_pool_sleeps),      cmocka_unit_test(test_pool_limits),
-        cmocka_unit_test(test_queue_bounds),     cmocka_unit_test(test_queue_keeps_order),
+        cmocka_unit_test(test_held_pool_sleeps),
+        cmocka_unit_test(test_pool_held_by_several),
+        cmocka_unit_test(test_pool_steals),
+        cmocka_unit_test(test_pool_covers_once),
+        cmocka_unit_test(test_pool_serves_several_callers),
+        cmocka_unit_test(test_pool_sleeps),
+        cmocka_unit_test(test_pool_limits),
+        cmocka_unit_test(test_queue_bounds),
+        cmocka_unit_test(test_queue_keeps_order),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
