@@ -7,3 +7,8 @@ target_include_directories(tern_lab PUBLIC ${CMAKE_SOURCE_DIR}/tests)
 
 add_executable(make_model lab/make_model.c)
 target_link_libraries(make_model PRIVATE tern_lab)
+
+# Where the time of the layers goes; the linker lets it time the pool's calls.
+add_executable(lab_walk lab/lab_walk.c)
+target_link_libraries(lab_walk PRIVATE tern_stage tern_flags)
+target_link_options(lab_walk PRIVATE -Wl,--wrap=tern_pool_run)
