@@ -3,9 +3,9 @@
  * Fixed compute threads; one call: run this over [0, n).
  *
  * The calling thread takes part, so a pool of one has no threads of its own.  Waiting threads sleep, or spin
- * for some microseconds while somebody holds the pool: an idle pool costs nothing.  Calls from several threads
- * are served one after another.  How the range is shared is not defined; callers' results must not depend on
- * it.
+ * for some microseconds while somebody holds the pool: an idle pool costs nothing.  Calls from several
+ * threads are served one after another.  How the range is shared is not defined; callers' results must not
+ * depend on it.
  */
 #ifndef TERN_ENGINE_POOL_H
 #define TERN_ENGINE_POOL_H
