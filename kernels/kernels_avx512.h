@@ -260,8 +260,8 @@ INLINE struct i16 mags16(const float *x)
 /* At most sixteen, zeros behind them. */
 INLINE struct i16 mags16n(const float *x, size_t n)
 {
-    return (struct i16){ _mm512_and_si512(_mm512_set1_epi32(0x7fffffff),
-                                          _mm512_maskz_loadu_epi32(lanes_below(n), x)) };
+    __m512i v = _mm512_castps_si512(load16n(x, n).v);
+    return (struct i16){ _mm512_and_si512(_mm512_set1_epi32(0x7fffffff), v) };
 }
 
 /* The lanes' bits, as they are. */
