@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The AVX-512 level (F, BW, DQ, VL, VNNI): the ternary products; the float ops are those of kernels_lanes.h.
+ * The AVX-512 level (F, BW, DQ, VL, VNNI): the ternary products of kernels_avx512_tiles.h; the float ops
+ * are those of kernels_lanes.h.
  */
 #include "kernels/kernels_avx512.h"
+#include "kernels/kernels_avx512_tiles.h"
 #include "kernels/kernels_impl.h"
 #include "kernels/kernels_lanes.h"
 #include "kernels/kernels_lanes_attend.h"
@@ -11,70 +13,71 @@
 
 #ifdef TERN_HAVE_LANES
 
-/* Activation rows that share the unpacked codes.  A sum waits five cycles for its last step, so a single row
- * keeps one sum for each of the four shifts. */
-#define GEMM_ROWS 8
+TERNARY(ternary_2bit, BITS)
+TERNARY(ternary_5trit, TRITS)
 
-INLINE __m512i broadcast4(const int8_t *q)
+/* -- the machine's limits -------------------------------------------------------------------------------- */
+
+/* Hides from the compiler what is in a register. */
+#ifdef TERN_SIMDE
+#define OPAQUE(v) (void)(v)
+#else
+#define OPAQUE(v) __asm__("" : "+v"(v))
+#endif
+
+static uint32_t probe_read(const void *p, size_t bytes)
 {
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm512_set1_epi32(four);
+    const uint8_t *at = p, *end = at + bytes;
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+    for (; at < end; at += 512) {
+        a = _mm512_xor_si512(a, _mm512_load_si512((const void *)at));
+        b = _mm512_xor_si512(b, _mm512_load_si512((const void *)(at + 64)));
+        c = _mm512_xor_si512(c, _mm512_load_si512((const void *)(at + 128)));
+        d = _mm512_xor_si512(d, _mm512_load_si512((const void *)(at + 192)));
+        e = _mm512_xor_si512(e, _mm512_load_si512((const void *)(at + 256)));
+        f = _mm512_xor_si512(f, _mm512_load_si512((const void *)(at + 320)));
+        g = _mm512_xor_si512(g, _mm512_load_si512((const void *)(at + 384)));
+        h = _mm512_xor_si512(h, _mm512_load_si512((const void *)(at + 448)));
+    }
+    a = _mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d));
+    e = _mm512_xor_si512(_mm512_xor_si512(e, f), _mm512_xor_si512(g, h));
+    uint32_t word[16], all = 0;
+    _mm512_storeu_si512((void *)word, _mm512_xor_si512(a, e));
+    for (size_t i = 0; i < 16; i++)
+        all ^= word[i];
+    return all;
 }
 
-/*
- * One tile times n rows of activations, from `row` on.  VPDPBUSD adds four products of a code (0..2) and an
- * activation (-127..127) to 32 bits without anything narrower between, and TERN_TERNARY_MAX_K * 2 * 127 =
- * 33292288 fits.
- */
-INLINE void tile_rows(const struct tern_ternary *t, size_t tile, size_t row, const size_t n)
+/* Twelve sums: two VPDPBUSD a cycle that take five cycles each need ten. */
+#define PROBE_SUMS 12
+
+static uint32_t probe_dot(size_t n_steps)
 {
-    const uint8_t *w = t->tiles + tile * 4 * t->k_pad;
-    const int8_t *q = t->q + row * t->q_stride;
-    const __m512i low2 = _mm512_set1_epi8(3);
-    const size_t chains = n == 1 ? 4 : n == 2 ? 2 : 1;
-    __m512i a[GEMM_ROWS];
-    for (size_t r = 0; r < n * chains; r++)
-        a[r] = _mm512_setzero_si512();
-    for (size_t c = 0; c < t->k_pad; c += TERN_TILE_COLS, w += 64, q += TERN_TILE_COLS) {
-        __m512i codes = _mm512_loadu_si512((const void *)w);
-#define STEP(shift)                                                                                          \
-    do {                                                                                                     \
-        __m512i s = _mm512_and_si512(_mm512_srli_epi16(codes, 2 * (shift)), low2);                           \
-        for (size_t r = 0; r < n; r++) {                                                                     \
-            __m512i *sum = &a[r * chains + (shift) % chains];                                                \
-            *sum = _mm512_dpbusd_epi32(*sum, s, broadcast4(q + r * t->q_stride + 4 * (shift)));              \
-        }                                                                                                    \
-    } while (0)
-        STEP(0);
-        STEP(1);
-        STEP(2);
-        STEP(3);
+    __m512i w = _mm512_set1_epi8(1), x = w;
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a, e = a, f = a;
+    __m512i g = a, h = a, i = a, j = a, k = a, l = a;
+#define STEP(sum)                                                                                            \
+    sum = _mm512_dpbusd_epi32(sum, w, x);                                                                    \
+    OPAQUE(sum)
+    for (; n_steps > 0; n_steps--) {
+        STEP(a);
+        STEP(b);
+        STEP(c);
+        STEP(d);
+        STEP(e);
+        STEP(f);
+        STEP(g);
+        STEP(h);
+        STEP(i);
+        STEP(j);
+        STEP(k);
+        STEP(l);
+    }
 #undef STEP
-    }
-    for (size_t r = 0; r < n; r++) {
-        struct i16 dot = { _mm512_set1_epi32(-t->act_sum[row + r]) };
-        for (size_t i = 0; i < chains; i++)
-            dot = addi16(dot, (struct i16){ a[r * chains + i] });
-        struct v16 y = mul16(div16(floats16(dot), set16(t->act_scale[row + r])), set16(t->scale));
-        size_t out = tile * TERN_TILE_ROWS;
-        store16n(t->y + (row + r) * t->y_stride + out, y, t->m - out);
-    }
-}
-
-static void ternary(const struct tern_ternary *t, size_t tile_first, size_t tile_last)
-{
-    for (size_t tile = tile_first; tile < tile_last; tile++) {
-        size_t row = 0, left = t->n_rows;
-        for (; left >= GEMM_ROWS; row += GEMM_ROWS, left -= GEMM_ROWS)
-            tile_rows(t, tile, row, GEMM_ROWS);
-        for (; left >= 4; row += 4, left -= 4)
-            tile_rows(t, tile, row, 4);
-        for (; left >= 2; row += 2, left -= 2)
-            tile_rows(t, tile, row, 2);
-        if (left)
-            tile_rows(t, tile, row, 1);
-    }
+    a = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+    e = _mm512_add_epi32(_mm512_add_epi32(e, f), _mm512_add_epi32(g, h));
+    i = _mm512_add_epi32(_mm512_add_epi32(i, j), _mm512_add_epi32(k, l));
+    return (uint32_t)sumi16((struct i16){ _mm512_add_epi32(a, _mm512_add_epi32(e, i)) });
 }
 
 bool tern_kernels_init_avx512(struct tern_kernels *k)
@@ -83,7 +86,11 @@ bool tern_kernels_init_avx512(struct tern_kernels *k)
     init_attend(k);
     init_largest(k);
     init_matvec(k);
-    k->ternary[TERN_TILES_2BIT] = ternary;
+    k->ternary[TERN_TILES_2BIT] = ternary_2bit;
+    k->ternary[TERN_TILES_5TRIT] = ternary_5trit;
+    k->probe_read = probe_read;
+    k->probe_dot = probe_dot;
+    k->probe_dot_macs = PROBE_SUMS * 64;
     return true;
 }
 

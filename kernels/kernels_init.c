@@ -9,6 +9,7 @@ static bool init_level(struct tern_kernels *k, enum tern_cpu_level level)
     case TERN_CPU_REF: tern_kernels_init_ref(k); return true;
     case TERN_CPU_AVX2: return tern_kernels_init_avx2(k);
     case TERN_CPU_AVX512: return tern_kernels_init_avx512(k);
+    case TERN_CPU_AVX512VBMI: return tern_kernels_init_avx512vbmi(k);
     default: return false;
     }
 }

@@ -149,18 +149,18 @@ static void ternary_case(struct check *c, struct shape s, enum check_kind wk, en
 static void compare_layout(struct check *c, enum tern_tile_layout layout)
 {
     static const size_t ms[] = { 16, 1, 33, 100 };
-    static const size_t rows[] = { 1, 2, 3, 4, 5, 7, 12, 17 };
+    static const size_t rows[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 31 };
     static const enum check_kind kinds[] = { KIND_RANDOM, KIND_ZERO, KIND_MAX, KIND_MIN, KIND_SWING };
     for (size_t i = 0; i < N_KS; i++) {
         for (size_t w = 0; w < 5; w++) {
             for (size_t q = 0; q < 5; q++) {
                 struct shape s = { ms[check_below(c, 4)],   ks[i],
-                                   rows[check_below(c, 8)], 16 * check_below(c, 3),
+                                   rows[check_below(c, 12)], 16 * check_below(c, 3),
                                    check_below(c, 3),       layout };
                 ternary_case(c, s, kinds[w], kinds[q]);
             }
         }
-        for (size_t r = 0; r < 8; r++)
+        for (size_t r = 0; r < 12; r++)
             ternary_case(c, (struct shape){ 35, ks[i], rows[r], 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     }
     /* Whole matrices of real models, and the longest row the tiles allow. */

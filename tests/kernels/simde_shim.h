@@ -131,6 +131,30 @@ SHIM_CONVERT(ps_ph256, __m256, float, __m128i, uint16_t, f16_from_f32(x))
 SHIM_CONVERT(ps_epi32_512, __m512, float, __m512i, int32_t, SHIM_RINT(x))
 SHIM_CONVERT(ps_epi32_256, __m256, float, __m256i, int32_t, SHIM_RINT(x))
 SHIM_CONVERT(ps_pd, __m256, float, __m512d, double, x)
+/* A function, since the level's loops are unrolled and SIMDe's version inlined everywhere takes minutes to
+ * compile. */
+__attribute__((noinline, unused)) static __m512i shim_dpbusd(__m512i sum, __m512i a, __m512i b)
+{
+    OPEN(int32_t, x, sum);
+    OPEN(uint8_t, y, a);
+    OPEN(int8_t, z, b);
+    for (size_t i = 0; i < sizeof y; i++)
+        x[i / 4] += y[i] * z[i];
+    CLOSE(__m512i, x);
+}
+#undef _mm512_dpbusd_epi32
+#define _mm512_dpbusd_epi32 shim_dpbusd
+
+/* SIMDe lacks this one. */
+SHIM __m512i shim_srai_epi32_512(__m512i v, unsigned n)
+{
+    OPEN(int32_t, x, v);
+    for (size_t i = 0; i < 16; i++)
+        x[i] >>= n;
+    CLOSE(__m512i, x);
+}
+#define _mm512_srai_epi32 shim_srai_epi32_512
+
 #undef _mm256_cvtph_ps
 #undef _mm256_cvtps_ph
 #undef _mm256_cvtps_epi32
