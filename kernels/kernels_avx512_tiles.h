@@ -106,7 +106,7 @@ __attribute__((noinline)) static void finish_all(const struct tern_ternary *t, s
 
 /* -- one row --------------------------------------------------------------------------------------------- */
 
-/* How far in front of the loads weights are asked for, all tiles that are read side by side taken together. */
+/* Groups in front of the loads that are asked for, all tiles read side by side taken together: 8 KiB. */
 #define AHEAD_GROUPS 128
 
 INLINE struct sums add_group(const enum codec c, struct sums s, const uint8_t *p, struct sums x)
