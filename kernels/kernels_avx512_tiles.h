@@ -303,15 +303,22 @@ struct block {
     bool first, last;
 };
 
-/* n_tiles 1, 2 or 4; n_rows 4 .. MANY_ROWS, from `row` on. */
+/* n_tiles 1, 2 or 4; n_rows 4 .. MANY_ROWS, from `row` on.  No branch leads around the loop: where sums come
+ * from and go to are addresses, since with branches gcc 12 moves sums from register to register in the loop. */
 INLINE void block_rows(const unsigned n_tiles, const unsigned n_rows, const struct tern_ternary *t,
                        const struct block *b, size_t tile, size_t row)
 {
+    static const float zeros[BLOCK_TILES * TERN_TILE_ROWS];
+    alignas(64) float done[MANY_ROWS * BLOCK_TILES * TERN_TILE_ROWS];
     const uint8_t *w = b->codes, *end = w + b->n_operands * n_tiles * 64;
-    const size_t qs = t->q_stride, ys = t->y_stride, out = tile * TERN_TILE_ROWS;
+    const size_t qs = t->q_stride, out = tile * TERN_TILE_ROWS;
     const size_t least = t->m - out - (n_tiles - 1) * TERN_TILE_ROWS;
     const int8_t *q = t->q + row * qs + b->column;
-    float *y = t->y + row * ys + out;
+    float *y = t->y + row * t->y_stride + out;
+    const float *from = b->first ? zeros : y;
+    const size_t from_stride = b->first ? 0 : t->y_stride;
+    float *to = b->last ? done : y;
+    const size_t to_stride = b->last ? n_tiles * TERN_TILE_ROWS : t->y_stride;
     struct row_sums a0 = no_sums(), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0;
 #define ALL_ROWS(DO)                                                                                         \
     DO(0);                                                                                                   \
@@ -322,13 +329,10 @@ INLINE void block_rows(const unsigned n_tiles, const unsigned n_rows, const stru
         DO(4);                                                                                               \
     if (n_rows > 5)                                                                                          \
     DO(5)
-#define WAITING(r) a##r = waiting_row(n_tiles, y + (r)*ys, least)
+#define WAITING(r) a##r = waiting_row(n_tiles, from + (r)*from_stride, least)
 #define ADD(r)     a##r = add_row(n_tiles, a##r, w0, w1, w2, w3, q + (r)*qs)
-#define STORE(r)   store_row(n_tiles, sums + (r)*n_tiles, a##r)
-#define WAITS(r)   row_waits(n_tiles, y + (r)*ys, least, a##r)
-    if (!b->first) {
-        ALL_ROWS(WAITING);
-    }
+#define WAITS(r)   row_waits(n_tiles, to + (r)*to_stride, least, a##r)
+    ALL_ROWS(WAITING);
     for (; w < end; w += n_tiles * 64, q += 4) {
         __m512i w0 = _mm512_load_si512((const void *)w), w1 = w0, w2 = w0, w3 = w0;
         if (n_tiles > 1)
@@ -339,18 +343,13 @@ INLINE void block_rows(const unsigned n_tiles, const unsigned n_rows, const stru
         }
         ALL_ROWS(ADD);
     }
-    if (b->last) {
-        __m512i sums[MANY_ROWS * BLOCK_TILES];
-        ALL_ROWS(STORE);
-        finish_all(t, tile, n_tiles, row, n_rows, sums);
-    } else {
-        ALL_ROWS(WAITS);
-    }
+    ALL_ROWS(WAITS);
 #undef ALL_ROWS
 #undef WAITING
 #undef ADD
-#undef STORE
 #undef WAITS
+    if (b->last)
+        finish_all(t, tile, n_tiles, row, n_rows, (const __m512i *)(const void *)done);
 }
 
 /* Functions of their own, since gcc allocates registers for a function as a whole, and 24 sums, four operands
