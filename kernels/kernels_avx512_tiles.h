@@ -258,6 +258,7 @@ INLINE void few_rows(const enum codec c, const unsigned n_rows, const struct ter
 #define BLOCK_OPERANDS 128
 #define BLOCK_TILES    4
 #define MANY_ROWS      6 /* at a time: 24 sums */
+#define NEAR_BYTES     (512 * 1024)
 
 /* Unfinished sums wait for the next block of columns as 32-bit integers in the place of y.  Of the last tile
  * `least` outputs exist. */
@@ -301,10 +302,11 @@ struct block {
     size_t n_operands;    /* at least one */
     size_t column;        /* the first one */
     bool first, last;
+    size_t row_first, row_last; /* it is meant for these rows */
 };
 
-/* n_tiles 1, 2 or 4; n_rows 4 .. MANY_ROWS, from `row` on.  No branch leads around the loop: where sums come
- * from and go to are addresses, since with branches gcc 12 moves sums from register to register in the loop. */
+/* n_tiles 1, 2 or 4; n_rows 4 .. MANY_ROWS, from `row` on.  No branch leads around the loop, where sums come
+ * from and go to are addresses: with branches gcc 12 moves sums from register to register in the loop. */
 INLINE void block_rows(const unsigned n_tiles, const unsigned n_rows, const struct tern_ternary *t,
                        const struct block *b, size_t tile, size_t row)
 {
@@ -370,7 +372,7 @@ BLOCK_ROWS(4, 4)
 BLOCK_ROWS(4, 5)
 BLOCK_ROWS(4, 6)
 
-/* All rows in steps of as equal a size as can be: more than FEW_ROWS in steps of at most MANY_ROWS gives 4 ..
+/* Its rows in steps of as equal a size as can be: more than FEW_ROWS in steps of at most MANY_ROWS gives 4 ..
  * MANY_ROWS. */
 INLINE void block_all_rows(const unsigned n_tiles, const struct tern_ternary *t, const struct block *b,
                            size_t tile)
@@ -379,9 +381,9 @@ INLINE void block_all_rows(const unsigned n_tiles, const struct tern_ternary *t,
     static block_fn *const by_rows[5][MANY_ROWS + 1] = { [1] = { [4] = block_1_4, block_1_5, block_1_6 },
                                                          [2] = { [4] = block_2_4, block_2_5, block_2_6 },
                                                          [4] = { [4] = block_4_4, block_4_5, block_4_6 } };
-    size_t steps = (t->n_rows + MANY_ROWS - 1) / MANY_ROWS;
-    for (size_t row = 0; steps > 0; steps--) {
-        size_t n = (t->n_rows - row + steps - 1) / steps;
+    size_t row = b->row_first, steps = (b->row_last - row + MANY_ROWS - 1) / MANY_ROWS;
+    for (; steps > 0; steps--) {
+        size_t n = (b->row_last - row + steps - 1) / steps;
         by_rows[n_tiles][n](t, b, tile, row);
         row += n;
     }
@@ -401,7 +403,7 @@ INLINE void unpack_groups(const enum codec c, const uint8_t *w, size_t n_groups,
 }
 
 INLINE void tiles_many_rows(const enum codec c, const unsigned n_tiles, const struct tern_ternary *t,
-                            size_t tile, uint8_t *codes)
+                            size_t tile, size_t row_first, size_t row_last, uint8_t *codes)
 {
     const size_t stride = tile_bytes(c, t), n = stride / TERN_TILE_GROUP_BYTES;
     const size_t most = BLOCK_OPERANDS / operands(c), n_blocks = (n + most - 1) / most;
@@ -415,20 +417,34 @@ INLINE void tiles_many_rows(const enum codec c, const unsigned n_tiles, const st
                                  .n_operands = len * operands(c),
                                  .column = g * 4 * operands(c),
                                  .first = g == 0,
-                                 .last = g + len == n };
+                                 .last = g + len == n,
+                                 .row_first = row_first,
+                                 .row_last = row_last };
         block_all_rows(n_tiles, t, &b, tile);
     }
 }
 
-INLINE void many_rows(const enum codec c, const struct tern_ternary *t, size_t tile, size_t last)
+/* Rows whose activations stay in a second cache of 1 MiB while all tiles meet them. */
+INLINE size_t near_rows(const struct tern_ternary *t)
+{
+    size_t n = NEAR_BYTES / t->k_pad;
+    return n > 8 * MANY_ROWS ? n : 8 * MANY_ROWS;
+}
+
+INLINE void many_rows(const enum codec c, const struct tern_ternary *t, size_t first, size_t last)
 {
     alignas(64) uint8_t codes[BLOCK_OPERANDS * BLOCK_TILES * 64];
-    for (; last - tile >= 4; tile += 4)
-        tiles_many_rows(c, 4, t, tile, codes);
-    for (; last - tile >= 2; tile += 2)
-        tiles_many_rows(c, 2, t, tile, codes);
-    if (tile < last)
-        tiles_many_rows(c, 1, t, tile, codes);
+    const size_t most = near_rows(t), parts = (t->n_rows + most - 1) / most;
+    for (size_t part = 0; part < parts; part++) {
+        const size_t row = t->n_rows * part / parts, end = t->n_rows * (part + 1) / parts;
+        size_t tile = first;
+        for (; last - tile >= 4; tile += 4)
+            tiles_many_rows(c, 4, t, tile, row, end, codes);
+        for (; last - tile >= 2; tile += 2)
+            tiles_many_rows(c, 2, t, tile, row, end, codes);
+        if (tile < last)
+            tiles_many_rows(c, 1, t, tile, row, end, codes);
+    }
 }
 
 /* Defines the op `name`; again a function for each number of rows. */

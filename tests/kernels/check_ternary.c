@@ -167,6 +167,8 @@ static void compare_layout(struct check *c, enum tern_tile_layout layout)
     ternary_case(c, (struct shape){ 2560, 640, 1, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     ternary_case(c, (struct shape){ 640, 2560, 2, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     ternary_case(c, (struct shape){ 1536, 4096, 1, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
+    /* More activations than a second cache holds. */
+    ternary_case(c, (struct shape){ 17, 12288, 60, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     ternary_case(c, (struct shape){ 16, TERN_TERNARY_MAX_K, 5, 0, 0, layout }, KIND_MAX, KIND_MAX);
     ternary_case(c, (struct shape){ 16, TERN_TERNARY_MAX_K, 3, 0, 0, layout }, KIND_MAX, KIND_MIN);
 }
