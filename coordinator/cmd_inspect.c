@@ -18,7 +18,7 @@
 #define DEFAULT_CTX  2048 /* as `tern run`: the trained context, but at most this */
 #define DEFAULT_ROWS 65   /* as `tern run`: a chunk of the prompt, and one token of a sequence */
 
-enum { OPT_JSON = 256, OPT_LAYERS, OPT_TENSORS, OPT_HASH, OPT_PRE };
+enum { OPT_JSON = 256, OPT_LAYERS, OPT_LAYOUT, OPT_TENSORS, OPT_HASH, OPT_PRE };
 
 static const struct option longs[] = {
     { "model", required_argument, NULL, 'm' },
@@ -26,6 +26,7 @@ static const struct option longs[] = {
     { "layers", required_argument, NULL, OPT_LAYERS },
     { "ctx-size", required_argument, NULL, 'c' },
     { "threads", required_argument, NULL, 't' },
+    { "layout", required_argument, NULL, OPT_LAYOUT },
     { "tensors", no_argument, NULL, OPT_TENSORS },
     { "hash", no_argument, NULL, OPT_HASH },
     { "pre", required_argument, NULL, OPT_PRE },
@@ -42,6 +43,8 @@ static const char help[] =
     "      --layers A-B          predict the memory of a worker of these layers (default: all there are)\n"
     "  -c, --ctx-size N          ... for a context of N positions (default: as trained, at most 2048)\n"
     "  -t, --threads N           ... and N compute threads (default: 1)\n"
+    "      --layout LAYOUT       ... and ternary weights in 2bit or 1.6bit (default: auto, what is best\n"
+    "                            on this machine)\n"
     "      --tensors             list every tensor\n"
     "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
     "      --pre NAME            the pre-tokenizer to assume, whatever the file says\n"
@@ -52,6 +55,7 @@ struct options {
     char model[4096];
     const char *layers, *pre;
     uint32_t ctx, threads;
+    enum tern_layout_wish layout;
     bool json, tensors, hash;
 };
 
@@ -65,6 +69,7 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     case 'c': return tern_option_u32("-c", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
     case 't': return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->threads, err);
     case OPT_JSON: o->json = true; return TERN_OK;
+    case OPT_LAYOUT: return tern_option_layout(arg, &o->layout, err);
     case OPT_LAYERS: o->layers = arg; return TERN_OK;
     case OPT_TENSORS: o->tensors = true; return TERN_OK;
     case OPT_HASH: o->hash = true; return TERN_OK;
@@ -142,11 +147,18 @@ static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t las
 {
     const struct tern_arch *a = &in->arch;
     size_t pages = (in->ctx + TERN_PAGE - 1) / TERN_PAGE;
-    enum tern_status st = tern_model_need(in->g, a, first, last, with_embd, TERN_TILES_2BIT, in->rows,
-                                          in->threads, &out->need, err);
 
-    if (st)
-        return st;
+    for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++) {
+        struct tern_model_need need;
+        enum tern_status st = tern_model_need(in->g, a, first, last, with_embd, (enum tern_tile_layout)l,
+                                              in->rows, in->threads, &need, err);
+
+        if (st)
+            return st;
+        out->tiles_bytes[l] = need.tiles_bytes;
+        if (l == (int)in->layout)
+            out->need = need;
+    }
     out->kv_bytes = pages * out->need.kv_page_bytes;
     out->rows_bytes = with_embd ? ((size_t)in->rows * a->n_embd + a->n_vocab) * sizeof(float) : 0;
     out->total_bytes = out->need.tiles_bytes + out->need.norms_bytes + out->need.embd_bytes + out->kv_bytes +
@@ -154,11 +166,29 @@ static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t las
     return TERN_OK;
 }
 
+static enum tern_status choose_layout(struct inspect *in, const struct options *o, struct tern_err *err)
+{
+    struct tern_layout_choice choice;
+    struct tern_kernels kern;
+    struct tern_pool *pool;
+    enum tern_status st = tern_pool_new(o->threads, &pool, err);
+
+    if (st)
+        return st;
+    tern_kernels_init(&kern, tern_cpu_detect());
+    tern_layout_choose(o->layout, &kern, pool, &choice);
+    in->layout = choice.layout;
+    tern_pool_free(&pool);
+    return TERN_OK;
+}
+
 /* Memory of the worker asked for, and of a coordinator when the file can serve one. */
 static enum tern_status predict_all(struct inspect *in, const struct options *o, struct tern_err *err)
 {
-    enum tern_status st = TERN_OK;
+    enum tern_status st = choose_layout(in, o, err);
 
+    if (st)
+        return st;
     in->threads = o->threads;
     in->rows = DEFAULT_ROWS;
     in->ctx = o->ctx ? o->ctx : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX : in->arch.n_ctx_train;

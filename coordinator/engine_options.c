@@ -16,6 +16,9 @@ static const char help_before_wire[] =
     "      --cpu LEVEL           ref, avx2 or avx512 (default: the best this machine has)\n"
     "      --pre NAME            pre-tokenizer instead of the file's: llama-bpe, default, gpt-2\n"
     "      --i2s-layout A|B|C    bit layout of I2_S tensors (default: A, that of all published files)\n"
+    "      --layout LAYOUT       how ternary weights lie in memory: 2bit, 1.6bit, or auto, which\n"
+    "                            measures once which one this machine is faster with (default: auto;\n"
+    "                            the same text)\n"
     "      --chunk ROWS|all      prompt tokens in one step (default: 64)\n"
     "\n"
     "Where the layers are (default: in this process)\n"
@@ -111,6 +114,7 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_CPU: o->cpu_given = true; return tern_option_cpu(arg, &o->cpu, err);
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
     case ENGINE_OPT_I2S: o->i2s_name = arg; return tern_option_i2s(arg, &o->i2s_layout, err);
+    case ENGINE_OPT_LAYOUT: return tern_option_layout(arg, &o->layout, err);
     case ENGINE_OPT_CHUNK:
         if (strcmp(arg, "all") == 0) {
             o->chunk = TERN_MAX_STEP_ROWS;

@@ -12,6 +12,7 @@
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
 #include "engine/boundary.h"
+#include "engine/layout_choice.h"
 #include "kernels/cpu.h"
 #include "kernels/pack.h"
 
@@ -24,8 +25,9 @@ struct engine_options {
     const char *pre;  /* NULL: the file's */
     enum tern_i2s_layout i2s_layout;
     const char *i2s_name; /* "A", "B", "C"; NULL: not given */
-    uint32_t ctx;         /* 0: not given */
-    bool ctx_trained;     /* -c 0: the model's own */
+    enum tern_layout_wish layout;
+    uint32_t ctx;     /* 0: not given */
+    bool ctx_trained; /* -c 0: the model's own */
     unsigned threads;
     bool threads_given;
     enum tern_cpu_level cpu;
@@ -47,6 +49,7 @@ enum {
     ENGINE_OPT_CPU,
     ENGINE_OPT_PRE,
     ENGINE_OPT_I2S,
+    ENGINE_OPT_LAYOUT,
     ENGINE_OPT_CHUNK,
     ENGINE_OPT_LOCAL,
     ENGINE_OPT_SPLIT,
@@ -68,6 +71,7 @@ enum {
     { "cpu", required_argument, NULL, ENGINE_OPT_CPU }, \
     { "pre", required_argument, NULL, ENGINE_OPT_PRE }, \
     { "i2s-layout", required_argument, NULL, ENGINE_OPT_I2S }, \
+    { "layout", required_argument, NULL, ENGINE_OPT_LAYOUT }, \
     { "chunk", required_argument, NULL, ENGINE_OPT_CHUNK }, \
     { "local", required_argument, NULL, ENGINE_OPT_LOCAL }, \
     { "split", required_argument, NULL, ENGINE_OPT_SPLIT }, \

@@ -18,8 +18,9 @@
 /* A worker of layers [first, last), or the coordinator: every part in bytes. */
 struct inspect_memory {
     struct tern_model_need need;
-    size_t kv_bytes;   /* all pages of the context */
-    size_t rows_bytes; /* rows and logits of a coordinator */
+    size_t tiles_bytes[TERN_N_TILE_LAYOUTS]; /* need.tiles_bytes, were the layout another */
+    size_t kv_bytes;                         /* all pages of the context */
+    size_t rows_bytes;                       /* rows and logits of a coordinator */
     size_t total_bytes;
 };
 
@@ -33,6 +34,7 @@ struct inspect {
     bool has_tokenizer;               /* the file lists tokens at all */
     bool has_worker, has_coordinator; /* memory was predicted */
     uint32_t first, last, ctx, threads, rows;
+    enum tern_tile_layout layout; /* that memory was predicted for */
     struct inspect_memory worker, coordinator;
     bool has_hash;
     uint8_t hash[TERN_HASH_BYTES];

@@ -131,8 +131,15 @@ static json_t *all_memory(const struct inspect *in)
     json_t *o = in->has_worker ? memory(&in->worker) : json_object();
 
     if (in->has_worker) {
+        json_t *by_layout = json_object();
+
+        for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++)
+            json_object_set_new(by_layout, tern_pack_layout_name((enum tern_tile_layout)l),
+                                bytes(in->worker.tiles_bytes[l]));
         json_object_set_new(o, "first_layer", json_integer(in->first));
         json_object_set_new(o, "last_layer", json_integer(in->last - 1));
+        json_object_set_new(o, "layout", json_string(tern_pack_layout_name(in->layout)));
+        json_object_set_new(o, "tiles_bytes_by_layout", by_layout);
         json_object_set_new(o, "kv_page_bytes", bytes(in->worker.need.kv_page_bytes));
     }
     json_object_set_new(o, "ctx", json_integer(in->ctx));

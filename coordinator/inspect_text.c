@@ -222,9 +222,12 @@ static void print_part(const char *what, size_t bytes)
         printf("  %-26s %14zu  %s\n", what, bytes, human(bytes, buf));
 }
 
-static void print_memory(const struct inspect_memory *m)
+static void print_memory(const struct inspect_memory *m, enum tern_tile_layout layout)
 {
-    print_part("ternary weights", m->need.tiles_bytes);
+    char what[64];
+
+    snprintf(what, sizeof what, "ternary weights, %s", tern_pack_layout_name(layout));
+    print_part(what, m->need.tiles_bytes);
     print_part("norms", m->need.norms_bytes);
     print_part("embedding and head, mapped", m->need.embd_bytes);
     print_part("KV cache", m->kv_bytes);
@@ -232,6 +235,12 @@ static void print_memory(const struct inspect_memory *m)
     print_part("rows and logits", m->rows_bytes);
     print_part("program", m->need.fixed_bytes);
     print_part("in all", m->total_bytes);
+    for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++) {
+        snprintf(what, sizeof what, "in all with --layout %s",
+                 tern_pack_layout_name((enum tern_tile_layout)l));
+        if (l != (int)layout && m->need.tiles_bytes)
+            print_part(what, m->total_bytes - m->need.tiles_bytes + m->tiles_bytes[l]);
+    }
 }
 
 void inspect_print_text(const struct inspect *in)
@@ -255,10 +264,10 @@ void inspect_print_text(const struct inspect *in)
     if (in->has_worker) {
         printf("\nMemory of a worker of layers %u-%u: context %u, %u rows a step, %u threads\n", in->first,
                in->last - 1, in->ctx, in->rows, in->threads);
-        print_memory(&in->worker);
+        print_memory(&in->worker, in->layout);
     }
     if (in->has_coordinator) {
         printf("\nMemory of the coordinator\n");
-        print_memory(&in->coordinator);
+        print_memory(&in->coordinator, in->layout);
     }
 }

@@ -215,6 +215,10 @@ static void make_args(const struct local_workers *w, const struct local_workers_
         a->argv[n++] = "--i2s-layout";
         a->argv[n++] = o->i2s_layout;
     }
+    if (o->layout) {
+        a->argv[n++] = "--layout";
+        a->argv[n++] = o->layout;
+    }
     a->argv[n++] = o->verbose ? "--verbose" : "--quiet";
     a->argv[n] = NULL;
     TERN_BUG_IF(n >= MAX_ARGS);

@@ -26,6 +26,7 @@ struct local_workers_options {
     unsigned threads;       /* of each worker */
     const char *cpu;        /* level name for the workers, or NULL: the best */
     const char *i2s_layout; /* "A", "B", "C", or NULL */
+    const char *layout;     /* of tiles: "2bit", "1.6bit", or NULL: each chooses */
     bool verbose;           /* let the workers' logs through; else only warnings and errors */
 };
 

@@ -27,6 +27,7 @@
 struct pipe_stage_info {
     char name[TERN_MAX_NAME_BYTES + 1]; /* "local", or the worker's */
     char cpu[16];
+    const char *layout;   /* of its tiles; NULL: the worker's own affair */
     uint32_t first, last; /* layers */
     uint32_t threads;
     uint64_t weight_bytes, kv_bytes;
@@ -62,6 +63,7 @@ struct pipe_options {
     const struct tern_kernels *kern;
     struct tern_pool *pool; /* the coordinator's; an in-process stage shares it */
     enum tern_i2s_layout i2s_layout;
+    enum tern_tile_layout layout; /* of an in-process stage */
     enum tern_boundary boundary;
     uint32_t n_pages, n_slots, max_positions, max_rows;
     uint32_t dead_after_ms;   /* silence of a worker that counts as death; 3000 */

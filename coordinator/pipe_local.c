@@ -110,6 +110,7 @@ static void fill_info(struct local *l, const struct pipe_options *o)
     p->impl = l;
     snprintf(s->name, sizeof s->name, "local");
     snprintf(s->cpu, sizeof s->cpu, "%s", tern_cpu_name(o->kern->level));
+    s->layout = tern_pack_layout_name(o->layout);
     s->first = 0;
     s->last = o->arch->n_layers;
     s->threads = tern_pool_threads(o->pool);
@@ -123,6 +124,7 @@ static enum tern_status load(struct local *l, const struct pipe_options *o, stru
         .last = o->arch->n_layers,
         .with_embd = false,
         .i2s_layout = o->i2s_layout,
+        .layout = o->layout,
         .progress = progress_update,
         .progress_arg = &bar,
     };

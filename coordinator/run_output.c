@@ -43,8 +43,8 @@ static void print_stages(const struct session *s, const struct sched_stats *st)
     const struct pipe *p = s->pipe;
     const double steps = st->steps ? (double)st->steps : 1, rows = st->rows ? (double)st->rows : 1;
 
-    fprintf(stderr, "  %-12s %7s  %-10s %11s %11s %8s %9s%s\n", "stage", "layers", "cpu", "weights", "KV",
-            "ms/step", "in queue", p->remote ? "  bytes in/token" : "");
+    fprintf(stderr, "  %-12s %7s  %-10s %-6s %11s %11s %8s %9s%s\n", "stage", "layers", "cpu", "tiles",
+            "weights", "KV", "ms/step", "in queue", p->remote ? "  bytes in/token" : "");
     for (uint32_t i = 0; i < p->n_stages; i++) {
         const struct pipe_stage_info *g = &p->stages[i];
         const struct sched_stage_stats *x = &st->stages[i];
@@ -53,9 +53,9 @@ static void print_stages(const struct session *s, const struct sched_stats *st)
 
         snprintf(layers, sizeof layers, "%u-%u", (unsigned)g->first, (unsigned)g->last - 1);
         snprintf(cpu, sizeof cpu, "%s x%u", g->cpu, (unsigned)g->threads);
-        fprintf(stderr, "  %-12s %7s  %-10s %7.1f MiB %7.1f MiB %8.2f %9.2f", g->name, layers, cpu,
-                mib(g->weight_bytes), mib(g->kv_bytes), (double)x->compute_us / steps / 1e3,
-                (double)x->queue_us / steps / 1e3);
+        fprintf(stderr, "  %-12s %7s  %-10s %-6s %7.1f MiB %7.1f MiB %8.2f %9.2f", g->name, layers, cpu,
+                g->layout ? g->layout : "-", mib(g->weight_bytes), mib(g->kv_bytes),
+                (double)x->compute_us / steps / 1e3, (double)x->queue_us / steps / 1e3);
         if (p->remote)
             fprintf(stderr, " %15.0f", (double)x->bytes / rows);
         fputc('\n', stderr);
@@ -135,13 +135,13 @@ static json_t *stages_json(const struct session *s, const struct sched_stats *st
         const struct pipe_stage_info *g = &s->pipe->stages[i];
         const struct sched_stage_stats *x = &st->stages[i];
 
-        json_array_append_new(a, json_pack("{s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:I}", "name",
-                                           g->name, "cpu", g->cpu, "first_layer", (int)g->first, "last_layer",
-                                           (int)g->last - 1, "threads", (int)g->threads,
-                                           "compute_ms_per_step", (double)x->compute_us / steps / 1e3,
-                                           "queue_ms_per_step", (double)x->queue_us / steps / 1e3,
-                                           "bytes_per_token", (double)x->bytes / rows, "weight_bytes",
-                                           (json_int_t)g->weight_bytes, "kv_bytes", (json_int_t)g->kv_bytes));
+        json_array_append_new(
+            a, json_pack("{s:s, s:s, s:s?, s:i, s:i, s:i, s:f, s:f, s:f, s:I, s:I}", "name", g->name, "cpu",
+                         g->cpu, "layout", g->layout, "first_layer", (int)g->first, "last_layer",
+                         (int)g->last - 1, "threads", (int)g->threads, "compute_ms_per_step",
+                         (double)x->compute_us / steps / 1e3, "queue_ms_per_step",
+                         (double)x->queue_us / steps / 1e3, "bytes_per_token", (double)x->bytes / rows,
+                         "weight_bytes", (json_int_t)g->weight_bytes, "kv_bytes", (json_int_t)g->kv_bytes));
     }
     return a;
 }

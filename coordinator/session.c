@@ -71,8 +71,32 @@ static enum tern_status check_split(const struct session *s, struct tern_err *er
     return TERN_OK;
 }
 
-/* Threads of each child: what was asked for, else an even share, so that stages working at once do not
- * crowd each other. */
+/* Threads of each process with layers.  Of a child: what was asked for, else an even share, so that stages
+ * working at once do not crowd each other. */
+static unsigned stage_threads(const struct engine_options *o)
+{
+    return o->threads_given || !o->local ? o->threads : (o->threads + o->local - 1) / o->local;
+}
+
+/* For all processes on this machine at once: children that each measured would disturb each other.  With
+ * the threads of one of them, for a single text is in one stage at a time. */
+static enum tern_status choose_layout(struct session *s, struct tern_err *err)
+{
+    struct tern_pool *pool = s->pool, *own = NULL;
+    enum tern_status st = TERN_OK;
+
+    if (stage_threads(s->o) != tern_pool_threads(pool)) {
+        st = tern_pool_new(stage_threads(s->o), &own, err);
+        pool = own;
+    }
+    if (st)
+        return st;
+    tern_layout_choose(s->o->layout, &s->kern, pool, &s->layout);
+    tern_layout_log(&s->layout);
+    tern_pool_free(&own);
+    return TERN_OK;
+}
+
 static enum tern_status start_workers(struct session *s, struct tern_err *err)
 {
     const struct engine_options *o = s->o;
@@ -84,29 +108,36 @@ static enum tern_status start_workers(struct session *s, struct tern_err *err)
     lo.n = o->local;
     lo.split = o->n_split ? o->split : NULL;
     lo.model_path = o->model;
-    lo.threads = o->threads_given ? o->threads : (o->threads + o->local - 1) / o->local;
+    lo.threads = stage_threads(o);
+    lo.layout = tern_pack_layout_name(s->layout.layout);
     lo.cpu = o->cpu_given ? tern_cpu_name(o->cpu) : NULL;
     lo.i2s_layout = o->i2s_name;
     lo.verbose = o->verbose;
     return local_workers_start(&lo, &s->workers, &s->cluster, &s->key, err);
 }
 
-static enum tern_status open_pipe(struct session *s, const struct pipe_options *po, struct tern_err *err)
+static enum tern_status open_pipe(struct session *s, struct pipe_options *po, struct tern_err *err)
 {
     enum tern_status st = interrupt_check(err);
 
     if (st)
         return st;
-    if (!s->o->local && !s->o->cluster)
-        return pipe_local_open(po, &s->pipe, err);
-    if (s->o->local) {
-        if ((st = start_workers(s, err)))
+    if (s->o->cluster) {
+        if ((st = cluster_spec_read(s->o->cluster, &s->cluster, err)) ||
+            (st = tern_key_load(s->o->key, &s->key, err)))
             return st;
-    } else if ((st = cluster_spec_read(s->o->cluster, &s->cluster, err)) ||
-               (st = tern_key_load(s->o->key, &s->key, err))) {
-        return st;
+        return pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err);
     }
-    return pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err);
+    if ((st = choose_layout(s, err)))
+        return st;
+    po->layout = s->layout.layout;
+    if (!s->o->local)
+        return pipe_local_open(po, &s->pipe, err);
+    if ((st = start_workers(s, err)) || (st = pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err)))
+        return st;
+    for (uint32_t i = 0; i < s->pipe->n_stages; i++)
+        s->pipe->stages[i].layout = tern_pack_layout_name(s->layout.layout);
+    return TERN_OK;
 }
 
 enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len, struct tern_err *err)

@@ -27,8 +27,9 @@ struct session {
     struct tern_kernels kern;
     struct tern_pool *pool;
     struct tern_tokenizer *tok;
-    struct tern_model *model; /* embedding and head only */
-    uint32_t ctx;             /* positions of one sequence */
+    struct tern_model *model;         /* embedding and head only */
+    uint32_t ctx;                     /* positions of one sequence */
+    struct tern_layout_choice layout; /* of tiles on this machine; not chosen with --cluster */
     struct cluster_spec cluster;
     struct tern_key key;
     struct local_workers *workers;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cache of tensor hashes, between identity.c and identity_cache.c.
+ * The cache of tensor hashes (cache_file.h), between identity.c and identity_cache.c.
  *
  * Hashes are in the order of the sorted list.  A cache is taken only if it was made for the same file
  * (device, inode, size, modification and change time), the same directory (names, types, shapes, places) and

@@ -95,6 +95,19 @@ enum tern_status tern_option_i2s(const char *text, enum tern_i2s_layout *out, st
     return TERN_OK;
 }
 
+enum tern_status tern_option_layout(const char *text, enum tern_layout_wish *out, struct tern_err *err)
+{
+    if (strcmp(text, "auto") == 0)
+        *out = TERN_LAYOUT_AUTO;
+    else if (strcmp(text, tern_pack_layout_name(TERN_TILES_2BIT)) == 0)
+        *out = TERN_LAYOUT_2BIT;
+    else if (strcmp(text, tern_pack_layout_name(TERN_TILES_5TRIT)) == 0)
+        *out = TERN_LAYOUT_5TRIT;
+    else
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--layout: '%s' is not auto, 2bit or 1.6bit", text);
+    return TERN_OK;
+}
+
 enum tern_status tern_option_default_model(const char *option, char *path, size_t cap, struct tern_err *err)
 {
     /* Installed: bin/ beside share/.  Source tree: build/PRESET/bin/. */

@@ -9,6 +9,7 @@
 #define TERN_ENGINE_OPTION_H
 
 #include "engine/base/status.h"
+#include "engine/layout_choice.h"
 #include "kernels/cpu.h"
 #include "kernels/pack.h"
 
@@ -31,6 +32,10 @@ enum tern_status tern_option_cpu(const char *text, enum tern_cpu_level *out,
 /* --i2s-layout: A, B or C, in either case. */
 enum tern_status tern_option_i2s(const char *text, enum tern_i2s_layout *out,
                                  struct tern_err *err) TERN_MUST_CHECK;
+
+/* --layout: auto, 2bit or 1.6bit. */
+enum tern_status tern_option_layout(const char *text, enum tern_layout_wish *out,
+                                    struct tern_err *err) TERN_MUST_CHECK;
 
 /* The model when none was named: $TERN_MODEL, else the fable model beside the program, installed or in the
  * source tree.  `option` is what the sentence tells the user to give instead. */

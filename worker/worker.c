@@ -20,7 +20,7 @@
 enum tern_status worker_new(const struct worker_options *o, struct worker **out, struct tern_err *err)
 {
     struct worker *w = calloc(1, sizeof *w);
-    struct worker_load_options lo = { o->file, o->kern, o->pool, o->i2s_layout };
+    struct worker_load_options lo = { o->file, o->kern, o->pool, o->i2s_layout, o->layout };
     enum tern_status st;
 
     if (!w)
@@ -229,7 +229,7 @@ enum tern_status worker_check_upstream(const struct worker *w, const struct work
 static enum tern_status on_assign(struct worker *w, const struct worker_mail *m, const Tern__Header *h,
                                   struct tern_err *err)
 {
-    struct worker_means means = { w->o.file, tern_pool_threads(w->o.pool), w->o.memory_limit };
+    struct worker_means means = { w->o.file, w->o.layout, tern_pool_threads(w->o.pool), w->o.memory_limit };
     struct worker_plan plan;
     enum tern_status st;
 

@@ -27,6 +27,8 @@ const char worker_config_help[] =
     "  --name NAME          what logs and coordinators call this worker (default: the host's name)\n"
     "  --cpu LEVEL          ref, avx2 or avx512 (default: the best this machine has)\n"
     "  --i2s-layout A|B|C   bit layout of I2_S tensors in the file (default: A)\n"
+    "  --layout LAYOUT      how ternary weights lie in memory: 2bit, 1.6bit, or auto, which measures once\n"
+    "                       which one this machine is faster with; the same bits (default: auto)\n"
     "  --verbose            log every change of state\n"
     "  --quiet              log warnings and errors only\n"
     "  --help, --version\n"
@@ -45,6 +47,7 @@ enum option_id {
     OPT_NAME,
     OPT_CPU,
     OPT_I2S,
+    OPT_LAYOUT,
     OPT_VERBOSE,
     OPT_QUIET,
     OPT_READY_FD,
@@ -63,6 +66,7 @@ static const struct option options[] = {
     { "name", required_argument, NULL, OPT_NAME },
     { "cpu", required_argument, NULL, OPT_CPU },
     { "i2s-layout", required_argument, NULL, OPT_I2S },
+    { "layout", required_argument, NULL, OPT_LAYOUT },
     { "verbose", no_argument, NULL, OPT_VERBOSE },
     { "quiet", no_argument, NULL, OPT_QUIET },
     { "ready-fd", required_argument, NULL, OPT_READY_FD },
@@ -132,6 +136,7 @@ static enum tern_status take_option(int id, const char *arg, struct worker_confi
     case OPT_NAME: return parse_name(arg, c->name, err);
     case OPT_CPU: return tern_option_cpu(arg, &c->cpu, err);
     case OPT_I2S: return tern_option_i2s(arg, &c->i2s_layout, err);
+    case OPT_LAYOUT: return tern_option_layout(arg, &c->layout, err);
     case OPT_VERBOSE: c->verbose = true; return TERN_OK;
     case OPT_QUIET: c->quiet = true; return TERN_OK;
     case OPT_READY_FD: return parse_fd("--ready-fd", arg, &c->ready_fd, err);
@@ -164,6 +169,7 @@ enum tern_status worker_config_parse(int argc, char **argv, struct worker_config
 {
     struct worker_config c = { .cpu = tern_cpu_detect(),
                                .i2s_layout = TERN_I2S_A,
+                               .layout = TERN_LAYOUT_AUTO,
                                .ready_fd = -1,
                                .lifeline_fd = -1,
                                .threads = tern_option_default_threads() };

@@ -7,6 +7,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
+#include "engine/layout_choice.h"
 #include "kernels/cpu.h"
 #include "kernels/pack.h"
 
@@ -23,6 +24,7 @@ struct worker_config {
     uint64_t memory_limit; /* bytes; 0: none */
     enum tern_cpu_level cpu;
     enum tern_i2s_layout i2s_layout;
+    enum tern_layout_wish layout;
     bool verbose;
     bool quiet;                   /* verbose wins */
     int ready_fd;                 /* -1: none */

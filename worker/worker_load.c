@@ -70,6 +70,7 @@ static enum tern_status load(struct worker_loader *l, const struct job *j, struc
     struct tern_model_options mo = { .first = j->first,
                                      .last = j->last,
                                      .i2s_layout = l->o.i2s_layout,
+                                     .layout = l->o.layout,
                                      .progress = on_progress,
                                      .progress_arg = l };
     const struct worker_file *f = l->o.file;

@@ -23,6 +23,7 @@ struct worker_load_options { /* all borrowed */
     const struct tern_kernels *kern;
     struct tern_pool *pool;
     enum tern_i2s_layout i2s_layout;
+    enum tern_tile_layout layout;
 };
 
 enum tern_status worker_loader_new(const struct worker_load_options *o, struct worker_loader **out,

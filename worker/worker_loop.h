@@ -15,6 +15,7 @@ struct worker_loop_options { /* all borrowed */
     const struct worker_file *file;
     const struct tern_kernels *kern;
     struct tern_pool *pool;
+    enum tern_tile_layout layout; /* chosen for this pool */
     const struct tern_key *key;
     struct tern_allow *allow;
     int signal_fd; /* a signalfd: each signal read means drain */

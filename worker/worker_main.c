@@ -129,8 +129,14 @@ static int fail(const struct tern_err *err)
 int main(int argc, char **argv)
 {
     struct program p = { .signal_fd = -1 };
-    struct worker_loop_options lo = { &p.config, &p.file, &p.kern,      NULL,        &p.key,
-                                      &p.allow,  -1,      on_listening, on_draining, &p };
+    struct worker_loop_options lo = { .config = &p.config,
+                                      .file = &p.file,
+                                      .kern = &p.kern,
+                                      .key = &p.key,
+                                      .allow = &p.allow,
+                                      .on_listening = on_listening,
+                                      .on_draining = on_draining,
+                                      .arg = &p };
     struct tern_err err;
     enum tern_status st = worker_config_parse(argc, argv, &p.config, &err);
 
@@ -146,6 +152,12 @@ int main(int argc, char **argv)
     tern_log_set_level(p.config.verbose ? TERN_LOG_DEBUG : p.config.quiet ? TERN_LOG_WARN : TERN_LOG_INFO);
     st = open_parts(&p, &err);
     if (!st) {
+        struct tern_layout_choice choice;
+
+        /* Before there are peers who would have to wait for it. */
+        tern_layout_choose(p.config.layout, &p.kern, p.pool, &choice);
+        tern_layout_log(&choice);
+        lo.layout = choice.layout;
         lo.pool = p.pool;
         lo.signal_fd = p.signal_fd;
         st = worker_loop_run(&lo, &err);

@@ -95,8 +95,8 @@ static enum tern_status check_memory(const struct worker_plan *p, const struct w
 {
     struct tern_model_need need = { 0 };
     size_t kv, total;
-    enum tern_status st = tern_model_need(m->file->gguf, &m->file->arch, p->first, p->last, false,
-                                          TERN_TILES_2BIT, p->max_rows, m->threads, &need, err);
+    enum tern_status st = tern_model_need(m->file->gguf, &m->file->arch, p->first, p->last, false, m->layout,
+                                          p->max_rows, m->threads, &need, err);
 
     if (st)
         return st;

@@ -35,6 +35,7 @@ struct worker_plan {
 /* What a worker brings to an assignment. */
 struct worker_means {
     const struct worker_file *file;
+    enum tern_tile_layout layout;
     unsigned threads;
     uint64_t memory_limit; /* 0: none */
 };

@@ -38,7 +38,7 @@ r = lab.run("fly")
 lab.check(r.code == USAGE and "fly" in r.errors, "an unknown command is named", r.errors)
 for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", "nan"], ["--top-p", "1.5"],
              ["--wire", "f64"], ["--cpu", "486"], ["-t", "0"], ["-t", "100000"], ["--local", "0"],
-             ["--local", "7"],
+             ["--local", "7"], ["--layout", "3bit"],
              ["--seed", "-"], ["--chunk", "0"], ["-c", "x"], ["--local", "2", "--split", "6"],
              ["--local", "2", "--split", "0,6"], ["--local", "2", "--split", "3,4"],
              ["--local", "2", "--cluster", "x"],
@@ -49,7 +49,7 @@ for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", 
               "code %s: %s" % (r.code, r.errors))
 for args in (["--name", "two words"], ["--name", ""], ["--name", "n" * 65], ["--memory", "2X"],
              ["--memory", "0"], ["--threads", "0"], ["--cpu", "486"], ["--i2s-layout", "D"],
-             ["--ready-fd", "77"]):
+             ["--layout", "1.6"],             ["--ready-fd", "77"]):
     r = lab.run("--listen", "127.0.0.1:0", *args, program=lab.ternd)
     lab.check(r.code == USAGE and args[0] in r.errors and not r.out, "ternd %s is refused" % " ".join(args),
               "code %s: %s" % (r.code, r.errors))

@@ -236,9 +236,9 @@ class Lab:
 
 class Cluster:
     """A coordinator's key, and workers w1, w2, ... that run, each with the allow-list it needs; `model` is
-    one file for all or a list with one for each."""
+    one file for all or a list with one for each, `each` a list of more arguments for each."""
 
-    def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None):
+    def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None, each=None):
         self.lab, self.tag = lab, tag
         self.key, self.public = lab.key(tag + "coordinator")
         self.names = ["%sw%d" % (tag, i + 1) for i in range(n)]
@@ -249,7 +249,8 @@ class Cluster:
             if i:
                 text += "%s worker %s\n" % (self.names[i - 1], self.keys[i - 1][1])
             self.allow.append(lab.write(name + ".allow", text))
-            self.workers.append(lab.daemon(name, self.keys[i][0], self.allow[i], args=args,
+            self.workers.append(lab.daemon(name, self.keys[i][0], self.allow[i],
+                                           args=list(args) + (each[i] if each else []),
                                            model=model[i] if isinstance(model, list) else model))
         self.endpoints = [via(i, w.endpoint) if via else w.endpoint for i, w in enumerate(self.workers)]
         self.file = self.describe(layers)

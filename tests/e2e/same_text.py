@@ -86,7 +86,10 @@ for wire in WIRES:
         same(wire, ["--cpu", level], "cpu " + level)
     for chunk in (1, 7, 64, 512):
         same(wire, ["--chunk", chunk], "chunks of %d" % chunk)
+    for layout in ("2bit", "1.6bit", "auto"):
+        same(wire, ["--layout", layout], "tiles of " + layout)
     same(wire, ["--local", 2], "2 local workers")
+    same(wire, ["--local", 2, "--layout", "1.6bit"], "2 local workers, tiles of 1.6bit")
 for n in (1, 3, 6):
     wire = WIRES[n % 5]
     same(wire, ["--local", n], "%d local workers" % n)
@@ -97,7 +100,8 @@ for _ in range(4):
     parts = rng.choice([2, 3, 4])
     wire, level = rng.choice(WIRES), rng.choice(levels)
     args = ["--local", parts, "--split", ",".join(map(str, partition(parts, rng))), "--cpu", level,
-            "-t", rng.choice([1, 2, 3]), "--chunk", rng.choice([1, 5, 64, 512])]
+            "-t", rng.choice([1, 2, 3]),
+            "--chunk", rng.choice([1, 5, 64, 512]), "--layout", rng.choice(["2bit", "1.6bit"])]
     same(wire, args, " ".join(map(str, args)))
 
 # A cluster of separate daemons, evenly and unevenly; the same daemons serve one coordinator after another.
@@ -107,6 +111,13 @@ for layers in (None, ["0-0", "1-3", "4-5"], ["0-2", "3", "4-5"]):
     for wire in WIRES if layers is None else ["int8x2", "f32"]:
         same(wire, cluster.args(), "cluster of 3, layers %s" % (layers or "even"))
     lab.check(cluster.stop() == [0, 0, 0], "the workers end cleanly on SIGTERM")
+
+# Each worker's layout is its own affair.
+cluster = Cluster(lab, 2, tag="mixed-", args=["--threads", 1],
+                  each=[["--layout", "2bit"], ["--layout", "1.6bit"]])
+for wire in ("int8", "f32"):
+    same(wire, cluster.args(), "cluster of 2, tiles of 2bit and 1.6bit")
+lab.check(cluster.stop() == [0, 0], "the workers end cleanly on SIGTERM")
 
 # Alone and in company: the first of several prompts gives the bits it gives alone.
 for wire in WIRES:

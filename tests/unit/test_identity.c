@@ -2,11 +2,11 @@
 /*
  * Hashes of tensors, the hash of a model, slices, and a cache that can be stale, damaged or in the way.
  */
+#include "unit/cache_folder.h"
 #include "unit/lab_file.h"
 
 #include "engine/identity.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <sys/stat.h>
@@ -15,56 +15,19 @@
 #define FABLE TERN_SOURCE_DIR "/deploy/models/fable.gguf"
 
 static struct tern_pool *pool;
-static char cache[64]; /* XDG_CACHE_HOME of this run */
 
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(cache, "/tmp/tern_identity_XXXXXX");
-    if (!mkdtemp(cache) || sodium_init() < 0)
+    if (!make_cache() || sodium_init() < 0)
         return 1;
-    setenv("XDG_CACHE_HOME", cache, 1);
-    unsetenv("TERN_NO_CACHE");
     return tern_pool_new(3, &pool, &unit_err) != TERN_OK;
-}
-
-/* The path of the only file in the cache; false when there is none. */
-static bool cached_file(char path[400])
-{
-    char dir[100];
-    struct dirent *e;
-    bool found = false;
-    DIR *d;
-
-    snprintf(dir, sizeof dir, "%s/tern", cache);
-    d = opendir(dir);
-    while (d && (e = readdir(d)))
-        if (e->d_name[0] != '.') {
-            snprintf(path, 400, "%s/%s", dir, e->d_name);
-            found = true;
-        }
-    if (d)
-        closedir(d);
-    return found;
-}
-
-static void empty_cache(void)
-{
-    char path[400];
-
-    while (cached_file(path))
-        unlink(path);
 }
 
 static int tear_down(void **state)
 {
-    char dir[100];
-
     (void)state;
-    empty_cache();
-    snprintf(dir, sizeof dir, "%s/tern", cache);
-    rmdir(dir);
-    rmdir(cache);
+    remove_cache();
     tern_pool_free(&pool);
     return 0;
 }

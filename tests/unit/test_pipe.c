@@ -192,7 +192,9 @@ struct local_cluster {
 
 static void start_workers(struct local_cluster *c, uint32_t n, const uint32_t *split, const char *model)
 {
-    struct local_workers_options lo = { .n = n, .split = split, .model_path = model, .threads = 1 };
+    struct local_workers_options lo = {
+        .n = n, .split = split, .model_path = model, .threads = 1, .layout = "1.6bit"
+    };
 
     memset(c, 0, sizeof *c);
     assert_ok(local_workers_start(&lo, &c->workers, &c->spec, &c->key, &unit_err));

@@ -58,7 +58,8 @@ static void test_values(void **state)
         "-m a.gguf -p one --prompt two -n 5 -c 100 -t 3 --temp 0.5 --top-k 7 --top-p 0.6 --min-p 0.1 "
         "--repeat-penalty 1.3 --repeat-last-n -1 --frequency-penalty -0.5 --presence-penalty 0.25 "
         "--seed 99 --stop END -r STOP --logit-bias 5+1.5 --logit-bias 6-inf --logit-bias 7-2 --ignore-eos "
-        "--wire int8x2 --cpu ref --pre default --i2s-layout b --chunk 7 --local 3 --split 1,2,3 "
+        "--wire int8x2 --cpu ref --pre default --i2s-layout b --layout 1.6bit --chunk 7 "
+        "--local 3 --split 1,2,3 "
         "--dead-after 900 --json --logprobs 4 --logits-out f --verbose --display-prompt"));
     assert_string_equal(o.engine.model, "a.gguf");
     assert_int_equal(o.n_prompts, 2);
@@ -82,6 +83,7 @@ static void test_values(void **state)
     assert_int_equal(o.engine.cpu, TERN_CPU_REF);
     assert_string_equal(o.engine.pre, "default");
     assert_int_equal(o.engine.i2s_layout, TERN_I2S_B);
+    assert_int_equal(o.engine.layout, TERN_LAYOUT_5TRIT);
     assert_int_equal(o.engine.chunk, 7);
     assert_int_equal(o.engine.local, 3);
     assert_int_equal(o.engine.n_split, 3);
@@ -163,6 +165,7 @@ static void test_mistakes(void **state)
         { "--cpu sse", "avx2" },
         { "--i2s-layout AB", "--i2s-layout" },
         { "--i2s-layout _", "--i2s-layout" },
+        { "--layout 1.6", "--layout" },
         { "--chunk 0", "--chunk" },
         { "--chunk 513", "--chunk" },
         { "--local 0", "--local" },
