@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory of a worker with half of the layers of a model of more than 500 MB: what `tern inspect` predicts,
-within 10 %.
+within 5 %.
+
+The KV cache and the scratch memory become resident as they are used, so the prompt fills a whole chunk and
+the text the whole context, and the largest figure counts.
 
 For release builds: sanitizers keep memory of their own.
 """
@@ -8,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import time
 
 from lab import Cluster, Lab, wait_until
 
@@ -68,16 +72,20 @@ lab.check(abs(ternary - 2084 * 1e6 / 8) < 0.05 * 2084 * 1e6 / 8,
           "half of the ternary bytes are predicted: %.1f MB" % (ternary / 1e6))
 
 cluster = Cluster(lab, 2, model=big, args=["--threads", THREADS])
-p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time",
+p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 17,
               "--ignore-eos", *cluster.args())
 lab.check(os.read(p.stdout.fileno(), 1) != b"", "the first token")
-for w in cluster.workers:
+peaks = [0, 0]
+while p.poll() is None:
+    for i, w in enumerate(cluster.workers):
+        peaks[i] = max(peaks[i], mapped(w.process.pid))
+    time.sleep(0.1)
+for w, pss in zip(cluster.workers, peaks):
     wait_until(lambda: mapped(w.process.pid, big) < 8 << 20, 3)
-    pss, file = mapped(w.process.pid), mapped(w.process.pid, big)
-    lab.check(abs(pss - half) <= 0.1 * half, "%s: PSS %.1f MB, predicted %.1f MB (%+.1f %%)" %
+    file = mapped(w.process.pid, big)
+    lab.check(abs(pss - half) <= 0.05 * half, "%s: PSS %.1f MB, predicted %.1f MB (%+.1f %%)" %
               (w.name, pss / 1e6, half / 1e6, 100 * (pss - half) / half))
     lab.check(file <= 8 << 20, "%s: %.1f MB of the file are resident in it" % (w.name, file / 1e6))
-p.terminate()
-out, err = p.communicate(timeout=30)
+p.communicate(timeout=30)
 lab.check(cluster.stop() == [0, 0], "the workers end cleanly")
 lab.end()
