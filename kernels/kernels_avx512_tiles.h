@@ -104,10 +104,38 @@ __attribute__((noinline)) static void finish_all(const struct tern_ternary *t, s
     }
 }
 
-/* -- one row --------------------------------------------------------------------------------------------- */
+/* How far in front of the loads weights are asked for, all tiles read side by side taken together. */
+#define AHEAD_BYTES 8192
 
-/* Groups in front of the loads that are asked for, all tiles read side by side taken together: 8 KiB. */
-#define AHEAD_GROUPS 128
+/* A tile is read in two stretches: towards its end what comes next is the same tile of the next ones. */
+struct stretch {
+    size_t bytes, ahead;
+};
+
+INLINE struct stretch stretch(const unsigned n_tiles, size_t tile, size_t part)
+{
+    const size_t far = AHEAD_BYTES / n_tiles, near_end = tile > far ? tile - far : 0;
+    return part == 0 ? (struct stretch){ near_end, far }
+                     : (struct stretch){ tile - near_end, far + (n_tiles - 1) * tile };
+}
+
+INLINE void ask_for(const uint8_t *p, size_t ahead)
+{
+    __builtin_prefetch((const void *)((uintptr_t)p + ahead));
+}
+
+INLINE void ask_for_tiles(const unsigned n_tiles, const uint8_t *w, size_t stride, size_t ahead)
+{
+    ask_for(w, ahead);
+    if (n_tiles > 1)
+        ask_for(w + stride, ahead);
+    if (n_tiles > 2) {
+        ask_for(w + 2 * stride, ahead);
+        ask_for(w + 3 * stride, ahead);
+    }
+}
+
+/* -- one row --------------------------------------------------------------------------------------------- */
 
 INLINE struct sums add_group(const enum codec c, struct sums s, const uint8_t *p, struct sums x)
 {
@@ -121,37 +149,26 @@ INLINE struct sums add_group(const enum codec c, struct sums s, const uint8_t *p
     return s;
 }
 
-INLINE void ask_for(const uint8_t *p, size_t ahead)
-{
-    __builtin_prefetch((const void *)((uintptr_t)p + ahead));
-}
-
 /* n_tiles 1, 2 or 4. */
 INLINE void tiles_one_row(const enum codec c, const unsigned n_tiles, const struct tern_ternary *t,
                           size_t tile)
 {
-    const size_t stride = tile_bytes(c, t), n = stride / TERN_TILE_GROUP_BYTES, far = AHEAD_GROUPS / n_tiles;
+    const size_t stride = tile_bytes(c, t);
     const uint8_t *w = t->tiles + tile * stride;
     const int8_t *q = t->q;
     struct sums s0 = { 0 }, s1 = s0, s2 = s0, s3 = s0;
-    /* Towards the end of these tiles what comes next is the same tile of the next ones. */
-    const size_t jump = (n_tiles - 1) * stride, near_end = n > far ? n - far : 0;
-    for (size_t part = 0, g = 0; part < 2; part++) {
-        const size_t end = part ? n : near_end, ahead = far * TERN_TILE_GROUP_BYTES + (part ? jump : 0);
-        for (; g < end; g++, w += TERN_TILE_GROUP_BYTES, q += 4 * operands(c)) {
+    for (size_t part = 0; part < 2; part++) {
+        const struct stretch s = stretch(n_tiles, stride, part);
+        for (const uint8_t *end = w + s.bytes; w < end; w += TERN_TILE_GROUP_BYTES, q += 4 * operands(c)) {
             struct sums x = { broadcast4(q), broadcast4(q + 4), broadcast4(q + 8), broadcast4(q + 12) };
             if (c != BITS)
                 x.s4 = broadcast4(q + 16);
-            ask_for(w, ahead);
+            ask_for_tiles(n_tiles, w, stride, s.ahead);
             s0 = add_group(c, s0, w, x);
-            if (n_tiles > 1) {
-                ask_for(w + stride, ahead);
+            if (n_tiles > 1)
                 s1 = add_group(c, s1, w + stride, x);
-            }
             if (n_tiles > 2) {
-                ask_for(w + 2 * stride, ahead);
                 s2 = add_group(c, s2, w + 2 * stride, x);
-                ask_for(w + 3 * stride, ahead);
                 s3 = add_group(c, s3, w + 3 * stride, x);
             }
         }
@@ -181,17 +198,20 @@ INLINE void tiles_few_rows(const enum codec c, const unsigned n_tiles, const uns
                            const struct tern_ternary *t, size_t tile)
 {
     const size_t stride = tile_bytes(c, t), qs = t->q_stride;
-    const uint8_t *w = t->tiles + tile * stride, *end = w + stride;
+    const uint8_t *w = t->tiles + tile * stride;
     const int8_t *q = t->q;
     struct row_sums a0 = no_sums(), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0, a6 = a0, a7 = a0;
-    for (; w < end; w += TERN_TILE_GROUP_BYTES, q += 4 * operands(c)) {
-        struct group g0 = take_group(c, w), g1 = g0, g2 = g0, g3 = g0;
-        if (n_tiles > 1)
-            g1 = take_group(c, w + stride);
-        if (n_tiles > 2) {
-            g2 = take_group(c, w + 2 * stride);
-            g3 = take_group(c, w + 3 * stride);
-        }
+    for (size_t part = 0; part < 2; part++) {
+        const struct stretch s = stretch(n_tiles, stride, part);
+        for (const uint8_t *end = w + s.bytes; w < end; w += TERN_TILE_GROUP_BYTES, q += 4 * operands(c)) {
+            ask_for_tiles(n_tiles, w, stride, s.ahead);
+            struct group g0 = take_group(c, w), g1 = g0, g2 = g0, g3 = g0;
+            if (n_tiles > 1)
+                g1 = take_group(c, w + stride);
+            if (n_tiles > 2) {
+                g2 = take_group(c, w + 2 * stride);
+                g3 = take_group(c, w + 3 * stride);
+            }
 #define ROW(r, i)                                                                                            \
     if ((r) < n_rows)                                                                                        \
     a##r = add_row(n_tiles, a##r, w0, w1, w2, w3, q + (r)*qs + 4 * (i))
@@ -213,14 +233,15 @@ INLINE void tiles_few_rows(const enum codec c, const unsigned n_tiles, const uns
         ROW(6, i);                                                                                           \
         ROW(7, i);                                                                                           \
     } while (0)
-        OPERAND(0);
-        OPERAND(1);
-        OPERAND(2);
-        OPERAND(3);
-        if (c != BITS)
-            OPERAND(4);
+            OPERAND(0);
+            OPERAND(1);
+            OPERAND(2);
+            OPERAND(3);
+            if (c != BITS)
+                OPERAND(4);
 #undef OPERAND
 #undef ROW
+        }
     }
     __m512i sums[FEW_ROWS * 4];
 #define ROW(r)                                                                                               \
@@ -242,7 +263,7 @@ INLINE void tiles_few_rows(const enum codec c, const unsigned n_tiles, const uns
 INLINE void few_rows(const enum codec c, const unsigned n_rows, const struct tern_ternary *t, size_t tile,
                      size_t last)
 {
-    if (n_rows <= (c == BITS ? 4 : 3)) {
+    if (n_rows <= (c == BITS ? 4 : c == TRITS ? 2 : 3)) {
         for (; last - tile >= 4; tile += 4)
             tiles_few_rows(c, 4, n_rows, t, tile);
     }

@@ -9,8 +9,9 @@
 #
 # Ends with the status of check, 0 only if no level differs and one was compared, or 2 when the emulated
 # machine did not get as far.  Needs what ternd needs to build, and of Debian 12: bochs bochs-term bochsbios
-# vgabios busybox-static cpio grub-pc-bin grub-common mtools xorriso.  The kernel is fetched with apt-get download and not installed; KERNEL=FILE (an absolute
-# path) names another bzImage.  WAIT=SECONDS limits the run (3600).
+# vgabios busybox-static cpio grub-pc-bin grub-common mtools xorriso.  The kernel is fetched with apt-get
+# download and not installed; KERNEL=FILE (an absolute path) names another bzImage.  WAIT=SECONDS limits the
+# run (3600).
 #
 # Bochs 2.7 describes its Ice Lake with three slips that Linux 6.1 stumbles over, hence clearcpuid: no place
 # for PKRU in the XSAVE area (bit 515), the size of the compacted area is that of the standard one (XSAVEC
