@@ -21,18 +21,31 @@ INLINE uint32_t xor8(__m256i v)
     return (uint32_t)_mm_cvtsi128_si32(x);
 }
 
-/* Eight registers, so that no load waits for the one before; no prefetch, which made it slower on Zen 3. */
+/*
+ * Four quarters side by side, 1 KiB of each in turn: one core of a Zen 3 reads one stream at 22 GB/s, two at
+ * 28, four at 29.  Eight registers, so that no load waits for the one before; no prefetch, which made it
+ * slower.
+ */
+#define PROBE_STREAMS 4
+#define PROBE_BLOCK   1024
+
 static uint32_t probe_read(const void *p, size_t bytes)
 {
-    const __m256i *b = p, *end = b + bytes / sizeof *b;
+    const size_t stream = bytes / PROBE_STREAMS;
+    const uint8_t *block = p;
 #define BEGIN(i) __m256i x##i = _mm256_setzero_si256();
 #define READ(i)                                                                                              \
     x##i = _mm256_xor_si256(x##i, _mm256_load_si256(b + i));                                                 \
     PIN(x##i);
 #define END(i) all = _mm256_xor_si256(all, x##i);
     EACH_8(BEGIN)
-    for (; b < end; b += 8) {
-        EACH_8(READ)
+    for (size_t done = 0; done < stream; done += PROBE_BLOCK, block += PROBE_BLOCK) {
+        for (size_t s = 0; s < PROBE_STREAMS; s++) {
+            const __m256i *b = (const __m256i *)(const void *)(block + s * stream);
+            for (const __m256i *end = b + PROBE_BLOCK / sizeof *b; b < end; b += 8) {
+                EACH_8(READ)
+            }
+        }
     }
     __m256i all = _mm256_setzero_si256();
     EACH_8(END)
