@@ -29,8 +29,8 @@
 /* Rows that one pass multiplies: two sums each, which is what the registers hold. */
 #define PASS_ROWS 6
 /*
- * 2BIT: up to here rows multiply codes as they are unpacked, from there on codes unpacked once to bytes.  On a
- * Zen 3 from the second cache, in % of the int8 peak: 4 rows 73 and 59, 6 rows 76 and 71, 8 rows 76 and 72,
+ * 2BIT: up to here rows multiply codes as they are unpacked, from there on codes unpacked once to bytes.  On
+ * a Zen 3 from the second cache, in % of the int8 peak: 4 rows 73 and 59, 6 rows 76 and 71, 8 rows 76 and 72,
  * 10 rows 79 and 78, 12 rows 78 and 83, 24 rows 80 and 88.
  */
 #define FEW_ROWS 10
