@@ -216,7 +216,8 @@ static enum tern_status hash(struct inspect *in, unsigned threads, struct tern_e
     if (st)
         return st;
     progress_begin(&progress, "hashing the model", in->g->size < ((size_t)64 << 20));
-    st = tern_identity_compute(in->g, &in->arch, pool, progress_update, &progress, &id, err);
+    st = tern_identity_compute(in->g, &in->arch, TERN_IDENTITY_ALL, pool, progress_update, &progress, &id,
+                               err);
     progress_end(&progress);
     tern_pool_free(&pool);
     if (st)

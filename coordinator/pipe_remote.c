@@ -125,7 +125,8 @@ static enum tern_status identify(struct remote *r, const struct pipe_options *o,
     enum tern_status st;
 
     progress_begin(&bar, "hashing the model file", o->quiet);
-    st = tern_identity_compute(o->gguf, o->arch, o->pool, progress_update, &bar, &r->model, err);
+    st = tern_identity_compute(o->gguf, o->arch, TERN_IDENTITY_LAYERS, o->pool, progress_update, &bar,
+                               &r->model, err);
     progress_end(&bar);
     return st;
 }

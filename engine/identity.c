@@ -117,7 +117,7 @@ static void hash_list(const struct tern_arch *arch, struct tern_identity *id)
 }
 
 enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
-                                       struct tern_pool *pool,
+                                       enum tern_identity_scope scope, struct tern_pool *pool,
                                        bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
                                        struct tern_identity **out, struct tern_err *err)
 {
@@ -133,9 +133,12 @@ enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct t
     }
     /* Chooses libsodium's fastest BLAKE2b; any number of calls from any thread do no harm. */
     TERN_BUG_IF(sodium_init() < 0);
-    id->n = g->n_tensors;
-    for (size_t i = 0; i < id->n; i++)
-        id->entries[i].tensor = &g->tensors[g->by_name[i]];
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const struct tern_tensor *t = &g->tensors[g->by_name[i]];
+
+        if (scope == TERN_IDENTITY_ALL || tern_tensor_layer(t->name) >= 0)
+            id->entries[id->n++].tensor = t;
+    }
     if (!tern_identity_cache_load(g, id)) {
         st = hash_all(&job, id, pool, err);
         if (!st)

@@ -23,15 +23,20 @@ struct tern_identity_entry {
 struct tern_identity {
     size_t n;
     struct tern_identity_entry *entries; /* sorted by tensor name, bytewise */
-    /* Over the arch hash, then of each entry: name length and name, type, n_dims, ne, hash. */
+    /* Over the arch hash, then of each entry: name length and name, type, n_dims, ne, hash.  The model's only
+     * when all tensors were hashed. */
     uint8_t model_hash[TERN_HASH_BYTES];
 };
 
-/* Hashes every tensor of g (or takes the cache's word), with all threads of the pool.  `progress` may be
+/* Which tensors: workers hold layers, so those are all that coordinator and workers compare; the embedding
+ * may be larger than they. */
+enum tern_identity_scope { TERN_IDENTITY_ALL, TERN_IDENTITY_LAYERS };
+
+/* Hashes the tensors of g in scope (or takes the cache's word), with all threads of the pool.  `progress` may be
  * NULL; it is called on the calling thread with bytes done and in all, and when it answers false the
  * hashing is given up with TERN_END. */
 enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
-                                       struct tern_pool *pool,
+                                       enum tern_identity_scope scope, struct tern_pool *pool,
                                        bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
                                        struct tern_identity **out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_identity_free(struct tern_identity **id);

@@ -156,7 +156,9 @@ static bool measure(const struct tern_kernels *kern, struct tern_pool *pool,
         for (size_t i = 0; i < K; i++)
             r->q[i] = (int8_t)((int)(i * 89 % 255) - 127);
         tern_pool_run(pool, fill_pass, r, r->n_parts, 1);
+        tern_pool_hold(pool); /* as decoding does */
         run_race(r, rate);
+        tern_pool_release(pool);
     }
     tern_block_free(&block, bytes);
     free(r);

@@ -100,7 +100,8 @@ static enum tern_status run_job(struct worker_loader *l, struct job *j, struct t
     if (atomic_load(&l->cancel))
         return TERN_END;
     if (!l->identity)
-        st = tern_identity_compute(f->gguf, &f->arch, l->o.pool, on_progress, l, &l->identity, err);
+        st = tern_identity_compute(f->gguf, &f->arch, TERN_IDENTITY_LAYERS, l->o.pool, on_progress, l,
+                                   &l->identity, err);
     if (!st)
         st = compare(l, j, err);
     if (st)

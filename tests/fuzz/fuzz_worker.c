@@ -146,7 +146,8 @@ static void set_up(void)
     if (!st)
         st = tern_pool_new(1, &lab.pool, &err);
     if (!st)
-        st = tern_identity_compute(lab.file.gguf, &lab.file.arch, lab.pool, NULL, NULL, &lab.id, &err);
+        st = tern_identity_compute(lab.file.gguf, &lab.file.arch, TERN_IDENTITY_ALL, lab.pool, NULL, NULL,
+                                   &lab.id, &err);
     write_list(list);
     if (!st)
         st = tern_allow_open(list, &lab.allow, &err);

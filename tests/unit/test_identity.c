@@ -15,6 +15,7 @@
 #define FABLE TERN_SOURCE_DIR "/deploy/models/fable.gguf"
 
 static struct tern_pool *pool;
+static enum tern_identity_scope scope = TERN_IDENTITY_ALL;
 
 static int set_up(void **state)
 {
@@ -54,7 +55,7 @@ static struct tern_identity *identify(const struct tern_gguf *g, struct seen *se
 
     memset(seen, 0, sizeof *seen);
     assert_ok(tern_arch_read(g, &arch, &unit_err));
-    assert_ok(tern_identity_compute(g, &arch, pool, on_progress, seen, &id, &unit_err));
+    assert_ok(tern_identity_compute(g, &arch, scope, pool, on_progress, seen, &id, &unit_err));
     return id;
 }
 
@@ -86,6 +87,43 @@ static void test_hashes_are_blake2b(void **state)
     tern_identity_free(&id);
     assert_null(id);
     tern_identity_free(&id);
+    tern_gguf_close(&g);
+}
+
+/* What coordinator and workers compare: not the embedding, and not from the cache of the whole list. */
+static void test_layers_alone(void **state)
+{
+    struct tern_gguf *g;
+    struct tern_identity *all, *id;
+    struct seen seen;
+    uint64_t total = 0;
+    size_t n = 0;
+
+    (void)state;
+    empty_cache();
+    assert_ok(tern_gguf_open(FABLE, &g, &unit_err));
+    all = identify(g, &seen);
+    scope = TERN_IDENTITY_LAYERS;
+    id = identify(g, &seen);
+    for (size_t i = 0; i < all->n; i++) {
+        const struct tern_identity_entry *e = tern_identity_find(id, all->entries[i].tensor->name);
+
+        assert_int_equal(e != NULL, tern_tensor_layer(all->entries[i].tensor->name) >= 0);
+        if (!e)
+            continue;
+        assert_memory_equal(e->hash, all->entries[i].hash, TERN_HASH_BYTES);
+        total += e->tensor->bytes;
+        n++;
+    }
+    assert_true(n == id->n && n > 0 && n < all->n);
+    assert_true(seen.calls > 0 && seen.total == total);
+    tern_identity_free(&id);
+    id = identify(g, &seen);
+    assert_int_equal(seen.calls, 0); /* remembered */
+    assert_int_equal(id->n, n);
+    scope = TERN_IDENTITY_ALL;
+    tern_identity_free(&id);
+    tern_identity_free(&all);
     tern_gguf_close(&g);
 }
 
@@ -172,7 +210,8 @@ static void test_given_up(void **state)
     empty_cache();
     assert_ok(tern_gguf_open(FABLE, &g, &unit_err));
     assert_ok(tern_arch_read(g, &arch, &unit_err));
-    assert_int_equal(tern_identity_compute(g, &arch, pool, on_progress, &seen, &id, &unit_err), TERN_END);
+    assert_int_equal(tern_identity_compute(g, &arch, scope, pool, on_progress, &seen, &id, &unit_err),
+                     TERN_END);
     assert_null(id);
     assert_false(cached_file(path));
     tern_gguf_close(&g);
@@ -282,6 +321,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hashes_are_blake2b),
+        cmocka_unit_test(test_layers_alone),
         cmocka_unit_test(test_cache),
         cmocka_unit_test(test_cache_switched_off),
         cmocka_unit_test(test_cache_sees_a_changed_file),

@@ -32,7 +32,8 @@ static int set_up(void **state)
     assert_ok(tern_key_generate(&net.head, &unit_err));
     assert_ok(tern_key_generate(&net.other, &unit_err));
     assert_ok(tern_key_generate(&net.upstream, &unit_err));
-    assert_ok(tern_identity_compute(lab.gguf, &lab.arch, lab.pool, NULL, NULL, &net.id, &unit_err));
+    assert_ok(tern_identity_compute(lab.gguf, &lab.arch, TERN_IDENTITY_ALL, lab.pool, NULL, NULL, &net.id,
+                                    &unit_err));
     lab_allow_add(net.allow, sizeof net.allow, "head", "coordinator", &net.head);
     lab_allow_add(net.allow, sizeof net.allow, "other", "coordinator", &net.other);
     lab_allow_add(net.allow, sizeof net.allow, "up", "worker", &net.upstream);

@@ -23,7 +23,8 @@ static int set_up(void **state)
     assert_ok(tern_keys_init(&unit_err));
     assert_ok(tern_key_generate(&net.worker, &unit_err));
     assert_ok(tern_key_generate(&net.head, &unit_err));
-    assert_ok(tern_identity_compute(lab.gguf, &lab.arch, lab.pool, NULL, NULL, &net.id, &unit_err));
+    assert_ok(tern_identity_compute(lab.gguf, &lab.arch, TERN_IDENTITY_ALL, lab.pool, NULL, NULL, &net.id,
+                                    &unit_err));
     lab_allow_add(net.allow, sizeof net.allow, "head", "coordinator", &net.head);
     lab_ternd_start(&net.d, &net.worker, net.allow, NULL);
     return 0;
