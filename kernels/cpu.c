@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CPUID and XGETBV, or the hardware flags of Linux, to levels, and the floating-point control register of the calling thread.
+ * CPUID and XGETBV, or the hardware flags of Linux, to levels, and the floating-point control register of the
+ * calling thread.
  *
  * Bits are named as in Intel's Software Developer's Manual, volume 2A, CPUID, and volume 1, 10.2.3 (MXCSR)
  * and 13.3 (XCR0); for ARM as in Linux's arch/arm64/include/uapi/asm/hwcap.h and the Architecture Reference

@@ -4,16 +4,16 @@
  *
  * USMMLA multiplies 2 x 8 codes by 8 x 2 activations, 32 products where SDOT makes 16, but of two rows of
  * weights and two of activations: with a single row of activations half of it would be wasted.  Its operand
- * holds eight columns of two rows where the tiles hold four columns of four, so a panel is reordered once (two
- * ZIPs for two registers) before its rows are run over it.
+ * holds eight columns of two rows where the tiles hold four columns of four, so a panel is reordered once
+ * (two ZIPs for two registers) before its rows are run over it.
  */
 #include "kernels/kernels_impl.h"
 #include "kernels/kernels_neon_dot.h"
 
 #if defined(TERN_HAVE_LANES) && defined(__ARM_FEATURE_MATMUL_INT8)
 
-/* Rows of activations that share the loads of codes: eight pairs of weight rows times two pairs.  With a third
- * pair the 24 sums still have registers, but gcc 12 spills five of them. */
+/* Rows of activations that share the loads of codes: eight pairs of weight rows times two pairs.  With a
+ * third pair the 24 sums still have registers, but gcc 12 spills five of them. */
 #define PANEL_ROWS 4
 
 /* Each 128 bytes: [2 steps][16 rows][4 columns] to [8 pairs of rows][2][8 columns]. */

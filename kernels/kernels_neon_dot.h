@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ternary products by SDOT, for the levels that have it: a step of a quarter tile is one instruction, its four
- * activations a lane of the row's register.
+ * Ternary products by SDOT, for the levels that have it: a step of a quarter tile is one instruction, its
+ * four activations a lane of the row's register.
  *
- * For a single row a bit pair need not even be shifted down: the sums of pairs 1 are kept four times too large
- * on their own, those of pairs 2 sixteen times, and divided once at the end.  The largest, TERN_TERNARY_MAX_K
- * / 4 * 32 * 127 = 133169152, fits.
+ * For a single row a bit pair need not even be shifted down: the sums of pairs 1 are kept four times too
+ * large on their own, those of pairs 2 sixteen times, and divided once at the end.  The largest,
+ * TERN_TERNARY_MAX_K / 4 * 32 * 127 = 133169152, fits.
  */
 #ifndef TERN_KERNELS_NEON_DOT_H
 #define TERN_KERNELS_NEON_DOT_H

@@ -41,7 +41,7 @@ def run(wire, args=(), prompts=(PROMPT,), env=None):
 def cpu_levels():
     """The levels this machine has, asked of tern itself."""
     found = []
-    for level in ["ref", "avx2", "avx512"]:
+    for level in ["ref", "avx2", "avx512", "neon", "dotprod", "i8mm"]:
         r, bits = run("f32", ["--cpu", level])
         if r.code == 0:
             found.append(level)

@@ -26,7 +26,8 @@ foreach(source ${arm_sources})
     string(TOUPPER ${level} level)
     set(object ${CMAKE_CURRENT_BINARY_DIR}/check_arm.dir/${name}.o)
     add_custom_command(OUTPUT ${object}
-        COMMAND ${TERN_ARM_CC} ${arm_flags} ${TERN_${level}_FLAGS} -MD -MF ${object}.d -c ${source} -o ${object}
+        COMMAND ${TERN_ARM_CC} ${arm_flags} ${TERN_${level}_FLAGS} -MD -MF ${object}.d -c ${source}
+            -o ${object}
         DEPENDS ${source} DEPFILE ${object}.d COMMENT "Building ${name}.o for ARM" VERBATIM)
     list(APPEND arm_objects ${object})
 endforeach()
