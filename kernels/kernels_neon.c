@@ -11,6 +11,7 @@
 #include "kernels/kernels_impl.h"
 #include "kernels/kernels_lanes.h"
 #include "kernels/kernels_lanes_attend.h"
+#include "kernels/kernels_lanes_largest.h"
 #include "kernels/kernels_lanes_matvec.h"
 
 #ifdef TERN_HAVE_LANES
@@ -227,6 +228,7 @@ bool tern_kernels_init_neon(struct tern_kernels *k)
 {
     init_rows(k);
     init_attend(k);
+    init_largest(k);
     init_matvec(k);
     k->ternary[TERN_TILES_2BIT] = ternary_2bit;
     k->ternary[TERN_TILES_5TRIT] = ternary_5trit;

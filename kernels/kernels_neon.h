@@ -199,6 +199,90 @@ INLINE struct v16 exp16(struct v16 x)
     return (struct v16){ exp4(x.a), exp4(x.b), exp4(x.c), exp4(x.d) };
 }
 
+/* In every lane the maximum of the lanes whose number leaves the same rest by `side` (1, 2, 4, 8, 16). */
+INLINE struct v16 max_across(struct v16 x, const size_t side)
+{
+    if (side == 16)
+        return x;
+    float32x4_t even = max4(x.a, x.c), odd = max4(x.b, x.d);
+    if (side == 8)
+        return (struct v16){ even, odd, even, odd };
+    float32x4_t m = max4(even, odd);
+    if (side <= 2)
+        m = max4(m, vextq_f32(m, m, 2));
+    if (side <= 1)
+        m = max4(m, vextq_f32(m, m, 1));
+    return (struct v16){ m, m, m, m };
+}
+
+/* -- one register of the lanes: sixteen are PARTS of them, lane 0 in the first ---------------------------- */
+
+#define PARTS 4
+struct part {
+    float32x4_t v;
+};
+
+/* Keeps a value in its register; gcc 12 may regroup additions or load it again for each use otherwise. */
+#define PIN(v)      __asm__("" : "+w"(v))
+#define PIN_PART(p) PIN((p).v)
+
+INLINE struct part zero_part(void)
+{
+    return (struct part){ vdupq_n_f32(0.0f) };
+}
+
+INLINE struct part load_part(const float *x)
+{
+    return (struct part){ vld1q_f32(x) };
+}
+
+INLINE void store_part(float *x, struct part a)
+{
+    vst1q_f32(x, a.v);
+}
+
+INLINE struct part load_part_f16(const uint16_t *x)
+{
+    return (struct part){ vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))) };
+}
+
+INLINE struct part load_part_i8(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    int8x8_t q = vreinterpret_s8_s32(vdup_n_s32(four));
+    return (struct part){ vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(q)))) };
+}
+
+INLINE struct part fma_part(struct part a, struct part b, struct part c)
+{
+    return (struct part){ vfmaq_f32(c.v, a.v, b.v) };
+}
+
+/* The folds of four times four lanes, 2+2 and 1+1. */
+INLINE float32x4_t fold4(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d)
+{
+    float64x2_t e = vreinterpretq_f64_f32(a), f = vreinterpretq_f64_f32(b);
+    float64x2_t g = vreinterpretq_f64_f32(c), h = vreinterpretq_f64_f32(d);
+    float32x4_t first =
+        vaddq_f32(vreinterpretq_f32_f64(vzip1q_f64(e, f)), vreinterpretq_f32_f64(vzip2q_f64(e, f)));
+    float32x4_t last =
+        vaddq_f32(vreinterpretq_f32_f64(vzip1q_f64(g, h)), vreinterpretq_f32_f64(vzip2q_f64(g, h)));
+    return vpaddq_f32(first, last);
+}
+
+/* Eight folds: of s[0..PARTS)[0] .. [3] to first, of s[..][4] .. [7] to last. */
+INLINE void fold8(struct part s[PARTS][8], float *first, float *last)
+{
+    float32x4_t v[8];
+    for (size_t i = 0; i < 8; i++)
+        v[i] = vaddq_f32(vaddq_f32(s[0][i].v, s[2][i].v), vaddq_f32(s[1][i].v, s[3][i].v));
+    vst1q_f32(first, fold4(v[0], v[1], v[2], v[3]));
+    vst1q_f32(last, fold4(v[4], v[5], v[6], v[7]));
+}
+
+/* -- magnitudes ------------------------------------------------------------------------------------------- */
+
 /* Largest absolute value as bits, at least `least`. */
 INLINE uint32_t absmax16(const float *x, size_t n, uint32_t least)
 {
@@ -232,6 +316,67 @@ INLINE struct i16 addi16(struct i16 x, struct i16 y)
 INLINE int32_t sumi16(struct i16 x)
 {
     return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.b), vaddq_s32(x.c, x.d)));
+}
+
+INLINE struct i16 seti16(int32_t v)
+{
+    int32x4_t x = vdupq_n_s32(v);
+    return (struct i16){ x, x, x, x };
+}
+
+INLINE int32x4_t mags4(float32x4_t x)
+{
+    return vreinterpretq_s32_f32(vabsq_f32(x));
+}
+
+/* Sixteen magnitudes as bits. */
+INLINE struct i16 mags16(const float *x)
+{
+    struct v16 v = load16(x);
+    return (struct i16){ mags4(v.a), mags4(v.b), mags4(v.c), mags4(v.d) };
+}
+
+/* At most sixteen, zeros behind them. */
+INLINE struct i16 mags16n(const float *x, size_t n)
+{
+    struct v16 v = load16n(x, n);
+    return (struct i16){ mags4(v.a), mags4(v.b), mags4(v.c), mags4(v.d) };
+}
+
+/* The lanes' bits, as they are. */
+INLINE void storei16(float *x, struct i16 v)
+{
+    vst1q_f32(x, vreinterpretq_f32_s32(v.a));
+    vst1q_f32(x + 4, vreinterpretq_f32_s32(v.b));
+    vst1q_f32(x + 8, vreinterpretq_f32_s32(v.c));
+    vst1q_f32(x + 12, vreinterpretq_f32_s32(v.d));
+}
+
+INLINE struct i16 maxi16(struct i16 x, struct i16 y)
+{
+    return (struct i16){ vmaxq_s32(x.a, y.a), vmaxq_s32(x.b, y.b), vmaxq_s32(x.c, y.c), vmaxq_s32(x.d, y.d) };
+}
+
+/* Bit j: lane j of x is at least that of y. */
+INLINE uint32_t reach16(struct i16 x, struct i16 y)
+{
+    static const uint16_t bits[8] = { 1, 2, 4, 8, 16, 32, 64, 128 };
+    uint16x8_t bit = vld1q_u16(bits);
+    uint16x8_t lo = vcombine_u16(vmovn_u32(vcgeq_s32(x.a, y.a)), vmovn_u32(vcgeq_s32(x.b, y.b)));
+    uint16x8_t hi = vcombine_u16(vmovn_u32(vcgeq_s32(x.c, y.c)), vmovn_u32(vcgeq_s32(x.d, y.d)));
+    return vaddvq_u16(vandq_u16(lo, bit)) | (uint32_t)vaddvq_u16(vandq_u16(hi, bit)) << 8;
+}
+
+INLINE int32x4_t count_reach4(int32x4_t count, int32x4_t x, int32x4_t y)
+{
+    return vsubq_s32(count, vreinterpretq_s32_u32(vcgeq_s32(x, y)));
+}
+
+/* One more in the lanes where x is at least y. */
+INLINE struct i16 count_reach16(struct i16 count, struct i16 x, struct i16 y)
+{
+    return (struct i16){ count_reach4(count.a, x.a, y.a), count_reach4(count.b, x.b, y.b),
+                         count_reach4(count.c, x.c, y.c), count_reach4(count.d, x.d, y.d) };
 }
 
 /* Sixteen signed bytes. */

@@ -22,9 +22,6 @@
  * single index it does not know. */
 #define UNROLL _Pragma("GCC unroll 32")
 
-/* Keeps a sum in its register; gcc 12 may regroup additions otherwise. */
-#define PIN(v) __asm__("" : "+w"(v))
-
 /* Columns of a panel: whole groups of both layouts, 20 KiB of codes. */
 #define PANEL_COLS 1280
 /* Activation rows that share an unpacked panel. */
