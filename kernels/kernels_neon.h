@@ -215,7 +215,7 @@ INLINE struct v16 max_across(struct v16 x, const size_t side)
     return (struct v16){ m, m, m, m };
 }
 
-/* -- one register of the lanes: sixteen are PARTS of them, lane 0 in the first ---------------------------- */
+/* -- one register of the lanes: sixteen are PARTS of them, lane 0 in the first --------------------------- */
 
 #define PARTS 4
 struct part {
@@ -281,7 +281,7 @@ INLINE void fold8(struct part s[PARTS][8], float *first, float *last)
     vst1q_f32(last, fold4(v[4], v[5], v[6], v[7]));
 }
 
-/* -- magnitudes ------------------------------------------------------------------------------------------- */
+/* -- magnitudes ------------------------------------------------------------------------------------------ */
 
 /* Largest absolute value as bits, at least `least`. */
 INLINE uint32_t absmax16(const float *x, size_t n, uint32_t least)
