@@ -17,6 +17,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Unrolls a loop over registers in full, at any level of optimisation: gcc 12 keeps an array in memory for a
+ * single index it does not know. */
+#define UNROLL _Pragma("GCC unroll 32")
+
 /* Sixteen floats, sixteen int32, sixteen doubles, sixteen bytes; lane 0 first. */
 struct v16 {
     float32x4_t a, b, c, d;

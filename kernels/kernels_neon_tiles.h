@@ -18,10 +18,6 @@
 
 #ifdef TERN_HAVE_LANES
 
-/* Unrolls a loop over registers in full, at any level of optimisation: gcc 12 keeps an array in memory for a
- * single index it does not know. */
-#define UNROLL _Pragma("GCC unroll 32")
-
 /* Columns of a panel: whole groups of both layouts, 20 KiB of codes. */
 #define PANEL_COLS 1280
 /* Activation rows that share an unpacked panel. */
