@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CPUID and XGETBV to levels, and the floating-point control register of the calling thread.
+ * CPUID and XGETBV, or the hardware flags of Linux, to levels, and the floating-point control register of the
+ * calling thread.
  *
  * Bits are named as in Intel's Software Developer's Manual, volume 2A, CPUID, and volume 1, 10.2.3 (MXCSR)
- * and 13.3 (XCR0); for ARM as in the Architecture Reference Manual, FPCR.
+ * and 13.3 (XCR0); for ARM as in Linux's arch/arm64/include/uapi/asm/hwcap.h and the Architecture Reference
+ * Manual, FPCR.
  */
 #include "kernels/cpu.h"
 
@@ -108,6 +110,49 @@ void tern_cpu_set_float_mode(void)
     _mm_setcsr(_mm_getcsr() & ~(MXCSR_RC | MXCSR_FTZ | MXCSR_DAZ));
 }
 
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+#define CAP_ASIMD   (1UL << 1)
+#define CAP_ASIMDDP (1UL << 20)
+#define CAP2_I8MM   (1UL << 13)
+
+/* Flush to zero of halves, rounding mode, flush to zero, default NaN, alternative half precision. */
+#define FPCR_FZ16   (UINT64_C(1) << 19)
+#define FPCR_RMODE  (UINT64_C(3) << 22)
+#define FPCR_FZ     (UINT64_C(1) << 24)
+#define FPCR_DN     (UINT64_C(1) << 25)
+#define FPCR_AHP    (UINT64_C(1) << 26)
+
+static bool supports_neon(void)
+{
+    return (getauxval(AT_HWCAP) & CAP_ASIMD) != 0;
+}
+
+static bool supports_dotprod(void)
+{
+    return supports_neon() && (getauxval(AT_HWCAP) & CAP_ASIMDDP) != 0;
+}
+
+bool tern_cpu_supports(enum tern_cpu_level level)
+{
+    switch (level) {
+    case TERN_CPU_REF: return true;
+    case TERN_CPU_NEON: return supports_neon();
+    case TERN_CPU_DOTPROD: return supports_dotprod();
+    case TERN_CPU_I8MM: return supports_dotprod() && (getauxval(AT_HWCAP2) & CAP2_I8MM) != 0;
+    default: return false;
+    }
+}
+
+void tern_cpu_set_float_mode(void)
+{
+    uint64_t fpcr;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    fpcr &= ~(FPCR_FZ16 | FPCR_RMODE | FPCR_FZ | FPCR_DN | FPCR_AHP);
+    __asm__ volatile("msr fpcr, %0" : : "r"(fpcr));
+}
+
 #else
 
 bool tern_cpu_supports(enum tern_cpu_level level)
@@ -115,16 +160,7 @@ bool tern_cpu_supports(enum tern_cpu_level level)
     return level == TERN_CPU_REF;
 }
 
-void tern_cpu_set_float_mode(void)
-{
-#if defined(__aarch64__)
-    /* FZ16 (bit 19), RMode (bits 23..22), FZ (bit 24), DN (bit 25). */
-    uint64_t fpcr;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
-    fpcr &= ~((UINT64_C(1) << 19) | (UINT64_C(3) << 22) | (UINT64_C(3) << 24));
-    __asm__ volatile("msr fpcr, %0" : : "r"(fpcr));
-#endif
-}
+void tern_cpu_set_float_mode(void) {}
 
 #endif
 

@@ -14,5 +14,8 @@ void tern_kernels_init_ref(struct tern_kernels *k);
 bool tern_kernels_init_avx2(struct tern_kernels *k);
 bool tern_kernels_init_avx512(struct tern_kernels *k);
 bool tern_kernels_init_avx512vbmi(struct tern_kernels *k);
+bool tern_kernels_init_neon(struct tern_kernels *k);
+bool tern_kernels_init_dotprod(struct tern_kernels *k);
+bool tern_kernels_init_i8mm(struct tern_kernels *k);
 
 #endif

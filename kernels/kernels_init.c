@@ -10,6 +10,9 @@ static bool init_level(struct tern_kernels *k, enum tern_cpu_level level)
     case TERN_CPU_AVX2: return tern_kernels_init_avx2(k);
     case TERN_CPU_AVX512: return tern_kernels_init_avx512(k);
     case TERN_CPU_AVX512VBMI: return tern_kernels_init_avx512vbmi(k);
+    case TERN_CPU_NEON: return tern_kernels_init_neon(k);
+    case TERN_CPU_DOTPROD: return tern_kernels_init_dotprod(k);
+    case TERN_CPU_I8MM: return tern_kernels_init_i8mm(k);
     default: return false;
     }
 }

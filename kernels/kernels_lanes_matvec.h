@@ -118,12 +118,15 @@ INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t
     const uint8_t *w = (const uint8_t *)m->w + r * m->row_bytes;
     const float *x = m->x + j * m->x_stride;
     struct v16 s[SIDE];
+    UNROLL
     for (size_t a = 0; a < n_rows * n_x; a++)
         s[a] = set16(0.0f);
     size_t i = 0;
     for (; i + 32 <= m->k; i += 32) {
+        UNROLL
         for (size_t a = 0; a < n_rows; a++) {
             struct v32 wv = load32_w(type, w + a * m->row_bytes, i);
+            UNROLL
             for (size_t b = 0; b < n_x; b++) {
                 s[a * n_x + b] = fma16(wv.a, load16(x + b * m->x_stride + i), s[a * n_x + b]);
                 s[a * n_x + b] = fma16(wv.b, load16(x + b * m->x_stride + i + 16), s[a * n_x + b]);
@@ -132,11 +135,13 @@ INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t
     }
     for (; !has_blocks(type) && i < m->k; i += 16) {
         size_t n = m->k - i < 16 ? m->k - i : 16;
+        UNROLL
         for (size_t a = 0; a < n_rows * n_x; a++) {
             struct v16 wv = load16n_w(type, w + a / n_x * m->row_bytes, i, n);
             s[a] = fma16n(wv, load16n(x + a % n_x * m->x_stride + i, n), s[a], n);
         }
     }
+    UNROLL
     for (size_t a = 0; a < n_rows * n_x; a++)
         m->y[(j + a % n_x) * m->y_stride + r + a / n_x] = fold(s[a]);
 }

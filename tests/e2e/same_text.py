@@ -5,6 +5,7 @@
 One factor at a time against a plain in-process run, and a few mixed combinations drawn with a fixed seed.
 """
 import os
+import platform
 import random
 
 from lab import Cluster, Lab
@@ -41,7 +42,8 @@ def run(wire, args=(), prompts=(PROMPT,), env=None):
 def cpu_levels():
     """The levels this machine has, asked of tern itself."""
     found = []
-    for level in ["ref", "avx2", "avx512"]:
+    arm = platform.machine() == "aarch64"
+    for level in ["ref"] + (["neon", "dotprod", "i8mm"] if arm else ["avx2", "avx512"]):
         r, bits = run("f32", ["--cpu", level])
         if r.code == 0:
             found.append(level)

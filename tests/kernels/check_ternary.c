@@ -163,6 +163,8 @@ static void compare_layout(struct check *c, enum tern_tile_layout layout)
         for (size_t r = 0; r < 12; r++)
             ternary_case(c, (struct shape){ 35, ks[i], rows[r], 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     }
+    /* More rows than any level shares the unpacked codes among, more columns than it unpacks at a time. */
+    ternary_case(c, (struct shape){ 20, 2600, 70, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     /* Whole matrices of real models, and the longest row the tiles allow. */
     ternary_case(c, (struct shape){ 2560, 640, 1, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);
     ternary_case(c, (struct shape){ 640, 2560, 2, 0, 0, layout }, KIND_RANDOM, KIND_RANDOM);

@@ -38,6 +38,8 @@ else()
     message(STATUS "libsimde-dev is not installed: the vector levels are only tested on CPUs that have them")
 endif()
 
+include(${CMAKE_CURRENT_SOURCE_DIR}/kernels/check_arm.cmake)
+
 tern_unit(test_exact_math tern_kernels m)
 tern_unit(test_kernels tern_kernels m)
 tern_unit(test_pack tern_kernels PkgConfig::SODIUM m)

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The DOTPROD level (ARMv8.2-A): the ternary products by SDOT, whose lane form is what the tiles are made
+ * for: four rows, four columns each, times the same four activations (kernels_neon_dot.h).
+ */
+#include "kernels/kernels_impl.h"
+#include "kernels/kernels_neon_dot.h"
+
+#if defined(TERN_HAVE_LANES) && defined(__ARM_FEATURE_DOTPROD)
+
+static void multiply(uint8_t *panel, size_t cols, const int8_t *q, size_t stride, size_t n, int32_t *dot)
+{
+    dot_panel(panel, cols, q, stride, n, dot);
+}
+
+static void ternary_2bit(const struct tern_ternary *t, size_t tile_first, size_t tile_last)
+{
+    if (!few_rows(TERN_TILES_2BIT, t, tile_first, tile_last))
+        shared_tiles(TERN_TILES_2BIT, t, tile_first, tile_last, multiply);
+}
+
+static void ternary_5trit(const struct tern_ternary *t, size_t tile_first, size_t tile_last)
+{
+    if (!few_rows(TERN_TILES_5TRIT, t, tile_first, tile_last))
+        shared_tiles(TERN_TILES_5TRIT, t, tile_first, tile_last, multiply);
+}
+
+#define PROBE_SUMS 16
+
+static uint32_t probe_dot(size_t n_steps)
+{
+    int8x16_t code = vdupq_n_s8(1), q = vdupq_n_s8(1);
+    int32x4_t a[PROBE_SUMS];
+    UNROLL
+    for (size_t i = 0; i < PROBE_SUMS; i++)
+        a[i] = vdupq_n_s32(0);
+    PIN(code);
+    PIN(q);
+    for (; n_steps > 0; n_steps--) {
+        UNROLL
+        for (size_t i = 0; i < PROBE_SUMS; i++) {
+            a[i] = vdotq_s32(a[i], code, q);
+            PIN(a[i]);
+        }
+    }
+    UNROLL
+    for (size_t i = 1; i < PROBE_SUMS; i++)
+        a[0] = vaddq_s32(a[0], a[i]);
+    return (uint32_t)vaddvq_s32(a[0]);
+}
+
+bool tern_kernels_init_dotprod(struct tern_kernels *k)
+{
+    k->ternary[TERN_TILES_2BIT] = ternary_2bit;
+    k->ternary[TERN_TILES_5TRIT] = ternary_5trit;
+    k->probe_dot = probe_dot;
+    k->probe_dot_macs = PROBE_SUMS * 16;
+    return true;
+}
+
+#else
+
+bool tern_kernels_init_dotprod(struct tern_kernels *k)
+{
+    (void)k;
+    return false;
+}
+
+#endif
