@@ -41,11 +41,6 @@ INLINE __m256i widen(__m256i dot, __m256i sum)
 /* A 16-bit lane takes from 32 bytes at most 2 * 2 * 15 * 127 = 7620; after four it is widened. */
 #define NIBBLE_WIDEN 4
 
-INLINE __m256i load32(const void *p)
-{
-    return _mm256_loadu_si256((const __m256i *)p);
-}
-
 /* One vector times n rows from r on. */
 INLINE void screen4_rows(const struct tern_screen *s, size_t r, size_t j, const size_t n, int32_t *y)
 {

@@ -137,16 +137,16 @@ static void screen4_row(const float *w, size_t k, size_t k_pad, uint8_t *q, stru
     float d = out->scale, inv = d == 0.0f ? 0.0f : 1.0f / d;
     struct v16 ee = set16(0.0f);
     for (size_t g = 0; g < k_pad; g += TERN_SCREEN_COLS) {
-        __m128i part[4];
+        struct b16 part[4];
         for (size_t p = 0; p < 4; p++) {
             size_t i = g + 16 * p, n = i < k ? k - i : 0;
-            part[p] = _mm_setzero_si128();
+            part[p] = set_bytes(0);
             if (n)
                 part[p] = narrow16(screen_codes(load16n(w + i, n), d, inv, n, &ee));
-            part[p] = _mm_add_epi8(part[p], _mm_set1_epi8(8));
+            part[p] = sub_bytes(part[p], set_bytes(0xf8)); /* plus 8 */
         }
         for (size_t p = 0; p < 2; p++) /* nibbles are below 16: nothing crosses a byte */
-            store_bytes_n(q + g / 2 + 16 * p, _mm_or_si128(part[p], _mm_slli_epi16(part[p + 2], 4)), 16);
+            store_bytes_n(q + g / 2 + 16 * p, or_bytes(part[p], to_high_nibbles(part[p + 2])), 16);
     }
     out->error_sq = fold(ee);
 }
