@@ -34,6 +34,8 @@ INLINE __m256i widen(__m256i dot, __m256i sum)
     return widen_16bit(dot, sum);
 }
 
+/* 64 times two products, 2 * 2 * 127 = 508, are at most 32512. */
+#define MAX_STEPS 64
 #include "kernels/kernels_x256_ternary.h"
 
 /* -- nibbles --------------------------------------------------------------------------------------------- */

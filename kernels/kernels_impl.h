@@ -12,6 +12,7 @@
 
 void tern_kernels_init_ref(struct tern_kernels *k);
 bool tern_kernels_init_avx2(struct tern_kernels *k);
+bool tern_kernels_init_avxvnni(struct tern_kernels *k);
 bool tern_kernels_init_avx512(struct tern_kernels *k);
 bool tern_kernels_init_avx512vbmi(struct tern_kernels *k);
 bool tern_kernels_init_neon(struct tern_kernels *k);

@@ -8,6 +8,7 @@ static bool init_level(struct tern_kernels *k, enum tern_cpu_level level)
     switch (level) {
     case TERN_CPU_REF: tern_kernels_init_ref(k); return true;
     case TERN_CPU_AVX2: return tern_kernels_init_avx2(k);
+    case TERN_CPU_AVXVNNI: return tern_kernels_init_avxvnni(k);
     case TERN_CPU_AVX512: return tern_kernels_init_avx512(k);
     case TERN_CPU_AVX512VBMI: return tern_kernels_init_avx512vbmi(k);
     case TERN_CPU_NEON: return tern_kernels_init_neon(k);

@@ -10,9 +10,10 @@
  *   add_sums(a, b)       adds sums
  *   quarter(sum)         divides sums, all multiples of four, by four
  *   widen(dot, sum)      eight int32, one a tile row, grow by the sums
+ *   MAX_STEPS            steps of four columns between two calls of widen
  *
- * Sums may have 16 bits: then |code * q| pairs (2 * 2 * 127 = 508) are added up at most 64 times between two
- * calls of widen.  An int32 holds any: TERN_TERNARY_MAX_K * 8 * 127 < 2^31.
+ * Sums may have 16 bits: two products of codes 0..2 are at most 2 * 2 * 127 = 508, so MAX_STEPS is then 64.
+ * An int32 holds any sum: TERN_TERNARY_MAX_K * 8 * 127 < 2^31.
  */
 #ifndef TERN_KERNELS_X256_TERNARY_H
 #define TERN_KERNELS_X256_TERNARY_H
@@ -24,8 +25,6 @@
 /* Columns that one step multiplies, and the bytes of a tile's unpacked codes for them. */
 #define STEP_COLS  4
 #define STEP_BYTES 64
-/* Steps between two calls of widen. */
-#define MAX_STEPS 64
 /* Rows that one pass multiplies: two sums each, which is what the registers hold. */
 #define PASS_ROWS 6
 /*

@@ -131,19 +131,24 @@ SHIM_CONVERT(ps_ph256, __m256, float, __m128i, uint16_t, f16_from_f32(x))
 SHIM_CONVERT(ps_epi32_512, __m512, float, __m512i, int32_t, SHIM_RINT(x))
 SHIM_CONVERT(ps_epi32_256, __m256, float, __m256i, int32_t, SHIM_RINT(x))
 SHIM_CONVERT(ps_pd, __m256, float, __m512d, double, x)
-/* A function, since the level's loops are unrolled and SIMDe's version inlined everywhere takes minutes to
+/* Functions, since the level's loops are unrolled and SIMDe's version inlined everywhere takes minutes to
  * compile. */
-__attribute__((noinline, unused)) static __m512i shim_dpbusd(__m512i sum, __m512i a, __m512i b)
-{
-    OPEN(int32_t, x, sum);
-    OPEN(uint8_t, y, a);
-    OPEN(int8_t, z, b);
-    for (size_t i = 0; i < sizeof y; i++)
-        x[i / 4] += y[i] * z[i];
-    CLOSE(__m512i, x);
-}
+#define SHIM_DPBUSD(name, vector)                                                                            \
+    __attribute__((noinline, unused)) static vector shim_##name(vector sum, vector a, vector b)              \
+    {                                                                                                        \
+        OPEN(int32_t, x, sum);                                                                               \
+        OPEN(uint8_t, y, a);                                                                                 \
+        OPEN(int8_t, z, b);                                                                                  \
+        for (size_t i = 0; i < sizeof y; i++)                                                                \
+            x[i / 4] += y[i] * z[i];                                                                         \
+        CLOSE(vector, x);                                                                                    \
+    }
+SHIM_DPBUSD(dpbusd512, __m512i)
+SHIM_DPBUSD(dpbusd256, __m256i)
 #undef _mm512_dpbusd_epi32
-#define _mm512_dpbusd_epi32 shim_dpbusd
+#undef _mm256_dpbusd_avx_epi32
+#define _mm512_dpbusd_epi32     shim_dpbusd512
+#define _mm256_dpbusd_avx_epi32 shim_dpbusd256
 
 /* SIMDe lacks this one. */
 SHIM __m512i shim_srai_epi32_512(__m512i v, unsigned n)
