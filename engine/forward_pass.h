@@ -10,6 +10,8 @@
 /* The smallest piece of work worth handing to a thread that is awake: bytes of tiles times rows, about 2
  * microseconds' worth. */
 #define MIN_PIECE 32768
+/* Tiles that the kernels like to get together. */
+#define GROUP_TILES 4
 
 struct tern_scratch {
     struct tern_arch arch;

@@ -73,18 +73,20 @@ static void relax(void)
 
 /* -- sharing out ----------------------------------------------------------------------------------------- */
 
-/* A piece of a share: from the front an eighth of what is left (few calls, yet something to steal), from the
- * back only `grain`. */
+/* A piece of a share, in whole grains: from the front an eighth of what is left (few calls, yet something to
+ * steal), from the back one. */
 static bool take(struct share *s, size_t grain, bool front, size_t *first, size_t *last)
 {
     uint_least64_t old = atomic_load_explicit(&s->left, memory_order_relaxed), now;
 
     do {
         uint64_t a = old >> 32, b = old & UINT32_MAX, n = b - a;
-        uint64_t piece = front && n / 8 > grain ? n / 8 : grain;
+        uint64_t piece = front && n / 8 > grain ? n / 8 / grain * grain : grain, tail = n % grain;
 
         if (a >= b)
             return false;
+        if (!front && tail)
+            piece = tail; /* only the last grain of the range is a short one */
         if (piece > n)
             piece = n;
         *first = front ? a : b - piece;
