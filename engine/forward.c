@@ -14,6 +14,10 @@
 
 #include <string.h>
 
+/* Up to so many rows the FFN is bound by reading, and two threads read faster from two matrices than from
+ * two halves of both; more rows are gated while their tiles' outputs are in the cache. */
+#define FEW_ROWS 4
+
 static void mark_dead(const struct pass *p, size_t i)
 {
     struct tern_row *r = &p->rows[p->s->live[i]];
@@ -105,8 +109,8 @@ static void pass_ffn_out(void *arg, size_t first, size_t last, unsigned thread)
     for (size_t i = first; i < last; i++) {
         float *gate = p->s->gate + i * n;
 
-        if (p->n_live == 1)
-            p->kern->relu2_gate(gate, p->s->up, n, gate);
+        if (p->n_live <= FEW_ROWS)
+            p->kern->relu2_gate(gate, p->s->up + i * n, n, gate);
         norm_quantize(p, i, gate, p->layer->ffn_sub_norm, n, thread);
     }
 }
@@ -248,7 +252,7 @@ static void layer_forward(struct pass *p)
     ms.n = 0;
     add_matrix(&ms, p, &l->gate, s->gate);
     add_matrix(&ms, p, &l->up, s->up);
-    if (p->n_live == 1) /* two threads read faster from two matrices than from two halves of both */
+    if (p->n_live <= FEW_ROWS)
         run_matrices(p, &ms);
     else
         run_tiles(p, &ms, pass_gate_up, ms.tiles[0]);
