@@ -32,8 +32,8 @@ struct tern_identity {
  * may be larger than they. */
 enum tern_identity_scope { TERN_IDENTITY_ALL, TERN_IDENTITY_LAYERS };
 
-/* Hashes the tensors of g in scope (or takes the cache's word), with all threads of the pool.  `progress` may
- * be NULL; it is called on the calling thread with bytes done and in all, and when it answers false the
+/* Hashes the tensors of g in scope (or takes the cache's word), with all threads of the pool.  `progress`
+ * may be NULL; it is called on the calling thread with bytes done and in all, and when it answers false the
  * hashing is given up with TERN_END. */
 enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
                                        enum tern_identity_scope scope, struct tern_pool *pool,

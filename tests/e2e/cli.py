@@ -3,6 +3,7 @@
 elsewhere."""
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -104,6 +105,28 @@ for args in (["run", "-p", "Once", "-n", 4, "--json"], ["run", "-p", "Once", "-n
         lab.check(r.code == 0 and value, "tern %s gives JSON" % " ".join(map(str, args)), r.errors)
 r = lab.run("tokenize", "-p", "Once upon a time", "--json")
 lab.check(b"nan" not in r.out.lower(), "no NaN in JSON")
+
+# -- layouts of ternary weights ------------------------------------------------------------------------------
+weights = {}
+for layout in ("2bit", "1.6bit"):
+    for extra in ([], ["--local", 2]):
+        r = lab.run("run", "-p", "Once", "-n", 2, "--temp", 0, "--layout", layout, "--json", *extra)
+        stages = json.loads(r.text)["stages"] if r.code == 0 else []
+        lab.check(stages and all(s["layout"] == layout for s in stages),
+                  "--layout %s is named in the figures %s" % (layout, extra), r.text[-500:] + r.errors)
+        weights[layout, len(extra)] = sum(s["weight_bytes"] for s in stages)
+    r = lab.run("inspect", "--layout", layout, "--json")
+    memory = json.loads(r.text)["memory"]
+    lab.check(memory["layout"] == layout and memory["tiles_bytes"] == memory["tiles_bytes_by_layout"][layout],
+              "tern inspect predicts for --layout " + layout, memory)
+    lab.check(memory["tiles_bytes"] + memory["norms_bytes"] == weights[layout, 0],
+              "and that is what the weights take: %d bytes" % weights[layout, 0], memory)
+lab.check(weights["1.6bit", 0] < 0.9 * weights["2bit", 0] and weights["1.6bit", 2] < 0.9 * weights["2bit", 2],
+          "1.6 bits are fewer than 2", weights)
+p = lab.run("run", "-p", "Once", "-n", 2, "--temp", 0, "--verbose")
+lab.check(re.search(r"layout (2bit|1\.6bit) \((measured|remembered)\): 2bit [0-9.]+, 1\.6bit [0-9.]+",
+                    p.errors),
+          "--verbose says what was measured", p.errors)
 
 # -- interruption and readers that go away -------------------------------------------------------------------
 for extra in ([], ["--local", "2"]):

@@ -88,4 +88,22 @@ for w, pss in zip(cluster.workers, peaks):
     lab.check(file <= 8 << 20, "%s: %.1f MB of the file are resident in it" % (w.name, file / 1e6))
 p.communicate(timeout=30)
 lab.check(cluster.stop() == [0, 0], "the workers end cleanly")
+
+# All in one process: what is predicted of a worker and of a coordinator, the program but once.
+r = lab.run("inspect", "-m", big, "--json", "-c", CONTEXT, "-t", THREADS)
+memory = json.loads(r.text)["memory"]
+need = memory["total_bytes"] + memory["coordinator"]["total_bytes"] - memory["fixed_bytes"]
+p = lab.start("run", "-m", big, "-n", 100, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 17, "-t",
+              THREADS, "--ignore-eos")
+peak = 0
+while p.poll() is None:
+    try:
+        peak = max(peak, mapped(p.pid))
+    except OSError:
+        pass  # it has just ended
+    time.sleep(0.1)
+p.communicate(timeout=30)
+lab.check(p.returncode == 0 and 0.9 * need < peak <= 1.1 * need,
+          "in one process: %.1f MB resident at the most, predicted %.1f MB (%+.1f %%)" %
+          (peak / 1e6, need / 1e6, 100 * (peak - need) / need))
 lab.end()
