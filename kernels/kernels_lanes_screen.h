@@ -24,20 +24,25 @@ INLINE void screen_dots(const struct tern_screen *s, size_t r, size_t j, size_t 
     const int8_t *w = (const int8_t *)s->w + r * s->k_pad + c;
     const int16_t *x = s->x + j * s->k_pad + c;
     struct dots a[8];
+    UNROLL
     for (size_t p = 0; p < n_rows * n_x; p++)
         a[p] = dots_zero();
     for (size_t i = 0; i < n_cols; i += DOT_COLS) {
+        UNROLL
         for (size_t row = 0; row < n_rows; row++) {
             struct shorts wv = widen_codes(w + row * s->k_pad + i);
+            UNROLL
             for (size_t v = 0; v < n_x; v++)
                 a[row * n_x + v] = dots_add(a[row * n_x + v], wv, x + v * s->k_pad + i);
         }
     }
+    UNROLL
     for (size_t row = 0; row < n_rows; row++)
-        for (size_t v = 0; v < n_x; v++) {
-            int32_t *at = y + (j + v) * s->y_stride + row;
-            *at = dots_sum(a[row * n_x + v]) + (c ? *at : 0);
-        }
+        UNROLL
+    for (size_t v = 0; v < n_x; v++) {
+        int32_t *at = y + (j + v) * s->y_stride + row;
+        *at = dots_sum(a[row * n_x + v]) + (c ? *at : 0);
+    }
 }
 
 INLINE void screen_side(const struct tern_screen *s, size_t r, size_t last, size_t j, size_t c, size_t n_cols,

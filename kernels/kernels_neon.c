@@ -13,6 +13,8 @@
 #include "kernels/kernels_lanes_attend.h"
 #include "kernels/kernels_lanes_largest.h"
 #include "kernels/kernels_lanes_matvec.h"
+#include "kernels/kernels_lanes_screen.h"
+#include "kernels/kernels_neon_screen4.h"
 
 #ifdef TERN_HAVE_LANES
 
@@ -166,6 +168,62 @@ static void ternary_5trit(const struct tern_ternary *t, size_t tile_first, size_
     tiles(TERN_TILES_5TRIT, t, tile_first, tile_last);
 }
 
+/* -- nibbles --------------------------------------------------------------------------------------------- */
+
+/* A lane of 16 bits takes four products of at most 15 * 127 from 32 bytes; after four times that it is
+ * widened. */
+#define NIBBLE_WIDEN 128
+
+INLINE void nibbles(const uint8_t *w, size_t row_bytes, const int8_t *x, const size_t n, int32_t *dot)
+{
+    uint8x16_t low4 = vdupq_n_u8(15);
+    int32x4_t sum[2 * NIBBLE_ROWS];
+    PIN(low4);
+    UNROLL
+    for (size_t p = 0; p < 2 * n; p++)
+        sum[p] = vdupq_n_s32(0);
+    for (size_t b = 0; b < row_bytes;) {
+        size_t end = row_bytes - b < NIBBLE_WIDEN ? row_bytes : b + NIBBLE_WIDEN;
+        int16x8_t a[2 * NIBBLE_ROWS];
+        UNROLL
+        for (size_t p = 0; p < 2 * n; p++)
+            a[p] = vdupq_n_s16(0);
+        for (; b < end; b += 16) {
+            size_t at = 2 * b - b % 32; /* the column of the first low nibble */
+            int8x16_t x0 = vld1q_s8(x + at), x1 = vld1q_s8(x + at + 32);
+            UNROLL
+            for (size_t p = 0; p < n; p++) {
+                uint8x16_t v = vld1q_u8(w + p * row_bytes + b);
+                step(&a[2 * p], &a[2 * p + 1], vandq_u8(v, low4), x0);
+                step(&a[2 * p], &a[2 * p + 1], vshrq_n_u8(v, 4), x1);
+                PIN(a[2 * p]);
+                PIN(a[2 * p + 1]);
+            }
+        }
+        UNROLL
+        for (size_t p = 0; p < 2 * n; p++)
+            sum[p] = vpadalq_s16(sum[p], a[p]);
+    }
+    UNROLL
+    for (size_t p = 0; p < n; p++)
+        dot[p] = vaddvq_s32(vaddq_s32(sum[2 * p], sum[2 * p + 1]));
+}
+
+static void nibbles_of(const uint8_t *w, size_t row_bytes, const int8_t *x, const size_t n, int32_t *dot)
+{
+    if (n == NIBBLE_ROWS)
+        nibbles(w, row_bytes, x, NIBBLE_ROWS, dot);
+    else
+        nibbles(w, row_bytes, x, 1, dot);
+}
+
+static void screen4(const struct tern_screen *s, size_t row_first, size_t row_last)
+{
+    screen4_all(s, row_first, row_last, nibbles_of);
+}
+
+/* -- probes ---------------------------------------------------------------------------------------------- */
+
 static uint32_t probe_read(const void *p, size_t bytes)
 {
     const uint32_t *w = p, *end = w + bytes / sizeof *w;
@@ -230,6 +288,8 @@ bool tern_kernels_init_neon(struct tern_kernels *k)
     init_attend(k);
     init_largest(k);
     init_matvec(k);
+    init_screen(k);
+    k->screen4 = screen4;
     k->ternary[TERN_TILES_2BIT] = ternary_2bit;
     k->ternary[TERN_TILES_5TRIT] = ternary_5trit;
     k->probe_read = probe_read;

@@ -400,6 +400,41 @@ INLINE struct b16 narrow16(struct i16 v)
     return (struct b16){ vuzp1q_u8(vreinterpretq_u8_s16(lo), vreinterpretq_u8_s16(hi)) };
 }
 
+/* -- dot products of int8 codes and int16 vectors -------------------------------------------------------- */
+
+/* Columns of one step, their codes widened, and sums of their products. */
+#define DOT_COLS 16
+struct shorts {
+    int16x8_t lo, hi;
+};
+struct dots {
+    int32x4_t lo, hi;
+};
+
+INLINE struct shorts widen_codes(const int8_t *p)
+{
+    int8x16_t q = vld1q_s8(p);
+    return (struct shorts){ vmovl_s8(vget_low_s8(q)), vmovl_high_s8(q) };
+}
+
+INLINE struct dots dots_zero(void)
+{
+    return (struct dots){ vdupq_n_s32(0), vdupq_n_s32(0) };
+}
+
+INLINE struct dots dots_add(struct dots s, struct shorts w, const int16_t *x)
+{
+    int16x8_t lo = vld1q_s16(x), hi = vld1q_s16(x + 8);
+    s.lo = vmlal_high_s16(vmlal_s16(s.lo, vget_low_s16(w.lo), vget_low_s16(lo)), w.lo, lo);
+    s.hi = vmlal_high_s16(vmlal_s16(s.hi, vget_low_s16(w.hi), vget_low_s16(hi)), w.hi, hi);
+    return s;
+}
+
+INLINE int32_t dots_sum(struct dots s)
+{
+    return vaddvq_s32(vaddq_s32(s.lo, s.hi));
+}
+
 /* -- bytes ----------------------------------------------------------------------------------------------- */
 
 INLINE struct b16 load_bytes(const void *p)

@@ -68,7 +68,7 @@ static int32_t pick(struct lab_rng *rng, const float *logits, uint32_t n)
     double top = -INFINITY, sum = 0, at;
 
     for (uint32_t i = 0; i < n; i++)
-        top = fmax(top, (double)logits[i]);
+        top = (double)logits[i] > top ? (double)logits[i] : top;
     for (uint32_t i = 0; i < n; i++)
         sum += exp((double)logits[i] - top);
     at = sum * (double)(lab_rng_next(rng) >> 11) / 9007199254740992.0;
