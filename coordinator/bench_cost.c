@@ -4,6 +4,7 @@
  */
 #include "coordinator/bench.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void name_of(const char *path, char *out, size_t cap)
@@ -39,5 +40,6 @@ void bench_cost_of(const struct session *s, struct bench_cost *out)
     out->head_bytes = tern_head_bytes_read(s->head);
     out->kv_bytes = layers * 2 * kv * sizeof(uint16_t);
     out->layout = s->pipe->stages[0].layout ? s->pipe->stages[0].layout : "own"; /* a machine of a cluster */
-    out->head = tern_head_mode_name(tern_head_mode(s->head));
+    snprintf(out->head, sizeof out->head, "%s %s", tern_gguf_type_name(s->model->head->type),
+             tern_head_mode_name(tern_head_mode(s->head)));
 }
