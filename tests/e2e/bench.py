@@ -86,7 +86,7 @@ os.mkdir(where)
 r = bench("--synthetic", "125m", "--embd-type", "q8_0", "-p", 4, "-n", 2, "-r", 1, "-t", 2, "--json",
           env={"TMPDIR": where})
 row = json.loads(r.text)["results"][0]
-lab.check(r.code == 0 and row["model"] == "125m" and row["head"] == "screened" and row["params"] > 128e6 and
+lab.check(r.code == 0 and row["model"] == "125m" and row["head"] == "Q8_0 screened" and row["params"] > 128e6 and
           not os.listdir(where) and "MB" in r.errors, "--synthetic says how much it writes, and cleans up",
           r.text + r.errors)
 
