@@ -13,6 +13,9 @@
  * first cache are read half as often. */
 #define SIDE 4
 #define PAIR 2
+/* Bytes that rows of blocks are prefetched ahead of their use: decoding them, a core does not look that far
+ * ahead by itself.  (On a Zen 3 Q6_K times two vectors: 2.5 to 4.0 GB/s; rows without blocks gain nothing.) */
+#define BLOCKS_AHEAD 2048
 
 /* Sixteen signed bytes times d. */
 INLINE struct v16 scaled(struct b16 q, struct v16 d)
@@ -111,11 +114,18 @@ INLINE bool has_blocks(const enum tern_dtype type)
     return type != TERN_F32 && type != TERN_F16 && type != TERN_BF16;
 }
 
-/* n_rows rows, row_bytes apart, times n_x vectors: at most SIDE products. */
-INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t r, size_t j,
+/* Bytes of 32 elements of a type with blocks, rounded down. */
+INLINE size_t step_bytes(const enum tern_dtype type)
+{
+    return type == TERN_Q8_0 ? 34 : type == TERN_Q6_K ? 26 : 18;
+}
+
+/* n_rows rows, `apart` rows apart, times n_x vectors: at most SIDE products. */
+INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t r, size_t j, size_t apart,
                  const size_t n_rows, const size_t n_x)
 {
     const uint8_t *w = (const uint8_t *)m->w + r * m->row_bytes;
+    const size_t stride = apart * m->row_bytes;
     const float *x = m->x + j * m->x_stride;
     struct v16 s[SIDE];
     UNROLL
@@ -125,7 +135,9 @@ INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t
     for (; i + 32 <= m->k; i += 32) {
         UNROLL
         for (size_t a = 0; a < n_rows; a++) {
-            struct v32 wv = load32_w(type, w + a * m->row_bytes, i);
+            if (has_blocks(type))
+                __builtin_prefetch(w + a * stride + i / 32 * step_bytes(type) + BLOCKS_AHEAD);
+            struct v32 wv = load32_w(type, w + a * stride, i);
             UNROLL
             for (size_t b = 0; b < n_x; b++) {
                 s[a * n_x + b] = fma16(wv.a, load16(x + b * m->x_stride + i), s[a * n_x + b]);
@@ -137,13 +149,13 @@ INLINE void dots(const enum tern_dtype type, const struct tern_matvec *m, size_t
         size_t n = m->k - i < 16 ? m->k - i : 16;
         UNROLL
         for (size_t a = 0; a < n_rows * n_x; a++) {
-            struct v16 wv = load16n_w(type, w + a / n_x * m->row_bytes, i, n);
+            struct v16 wv = load16n_w(type, w + a / n_x * stride, i, n);
             s[a] = fma16n(wv, load16n(x + a % n_x * m->x_stride + i, n), s[a], n);
         }
     }
     UNROLL
     for (size_t a = 0; a < n_rows * n_x; a++)
-        m->y[(j + a % n_x) * m->y_stride + r + a / n_x] = fold(s[a]);
+        m->y[(j + a % n_x) * m->y_stride + r + a / n_x * apart] = fold(s[a]);
 }
 
 /* n_rows rows times all vectors. */
@@ -151,17 +163,22 @@ INLINE void rows(const enum tern_dtype type, const struct tern_matvec *m, size_t
 {
     size_t j = 0;
     for (; j + PAIR <= m->n_x; j += PAIR)
-        dots(type, m, r, j, n_rows, PAIR);
+        dots(type, m, r, j, 1, n_rows, PAIR);
     if (j < m->n_x)
-        dots(type, m, r, j, n_rows, 1);
+        dots(type, m, r, j, 1, n_rows, 1);
 }
 
 INLINE void matvec_type(const enum tern_dtype type, const struct tern_matvec *m, size_t row_first,
                         size_t row_last)
 {
     size_t r = row_first;
-    for (; m->n_x == 1 && r + SIDE <= row_last; r += SIDE)
-        dots(type, m, r, 0, SIDE, 1);
+    if (m->n_x == 1) {
+        /* Four rows a quarter of the range apart: four streams of memory are faster than one. */
+        const size_t apart = (row_last - row_first) / SIDE;
+        for (size_t i = 0; i < apart; i++)
+            dots(type, m, row_first + i, 0, apart, SIDE, 1);
+        r += apart * SIDE;
+    }
     for (; r + PAIR <= row_last; r += PAIR)
         rows(type, m, r, PAIR);
     if (r < row_last)

@@ -263,6 +263,48 @@ INLINE void one_row(enum tern_tile_layout layout, const struct tern_ternary *t, 
 /* The sums of row r (a), those of four times the codes apart (b); gcc 12 keeps arrays of them in memory. */
 #define EACH_ROW(verb) verb(0) verb(1) verb(2) verb(3) verb(4) verb(5)
 
+/* 2BIT, two rows, a whole tile, so that its halves share what is loaded of q: at most WIDEN_GROUPS groups. */
+INLINE void two_groups(const uint8_t *tile, size_t n_groups, const int8_t *q, size_t stride, int32_t *dot)
+{
+    const __m256i low = _mm256_set1_epi8(0x03), high = _mm256_set1_epi8(0x0c);
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i a0 = zero, b0 = zero, a1 = zero, b1 = zero; /* a, b: tile rows 0..7, 8..15; 0, 1: rows of q */
+    while (n_groups > 0) {
+        size_t left = least(n_groups, QUARTER_GROUPS);
+        __m256i c0 = zero, d0 = zero, c1 = zero, d1 = zero; /* the same, of four times the codes */
+        n_groups -= left;
+        for (; left > 0; left--, tile += TERN_TILE_GROUP_BYTES, q += TERN_TILE_COLS) {
+            __builtin_prefetch(tile + AHEAD);
+            __m256i w = load32(tile), v = load32(tile + 32);
+#define STEP(mask, at, s0, t0, s1, t1)                                                                       \
+    do {                                                                                                     \
+        __m256i e = _mm256_and_si256(w, mask), f = _mm256_and_si256(v, mask), x = broadcast4(q + (at));      \
+        s0 = dot4(s0, e, x);                                                                                 \
+        t0 = dot4(t0, f, x);                                                                                 \
+        x = broadcast4(q + stride + (at));                                                                   \
+        s1 = dot4(s1, e, x);                                                                                 \
+        t1 = dot4(t1, f, x);                                                                                 \
+    } while (0)
+            STEP(low, 0, a0, b0, a1, b1);
+            STEP(high, 4, c0, d0, c1, d1);
+            w = _mm256_srli_epi16(w, 4);
+            v = _mm256_srli_epi16(v, 4);
+            STEP(low, 8, a0, b0, a1, b1);
+            STEP(high, 12, c0, d0, c1, d1);
+#undef STEP
+        }
+        a0 = add_sums(a0, quarter(c0));
+        b0 = add_sums(b0, quarter(d0));
+        a1 = add_sums(a1, quarter(c1));
+        b1 = add_sums(b1, quarter(d1));
+    }
+    __m256i *d = (__m256i *)(void *)dot;
+    _mm256_store_si256(d, widen(_mm256_load_si256(d), a0));
+    _mm256_store_si256(d + 1, widen(_mm256_load_si256(d + 1), b0));
+    _mm256_store_si256(d + 2, widen(_mm256_load_si256(d + 2), a1));
+    _mm256_store_si256(d + 3, widen(_mm256_load_si256(d + 3), b1));
+}
+
 /* 2BIT, half a tile (eight tile rows) and at most WIDEN_GROUPS groups times n <= PASS_ROWS rows. */
 INLINE void few_groups(const uint8_t *half, size_t n_groups, const int8_t *q, size_t stride, int32_t *dot,
                        const size_t n)
@@ -327,8 +369,12 @@ INLINE void few_tile(const struct tern_ternary *t, size_t tile, size_t row, cons
     memset(dot, 0, n * sizeof dot[0]);
     while (n_groups > 0) {
         size_t left = least(n_groups, WIDEN_GROUPS);
-        few_groups(w, left, q, t->q_stride, dot[0], n);
-        few_groups(w + 32, left, q, t->q_stride, dot[0] + 8, n);
+        if (n == 2) {
+            two_groups(w, left, q, t->q_stride, dot[0]);
+        } else {
+            few_groups(w, left, q, t->q_stride, dot[0], n);
+            few_groups(w + 32, left, q, t->q_stride, dot[0] + 8, n);
+        }
         n_groups -= left;
         w += left * TERN_TILE_GROUP_BYTES;
         q += left * TERN_TILE_COLS;
