@@ -19,6 +19,7 @@ static void attend_units(void *arg, size_t first, size_t last, unsigned thread)
                              .head_dim = hd,
                              .score_scale = 1.0f / sqrtf((float)hd),
                              .acc = acc,
+                             .acc_stride = group * hd,
                              .max = acc + group * hd,
                              .sum = acc + group * hd + group };
 

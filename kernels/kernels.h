@@ -66,7 +66,8 @@ struct tern_attend {
     size_t q_stride; /* floats */
     enum tern_kv_type type;
     const void *k, *v;              /* [n_pos][head_dim] f16 or int8; k after RoPE */
-    const float *k_scale, *v_scale; /* [n_pos]; int8 only: an element is (float)code * scale */
+    const void *next_k;             /* K of the block that comes next, or NULL: a hint, nothing is read */
+    const float *k_scale, *v_scale; /* [n_pos]; int8 only: an element is code times scale */
     size_t n_rows;
     size_t n_heads; /* query heads of this KV head */
     size_t head_dim;
@@ -74,7 +75,8 @@ struct tern_attend {
     float score_scale; /* 1 / sqrt(head_dim) */
     float *max;        /* [n_rows][n_heads] running maximum; -INFINITY before the first block */
     float *sum;        /* [n_rows][n_heads] running sum of exp; 0 before the first block */
-    float *acc;        /* [n_rows][n_heads][head_dim] running weighted sum of v; 0 before the first block */
+    float *acc; /* [n_rows] of [n_heads][head_dim] running weighted sum of v; 0 before the first block */
+    size_t acc_stride; /* floats from one row's acc to the next */
 };
 
 /* Types a row of a plain matrix can have; the numbers are ggml's. */
@@ -140,12 +142,19 @@ struct tern_kernels {
 
     /*
      * One block of attention, folded into the running state.  For each head of each row: s_i =
-     * fold16(fma(q, k_i)) * score_scale; bm = max s_i (in order of i); p_i = tern_expf(s_i - bm); bl = p_0 +
+     * fold16(fma(q, k_i)) * score_scale; bm = max s_i + 0.0f (no -0); p_i = tern_expf(s_i - bm); bl = p_0 +
      * p_1 + ... in order of i from +0.0f; b_d = fold over i in order of fmaf(p_i, v_i[d], b_d) from +0.0f.
+     * int8 codes stand for k_i and v_i as (float)code, their scales are applied to what a position has one
+     * of: s_i = (fold16(...) * k_scale_i) * score_scale, and p_i * v_scale_i takes the place of p_i in b_d.
      * Then m' = max(max, bm); a = tern_expf(max - m') (0 when max is -INFINITY); c = tern_expf(bm - m');
      * sum = fmaf(bl, c, sum * a); acc_d = fmaf(b_d, c, acc_d * a); max = m'.
      */
     void (*attend)(const struct tern_attend *a);
+
+    /* Folds the state of later positions into one of earlier ones, both of n_heads heads: the last formulas
+     * of `attend` (from m' on) with span_max for bm, span_sum for bl and span_acc for b. */
+    void (*attend_merge)(size_t n_heads, size_t head_dim, const float *span_max, const float *span_sum,
+                         const float *span_acc, float *max, float *sum, float *acc);
 
     /* out_d = acc_d / sum; n = head_dim. */
     void (*attend_finish)(const float *acc, float sum, size_t n, float *out);

@@ -12,6 +12,7 @@
 
 #include "kernels/exact_math_poly.h"
 #include "kernels/kernels_bytes_x86.h"
+#include "kernels/kernels_fold8.h"
 #include "kernels/kernels_scalar.h"
 
 /* Keeps a value in its register: without it gcc 12 regroups the additions of unrolled code and runs out of
@@ -293,6 +294,64 @@ INLINE struct v16 splat_f16(const uint8_t *p)
 {
     __m256 d = _mm256_cvtph_ps(_mm_set1_epi16((int16_t)load_u16(p)));
     return (struct v16){ d, d };
+}
+
+/* In every lane the maximum of the lanes whose number leaves the same rest by `side` (1, 2, 4, 8, 16). */
+INLINE struct v16 max_across(struct v16 a, const size_t side)
+{
+    if (side == 16)
+        return a;
+    __m256 m = max8_across(_mm256_max_ps(a.lo, a.hi), side);
+    return (struct v16){ m, m };
+}
+
+/* One register of the lanes: sixteen are PARTS of them, lane 0 in the first. */
+#define PARTS 2
+struct part {
+    __m256 v;
+};
+
+/* Keeps what was loaded in its register: gcc 12 would load it again for each use. */
+#define PIN_PART(p) PIN((p).v)
+
+INLINE struct part zero_part(void)
+{
+    return (struct part){ _mm256_setzero_ps() };
+}
+
+INLINE struct part load_part(const float *x)
+{
+    return (struct part){ _mm256_loadu_ps(x) };
+}
+
+INLINE void store_part(float *x, struct part a)
+{
+    _mm256_storeu_ps(x, a.v);
+}
+
+INLINE struct part load_part_f16(const uint16_t *x)
+{
+    return (struct part){ _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)x)) };
+}
+
+INLINE struct part load_part_i8(const int8_t *x)
+{
+    __m128i q = _mm_loadl_epi64((const __m128i *)(const void *)x);
+    return (struct part){ _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)) };
+}
+
+INLINE struct part fma_part(struct part a, struct part b, struct part c)
+{
+    return (struct part){ _mm256_fmadd_ps(a.v, b.v, c.v) };
+}
+
+/* Eight folds: of s[0..PARTS)[0] .. [3] to first, of s[..][4] .. [7] to last. */
+INLINE void fold8(struct part s[PARTS][8], float *first, float *last)
+{
+    __m256 v[8];
+    for (size_t i = 0; i < 8; i++)
+        v[i] = _mm256_add_ps(s[0][i].v, s[1][i].v);
+    fold8_ymm(v, first, last);
 }
 
 INLINE struct d16 zero_d16(void)

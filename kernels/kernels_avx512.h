@@ -13,6 +13,7 @@
 
 #include "kernels/exact_math_poly.h"
 #include "kernels/kernels_bytes_x86.h"
+#include "kernels/kernels_fold8.h"
 #include "kernels/kernels_scalar.h"
 
 /* Sixteen floats, sixteen int32, sixteen doubles; lane 0 first. */
@@ -210,6 +211,68 @@ INLINE struct v16 load16_bf16(const void *p)
 INLINE struct v16 splat_f16(const uint8_t *p)
 {
     return (struct v16){ _mm512_cvtph_ps(_mm256_set1_epi16((int16_t)load_u16(p))) };
+}
+
+/* In every lane the maximum of the lanes whose number leaves the same rest by `side` (1, 2, 4, 8, 16). */
+INLINE struct v16 max_across(struct v16 a, const size_t side)
+{
+    if (side == 16)
+        return a;
+    __m256 m = max8_across(_mm256_max_ps(_mm512_castps512_ps256(a.v), high8(a.v)), side);
+    return (struct v16){ _mm512_insertf32x8(_mm512_castps256_ps512(m), m, 1) };
+}
+
+/* One register of the lanes: all sixteen. */
+#define PARTS 1
+struct part {
+    __m512 v;
+};
+
+/* Keeps what was loaded in its register: gcc 12 would load it again for each use. */
+#ifdef TERN_SIMDE
+#define PIN_PART(p) (void)(p)
+#else
+#define PIN_PART(p) __asm__("" : "+v"((p).v))
+#endif
+
+INLINE struct part zero_part(void)
+{
+    return (struct part){ _mm512_setzero_ps() };
+}
+
+INLINE struct part load_part(const float *x)
+{
+    return (struct part){ _mm512_loadu_ps(x) };
+}
+
+INLINE void store_part(float *x, struct part a)
+{
+    _mm512_storeu_ps(x, a.v);
+}
+
+INLINE struct part load_part_f16(const uint16_t *x)
+{
+    return (struct part){ load16_f16(x).v };
+}
+
+INLINE struct part load_part_i8(const int8_t *x)
+{
+    return (struct part){ _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x))) };
+}
+
+INLINE struct part fma_part(struct part a, struct part b, struct part c)
+{
+    return (struct part){ _mm512_fmadd_ps(a.v, b.v, c.v) };
+}
+
+/* Eight folds: of s[0][0] .. [3] to first, of s[0][4] .. [7] to last. */
+INLINE void fold8(struct part s[PARTS][8], float *first, float *last)
+{
+    __m256 v[8];
+    for (size_t i = 0; i < 8; i++)
+        v[i] = _mm256_add_ps(_mm512_castps512_ps256(s[0][i].v), high8(s[0][i].v));
+    fold8_ymm(v, first, last);
 }
 
 INLINE struct d16 zero_d16(void)

@@ -131,43 +131,55 @@ static bool all_finite(const float *x, size_t n)
     return absmax_bits(x, n, 0) < 0x7f800000u;
 }
 
-/* Element i of K or V. */
-static float kv_at(enum tern_kv_type type, const void *kv, const float *scale, size_t head_dim, size_t pos,
-                   size_t d)
+/* Element d of position pos of K or V, without the scale of int8. */
+static float kv_at(const struct tern_attend *a, const void *kv, size_t pos, size_t d)
 {
-    size_t i = pos * head_dim + d;
-    if (type == TERN_KV_INT8)
-        return (float)((const int8_t *)kv)[i] * scale[pos];
-    return f32_from_f16(((const uint16_t *)kv)[i]);
+    size_t i = pos * a->head_dim + d;
+    return a->type == TERN_KV_INT8 ? (float)((const int8_t *)kv)[i] : f32_from_f16(((const uint16_t *)kv)[i]);
+}
+
+/* What was and what comes are scaled by these when they are added up. */
+struct step {
+    float old, new;
+};
+
+/* Folds a block's or span's maximum and sum into a state. */
+static struct step fold_in(float bm, float bl, float *state_max, float *sum)
+{
+    float max = bm > *state_max ? bm : *state_max;
+    struct step f = { *state_max == -INFINITY ? 0.0f : tern_expf(*state_max - max), tern_expf(bm - max) };
+    *state_max = max;
+    *sum = fmaf(bl, f.new, *sum * f.old);
+    return f;
 }
 
 /* State s = row * n_heads + head. */
-static void attend_head(const struct tern_attend *a, const float *q, size_t s)
+static void attend_head(const struct tern_attend *a, const float *q, size_t s, float *acc)
 {
     float p[32], bm = -INFINITY, bl = 0.0f;
     for (size_t i = 0; i < a->n_pos; i++) {
         float lane[TERN_LANES] = { 0 };
         for (size_t d = 0; d < a->head_dim; d++)
-            lane[d % TERN_LANES] =
-                fmaf(q[d], kv_at(a->type, a->k, a->k_scale, a->head_dim, i, d), lane[d % TERN_LANES]);
-        p[i] = fold16(lane) * a->score_scale;
+            lane[d % TERN_LANES] = fmaf(q[d], kv_at(a, a->k, i, d), lane[d % TERN_LANES]);
+        p[i] = fold16(lane);
+        if (a->type == TERN_KV_INT8)
+            p[i] *= a->k_scale[i];
+        p[i] *= a->score_scale;
         bm = p[i] > bm ? p[i] : bm;
     }
+    bm += 0.0f;
     for (size_t i = 0; i < a->n_pos; i++) {
         p[i] = tern_expf(p[i] - bm);
         bl += p[i];
+        if (a->type == TERN_KV_INT8)
+            p[i] *= a->v_scale[i];
     }
-    float max = bm > a->max[s] ? bm : a->max[s];
-    float old = a->max[s] == -INFINITY ? 0.0f : tern_expf(a->max[s] - max);
-    float new = tern_expf(bm - max);
-    a->max[s] = max;
-    a->sum[s] = fmaf(bl, new, a->sum[s] * old);
-    float *acc = a->acc + s * a->head_dim;
+    struct step f = fold_in(bm, bl, &a->max[s], &a->sum[s]);
     for (size_t d = 0; d < a->head_dim; d++) {
         float b = 0.0f;
         for (size_t i = 0; i < a->n_pos; i++)
-            b = fmaf(p[i], kv_at(a->type, a->v, a->v_scale, a->head_dim, i, d), b);
-        acc[d] = fmaf(b, new, acc[d] * old);
+            b = fmaf(p[i], kv_at(a, a->v, i, d), b);
+        acc[d] = fmaf(b, f.new, acc[d] * f.old);
     }
 }
 
@@ -175,7 +187,18 @@ static void attend(const struct tern_attend *a)
 {
     for (size_t row = 0; row < a->n_rows; row++) {
         for (size_t h = 0; h < a->n_heads; h++)
-            attend_head(a, a->q + row * a->q_stride + h * a->head_dim, row * a->n_heads + h);
+            attend_head(a, a->q + row * a->q_stride + h * a->head_dim, row * a->n_heads + h,
+                        a->acc + row * a->acc_stride + h * a->head_dim);
+    }
+}
+
+static void attend_merge(size_t n_heads, size_t head_dim, const float *span_max, const float *span_sum,
+                         const float *span_acc, float *max, float *sum, float *acc)
+{
+    for (size_t h = 0; h < n_heads; h++, acc += head_dim, span_acc += head_dim) {
+        struct step f = fold_in(span_max[h], span_sum[h], &max[h], &sum[h]);
+        for (size_t d = 0; d < head_dim; d++)
+            acc[d] = fmaf(span_acc[d], f.new, acc[d] * f.old);
     }
 }
 
@@ -308,6 +331,7 @@ void tern_kernels_init_ref(struct tern_kernels *k)
         .f16_to_f32 = f16_to_f32,
         .all_finite = all_finite,
         .attend = attend,
+        .attend_merge = attend_merge,
         .attend_finish = attend_finish,
         .matvec = matvec,
         .sum_exp = sum_exp,

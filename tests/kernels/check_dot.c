@@ -9,27 +9,40 @@
 /* -- attend ---------------------------------------------------------------------------------------------- */
 
 struct attend_shape {
-    size_t n_heads, head_dim, n_pos;
+    size_t n_rows, n_heads, head_dim, n_pos;
+    enum tern_kv_type type;
+    size_t gap; /* floats between the rows of q and of acc */
 };
 
 struct state {
     float *max, *sum, *acc;
 };
 
+static size_t n_queries(struct attend_shape s)
+{
+    return s.n_rows * s.n_heads;
+}
+
+/* Floats of acc and of q, the gaps between rows included. */
+static size_t n_spread(struct attend_shape s)
+{
+    return s.n_rows * s.n_heads * s.head_dim + (s.n_rows - 1) * s.gap;
+}
+
 static struct state make_state(struct attend_shape s, size_t slot)
 {
-    return (struct state){ check_out(slot, s.n_heads * sizeof(float)),
-                           check_out(slot + 1, s.n_heads * sizeof(float)),
-                           check_out(slot + 2, s.n_heads * s.head_dim * sizeof(float)) };
+    return (struct state){ check_out(slot, n_queries(s) * sizeof(float)),
+                           check_out(slot + 1, n_queries(s) * sizeof(float)),
+                           check_out(slot + 2, n_spread(s) * sizeof(float)) };
 }
 
 static void clear_state(struct state st, struct attend_shape s)
 {
-    for (size_t h = 0; h < s.n_heads; h++) {
-        st.max[h] = -INFINITY;
-        st.sum[h] = 0.0f;
+    for (size_t i = 0; i < n_queries(s); i++) {
+        st.max[i] = -INFINITY;
+        st.sum[i] = 0.0f;
     }
-    memset(st.acc, 0, s.n_heads * s.head_dim * sizeof(float));
+    memset(st.acc, 0, n_spread(s) * sizeof(float));
 }
 
 static void run_attend(const struct tern_kernels *k, struct tern_attend a, struct state st)
@@ -40,37 +53,70 @@ static void run_attend(const struct tern_kernels *k, struct tern_attend a, struc
     k->attend(&a);
 }
 
+static void same_state(struct check *c, struct attend_shape s, struct state ref, struct state new,
+                       size_t slot)
+{
+    check_same_f32(c, "max", ref.max, new.max, n_queries(s));
+    check_same_f32(c, "sum", ref.sum, new.sum, n_queries(s));
+    check_same_f32(c, "acc", ref.acc, new.acc, n_spread(s));
+    for (size_t i = 0; i < 3; i++)
+        check_canary(c, slot + i);
+}
+
+/* K or V in the slots from `slot` on. */
+static const void *fill_kv(struct check *c, struct attend_shape s, size_t slot, enum check_kind kind,
+                           const float **scale)
+{
+    size_t n = s.n_pos * s.head_dim;
+    if (s.type == TERN_KV_F16) {
+        uint16_t *kv = check_in(slot, n * sizeof *kv);
+        check_fill_f16(c, kv, n, kind);
+        *scale = NULL;
+        return kv;
+    }
+    int8_t *kv = check_in(slot, n);
+    float *d = check_in(slot + 1, s.n_pos * sizeof *d);
+    check_fill_q(c, kv, n, kind);
+    for (size_t i = 0; i < s.n_pos; i++)
+        d[i] = kind == KIND_LARGE ? 1e30f : kind == KIND_TINY ? 0x1p-140f : 0.01f + fabsf(check_unit(c));
+    *scale = d;
+    return kv;
+}
+
+static void attend_block(struct check *c, struct attend_shape s, enum check_kind kind, struct state ref,
+                         struct state new)
+{
+    float *q = check_in(0, n_spread(s) * sizeof *q);
+    check_fill_f32(c, q, n_spread(s), kind == KIND_LARGE ? KIND_RANDOM : kind);
+    struct tern_attend a = { .q = q,
+                             .q_stride = s.n_heads * s.head_dim + s.gap,
+                             .type = s.type,
+                             .n_rows = s.n_rows,
+                             .n_heads = s.n_heads,
+                             .head_dim = s.head_dim,
+                             .n_pos = s.n_pos,
+                             .score_scale = 1.0f / sqrtf((float)s.head_dim),
+                             .acc_stride = s.n_heads * s.head_dim + s.gap };
+    a.k = fill_kv(c, s, 1, kind, &a.k_scale);
+    a.v = fill_kv(c, s, 3, kind == KIND_ZERO ? KIND_RANDOM : kind, &a.v_scale);
+    a.next_k = check_below(c, 2) ? a.k : NULL;
+    run_attend(&c->ref, a, ref);
+    run_attend(&c->new, a, new);
+    same_state(c, s, ref, new, 8);
+}
+
 /* Three blocks folded into one state, the last of them alone of n_pos positions. */
 static void attend_case(struct check *c, struct attend_shape s, enum check_kind kind)
 {
-    struct state ref = make_state(s, 3), new = make_state(s, 6);
+    struct state ref = make_state(s, 5), new = make_state(s, 8);
     clear_state(ref, s);
     clear_state(new, s);
+    size_t n_pos = s.n_pos;
     for (int block = 0; block < 3; block++) {
-        check_case(c, "heads=%zu dim=%zu n=%zu block %d %s", s.n_heads, s.head_dim, s.n_pos, block,
-                   check_kind_names[kind]);
-        size_t n_pos = block < 2 ? 32 : s.n_pos, n_kv = n_pos * s.head_dim, n_q = s.n_heads * s.head_dim;
-        float *q = check_in(0, n_q * sizeof *q);
-        uint16_t *k = check_in(1, n_kv * sizeof *k), *v = check_in(2, n_kv * sizeof *v);
-        check_fill_f32(c, q, n_q, kind == KIND_LARGE ? KIND_RANDOM : kind);
-        check_fill_f16(c, k, n_kv, kind);
-        check_fill_f16(c, v, n_kv, kind == KIND_ZERO ? KIND_RANDOM : kind);
-        struct tern_attend a = { .q = q,
-                                 .k = k,
-                                 .v = v,
-                                 .n_rows = 1,
-                                 .n_heads = s.n_heads,
-                                 .head_dim = s.head_dim,
-                                 .n_pos = n_pos,
-                                 .score_scale = 1.0f / sqrtf((float)s.head_dim) };
-        run_attend(&c->ref, a, ref);
-        run_attend(&c->new, a, new);
-        check_same_f32(c, "max", ref.max, new.max, s.n_heads);
-        check_same_f32(c, "sum", ref.sum, new.sum, s.n_heads);
-        check_same_f32(c, "acc", ref.acc, new.acc, n_q);
-        check_canary(c, 6);
-        check_canary(c, 7);
-        check_canary(c, 8);
+        check_case(c, "rows=%zu heads=%zu dim=%zu n=%zu %s block %d %s", s.n_rows, s.n_heads, s.head_dim,
+                   n_pos, s.type == TERN_KV_F16 ? "f16" : "int8", block, check_kind_names[kind]);
+        s.n_pos = block < 2 ? 32 : n_pos;
+        attend_block(c, s, kind, ref, new);
     }
 }
 
@@ -78,8 +124,8 @@ static void attend_case(struct check *c, struct attend_shape s, enum check_kind 
 static void attend_minus_zero(struct check *c, size_t dim)
 {
     check_case(c, "minus zero dim=%zu", dim);
-    struct attend_shape s = { 1, dim, 1 };
-    struct state ref = make_state(s, 3), new = make_state(s, 6);
+    struct attend_shape s = { 1, 1, dim, 1, TERN_KV_F16, 0 };
+    struct state ref = make_state(s, 5), new = make_state(s, 8);
     clear_state(ref, s);
     clear_state(new, s);
     float *q = check_in(0, dim * sizeof *q);
@@ -93,22 +139,61 @@ static void attend_minus_zero(struct check *c, size_t dim)
     };
     run_attend(&c->ref, a, ref);
     run_attend(&c->new, a, new);
-    check_same_f32(c, "max", ref.max, new.max, 1);
+    same_state(c, s, ref, new, 8);
 }
 
 static void compare_attend(struct check *c)
 {
-    static const size_t dims[] = { 64, 96, 100, 128, 256, 1, 16, 17 };
+    static const size_t dims[] = { 64, 96, 100, 128, 256, 272, 1, 16, 17 };
     static const size_t heads[] = { 1, 2, 3, 4, 5, 8 };
-    static const size_t counts[] = { 1, 2, 7, 16, 31, 32 };
+    static const size_t counts[] = { 1, 2, 7, 16, 31, 32 }, rows[] = { 2, 3, 5, 8, 17, 32 };
     for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
         attend_minus_zero(c, dims[d]);
+        for (enum tern_kv_type t = TERN_KV_F16; t <= TERN_KV_INT8; t++) {
+            for (size_t h = 0; h < sizeof heads / sizeof heads[0]; h++) {
+                for (enum check_kind kind = 0; kind < KIND_N; kind++)
+                    attend_case(
+                        c, (struct attend_shape){ 1, heads[h], dims[d], counts[check_below(c, 6)], t, 0 },
+                        kind);
+                attend_case(c,
+                            (struct attend_shape){ rows[h], heads[check_below(c, 6)], dims[d],
+                                                   counts[check_below(c, 6)], t, check_below(c, 20) },
+                            (enum check_kind)check_below(c, KIND_N));
+            }
+            for (size_t n = 0; n < 6; n++)
+                attend_case(c, (struct attend_shape){ 1, 4, dims[d], counts[n], t, 0 }, KIND_RANDOM);
+        }
+    }
+}
+
+/* A later state folded into an earlier one, with maxima on either side, and into an empty one. */
+static void merge_case(struct check *c, size_t n_heads, size_t dim, enum check_kind kind)
+{
+    check_case(c, "heads=%zu dim=%zu %s", n_heads, dim, check_kind_names[kind]);
+    struct attend_shape s = { 1, n_heads, dim, 1, TERN_KV_F16, 0 };
+    struct state ref = make_state(s, 5), new = make_state(s, 8);
+    float *max = check_in(0, n_heads * sizeof *max), *sum = check_in(1, n_heads * sizeof *sum);
+    float *acc = check_in(2, n_heads * dim * sizeof *acc);
+    clear_state(ref, s);
+    clear_state(new, s);
+    for (int span = 0; span < 3; span++) {
+        check_fill_f32(c, max, n_heads, kind);
+        check_fill_f32(c, sum, n_heads, kind);
+        check_fill_f32(c, acc, n_heads * dim, kind);
+        c->ref.attend_merge(n_heads, dim, max, sum, acc, ref.max, ref.sum, ref.acc);
+        c->new.attend_merge(n_heads, dim, max, sum, acc, new.max, new.sum, new.acc);
+        same_state(c, s, ref, new, 8);
+    }
+}
+
+static void compare_merge(struct check *c)
+{
+    static const size_t dims[] = { 1, 15, 16, 64, 100, 128, 256 }, heads[] = { 1, 3, 4, 8 };
+    for (size_t d = 0; d < sizeof dims / sizeof dims[0]; d++) {
         for (size_t h = 0; h < sizeof heads / sizeof heads[0]; h++) {
             for (enum check_kind kind = 0; kind < KIND_N; kind++)
-                attend_case(c, (struct attend_shape){ heads[h], dims[d], counts[check_below(c, 6)] }, kind);
+                merge_case(c, heads[h], dims[d], kind);
         }
-        for (size_t n = 0; n < 6; n++)
-            attend_case(c, (struct attend_shape){ 4, dims[d], counts[n] }, KIND_RANDOM);
     }
 }
 
@@ -125,27 +210,33 @@ static void call_attend(void *arg)
 
 static void measure_attend(struct check *c)
 {
-    struct attend_shape s = { 4, 128, 32 };
-    struct state st = make_state(s, 3);
-    clear_state(st, s);
-    float *q = check_in(0, 4 * 128 * sizeof *q);
-    uint16_t *k = check_in(1, 32 * 128 * sizeof *k), *v = check_in(2, 32 * 128 * sizeof *v);
-    check_fill_f32(c, q, 4 * 128, KIND_RANDOM);
-    check_fill_f16(c, k, 32 * 128, KIND_RANDOM);
-    check_fill_f16(c, v, 32 * 128, KIND_RANDOM);
-    struct attend_arg a = { &c->new,
-                            { .q = q,
-                              .k = k,
-                              .v = v,
-                              .n_rows = 1,
-                              .n_heads = 4,
-                              .head_dim = 128,
-                              .n_pos = 32,
-                              .score_scale = 0.0884f,
-                              .max = st.max,
-                              .sum = st.sum,
-                              .acc = st.acc } };
-    check_measure(c, "4 heads 128 x 32", 2 * 32 * 128 * sizeof *k, call_attend, &a);
+    static const size_t rows[] = { 1, 32 };
+    for (size_t i = 0; i < 4; i++) {
+        struct attend_shape s = { rows[i % 2], 4, 128, 32, i < 2 ? TERN_KV_F16 : TERN_KV_INT8, 0 };
+        struct state st = make_state(s, 5);
+        clear_state(st, s);
+        float *q = check_in(0, n_spread(s) * sizeof *q);
+        check_fill_f32(c, q, n_spread(s), KIND_RANDOM);
+        struct attend_arg a = { &c->new,
+                                { .q = q,
+                                  .q_stride = 4 * 128,
+                                  .type = s.type,
+                                  .n_rows = s.n_rows,
+                                  .n_heads = 4,
+                                  .head_dim = 128,
+                                  .n_pos = 32,
+                                  .score_scale = 0.0884f,
+                                  .max = st.max,
+                                  .sum = st.sum,
+                                  .acc = st.acc,
+                                  .acc_stride = 4 * 128 } };
+        a.a.k = fill_kv(c, s, 1, KIND_RANDOM, &a.a.k_scale);
+        a.a.v = fill_kv(c, s, 3, KIND_RANDOM, &a.a.v_scale);
+        char shape[64];
+        snprintf(shape, sizeof shape, "%s %zu x 4 heads 128 x 32", i < 2 ? "f16" : "int8", s.n_rows);
+        size_t position = s.type == TERN_KV_F16 ? 128 * 2 : 128 + sizeof(float);
+        check_measure(c, shape, 2 * 32 * position, call_attend, &a);
+    }
 }
 
 static void compare_finish(struct check *c)
@@ -313,6 +404,7 @@ static void measure_matvec(struct check *c)
 
 const struct check_op check_dot_ops[] = {
     { "attend", compare_attend, measure_attend, offsetof(struct tern_kernels, attend) },
+    { "attend_merge", compare_merge, NULL, offsetof(struct tern_kernels, attend_merge) },
     { "attend_finish", compare_finish, NULL, offsetof(struct tern_kernels, attend_finish) },
     { "matvec", compare_matvec, measure_matvec, offsetof(struct tern_kernels, matvec) },
     { 0 },
