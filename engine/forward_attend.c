@@ -1,58 +1,295 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention of all live rows over their pages. */
+/*
+ * Attention of all live rows over their pages, as forward.h defines it: pages folded within spans, spans
+ * folded into the whole.
+ *
+ * A unit of work is a block of rows and one KV head.  Rows of one sequence at consecutive positions of one
+ * page make a block, since they see the same pages but for the last.  Where units would be too few or too
+ * unequal for the threads, blocks get fewer rows, down to one; and where one row is still too much, each of
+ * its spans is a unit, and the spans are folded together afterwards.
+ */
 #include "engine/forward_pass.h"
 
 #include <math.h>
 #include <string.h>
 
-/* One unit is one row's query heads of one KV head: blocks of positions folded in order. */
-static void attend_units(void *arg, size_t first, size_t last, unsigned thread)
+/* Each thread shall find this many units, so that what is left over at the end is an eighth at most. */
+#define UNITS_A_THREAD 8
+
+/* -- states ---------------------------------------------------------------------------------------------- */
+
+/* The running state of the rows of a block for one KV head, as in struct tern_attend. */
+struct state {
+    float *max, *sum, *acc;
+    size_t acc_stride;
+};
+
+/* Where the whole of a block ends up: acc in place in s->att. */
+static struct state whole_of(const struct pass *p, const struct attend_block *b, size_t head)
 {
-    const struct pass *p = arg;
     const struct tern_arch *a = &p->m->arch;
     struct tern_scratch *s = p->s;
+    size_t group = a->n_heads / a->n_kv_heads, at = (head * s->max_rows + b->first) * group;
+
+    return (struct state){ s->att_max + at, s->att_sum + at,
+                           s->att + (b->first * a->n_heads + head * group) * a->head_dim,
+                           (size_t)a->n_heads * a->head_dim };
+}
+
+/* A state of n rows in memory of its own. */
+static struct state state_at(const struct pass *p, float *memory, size_t n)
+{
+    const struct tern_arch *a = &p->m->arch;
+    size_t group = a->n_heads / a->n_kv_heads;
+
+    return (struct state){ memory, memory + n * group, memory + 2 * n * group, group * a->head_dim };
+}
+
+static void clear_state(const struct pass *p, struct state st, size_t n_rows)
+{
+    const struct tern_arch *a = &p->m->arch;
+    size_t group = a->n_heads / a->n_kv_heads;
+
+    for (size_t i = 0; i < n_rows * group; i++) {
+        st.max[i] = -INFINITY;
+        st.sum[i] = 0.0f;
+    }
+    for (size_t r = 0; r < n_rows; r++)
+        memset(st.acc + r * st.acc_stride, 0, group * a->head_dim * sizeof(float));
+}
+
+static void merge_states(const struct pass *p, struct state span, struct state whole, size_t n_rows)
+{
+    const struct tern_arch *a = &p->m->arch;
+    size_t group = a->n_heads / a->n_kv_heads;
+
+    for (size_t r = 0; r < n_rows; r++)
+        p->kern->attend_merge(group, a->head_dim, span.max + r * group, span.sum + r * group,
+                              span.acc + r * span.acc_stride, whole.max + r * group, whole.sum + r * group,
+                              whole.acc + r * whole.acc_stride);
+}
+
+static void finish_state(const struct pass *p, struct state st, size_t n_rows)
+{
+    const struct tern_arch *a = &p->m->arch;
     size_t hd = a->head_dim, group = a->n_heads / a->n_kv_heads;
-    float *acc = s->head_acc + thread * s->head_acc_stride;
-    struct tern_attend t = { .type = TERN_KV_F16,
-                             .n_rows = 1,
+
+    for (size_t i = 0; i < n_rows * group; i++) {
+        float *acc = st.acc + i / group * st.acc_stride + i % group * hd;
+
+        p->kern->attend_finish(acc, st.sum[i], hd, acc);
+    }
+}
+
+/* -- spans ----------------------------------------------------------------------------------------------- */
+
+static size_t spans_of(const struct pass *p, const struct attend_block *b)
+{
+    return p->rows[p->s->live[b->first + b->n_rows - 1]].pos / TERN_SPAN + 1;
+}
+
+static void set_page(const struct pass *p, struct tern_attend *t, const struct tern_row *r, size_t page,
+                     uint32_t head)
+{
+    uint32_t here = r->pages[page];
+
+    t->k = tern_kv_k(p->kv, here, p->i_layer, head);
+    t->v = tern_kv_v(p->kv, here, p->i_layer, head);
+    t->next_k = page < r->pos / TERN_PAGE ? tern_kv_k(p->kv, r->pages[page + 1], p->i_layer, head) : NULL;
+}
+
+/* The last page of a block: each row sees one position more than the one before. */
+static void fold_last_page(const struct pass *p, const struct attend_block *b, struct tern_attend t)
+{
+    for (size_t r = 0; r < b->n_rows; r++) {
+        t.n_rows = 1;
+        t.n_pos = p->rows[p->s->live[b->first + r]].pos % TERN_PAGE + 1;
+        p->kern->attend(&t);
+        t.q += t.q_stride;
+        t.max += t.n_heads;
+        t.sum += t.n_heads;
+        t.acc += t.acc_stride;
+    }
+}
+
+/* The pages of one span, folded from a fresh state. */
+static void fold_span(const struct pass *p, const struct attend_block *b, size_t head, size_t span,
+                      struct state st)
+{
+    const struct tern_arch *a = &p->m->arch;
+    size_t hd = a->head_dim, group = a->n_heads / a->n_kv_heads;
+    const struct tern_row *row = &p->rows[p->s->live[b->first]];
+    size_t page = span * TERN_SPAN_PAGES, last = row->pos / TERN_PAGE;
+    struct tern_attend t = { .q = p->s->q + (b->first * a->n_heads + head * group) * hd,
+                             .q_stride = (size_t)a->n_heads * hd,
+                             .type = TERN_KV_F16,
+                             .n_rows = b->n_rows,
                              .n_heads = group,
                              .head_dim = hd,
+                             .n_pos = TERN_PAGE,
                              .score_scale = 1.0f / sqrtf((float)hd),
-                             .acc = acc,
-                             .acc_stride = group * hd,
-                             .max = acc + group * hd,
-                             .sum = acc + group * hd + group };
+                             .max = st.max,
+                             .sum = st.sum,
+                             .acc = st.acc,
+                             .acc_stride = st.acc_stride };
+
+    clear_state(p, st, b->n_rows);
+    for (size_t end = page + TERN_SPAN_PAGES; page < end && page <= last; page++) {
+        set_page(p, &t, row, page, (uint32_t)head);
+        if (page < last)
+            p->kern->attend(&t);
+        else
+            fold_last_page(p, b, t);
+    }
+}
+
+/* -- units ----------------------------------------------------------------------------------------------- */
+
+/* One run over the units: all blocks, or of those that are split some spans. */
+struct turn {
+    const struct pass *p;
+    size_t n_blocks;
+    size_t span, n_spans; /* of split blocks: [span, span + n_spans) */
+};
+
+/* Spans of a block that are units of their own in this turn; 0: it takes no part, or is not split. */
+static size_t split_spans(const struct turn *t, const struct attend_block *b)
+{
+    size_t n = b->split ? spans_of(t->p, b) : 0;
+
+    if (n <= t->span)
+        return 0;
+    return n - t->span < t->n_spans ? n - t->span : t->n_spans;
+}
+
+static size_t units_of(const struct turn *t, const struct attend_block *b)
+{
+    size_t a_head = b->split ? split_spans(t, b) : t->span == 0;
+
+    return a_head * t->p->m->arch.n_kv_heads;
+}
+
+/* Memory for the state of one span of a split block. */
+static struct state split_state(const struct turn *t, const struct attend_block *b, size_t head, size_t span)
+{
+    size_t n = split_spans(t, b);
+
+    return state_at(
+        t->p, t->p->s->split + (b->split_first + head * n + (span - t->span)) * t->p->s->split_stride, 1);
+}
+
+static void whole_unit(const struct pass *p, const struct attend_block *b, size_t head, unsigned thread)
+{
+    struct state whole = whole_of(p, b, head);
+    struct state st = state_at(p, p->s->span + thread * p->s->span_stride, b->n_rows);
+
+    fold_span(p, b, head, 0, whole);
+    for (size_t span = 1, n = spans_of(p, b); span < n; span++) {
+        fold_span(p, b, head, span, st);
+        merge_states(p, st, whole, b->n_rows);
+    }
+    finish_state(p, whole, b->n_rows);
+}
+
+static void turn_units(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct turn *t = arg;
+    const struct pass *p = t->p;
+    const struct attend_block *b = p->s->blocks;
 
     for (size_t unit = first; unit < last; unit++) {
-        size_t i = unit / a->n_kv_heads;
-        uint32_t h = (uint32_t)(unit % a->n_kv_heads);
-        const struct tern_row *r = &p->rows[s->live[i]];
-        uint32_t n_pos = r->pos + 1;
+        size_t i, n;
 
-        t.q = s->q + (i * a->n_heads + h * group) * hd;
-        memset(acc, 0, group * hd * sizeof *acc);
-        for (size_t g = 0; g < group; g++) {
-            t.max[g] = -INFINITY;
-            t.sum[g] = 0.0f;
-        }
-        for (uint32_t at = 0; at < n_pos; at += TERN_PAGE) {
-            uint32_t page = r->pages[at / TERN_PAGE];
-
-            t.k = tern_kv_k(p->kv, page, p->i_layer, h);
-            t.v = tern_kv_v(p->kv, page, p->i_layer, h);
-            t.n_pos = n_pos - at < TERN_PAGE ? n_pos - at : TERN_PAGE;
-            p->kern->attend(&t);
-        }
-        for (size_t g = 0; g < group; g++)
-            p->kern->attend_finish(acc + g * hd, t.sum[g], hd,
-                                   s->att + (i * a->n_heads + h * group + g) * hd);
+        while (unit - b->unit >= units_of(t, b)) /* units of a block follow those of the one before */
+            b++;
+        i = unit - b->unit;
+        n = split_spans(t, b);
+        if (n == 0)
+            whole_unit(p, b, i, thread);
+        else if (t->span + i % n == 0)
+            fold_span(p, b, i / n, 0, whole_of(p, b, i / n));
+        else
+            fold_span(p, b, i / n, t->span + i % n, split_state(t, b, i / n, t->span + i % n));
     }
+}
+
+/* Folds the spans of this turn into the wholes of split blocks, a unit for each block and KV head. */
+static void merge_units(void *arg, size_t first, size_t last, unsigned thread)
+{
+    const struct turn *t = arg;
+    const struct pass *p = t->p;
+
+    (void)thread;
+    for (size_t unit = first; unit < last; unit++) {
+        const struct attend_block *b = &p->s->blocks[unit / p->m->arch.n_kv_heads];
+        size_t head = unit % p->m->arch.n_kv_heads, n = split_spans(t, b);
+        struct state whole = whole_of(p, b, head);
+
+        for (size_t span = t->span ? t->span : 1; span < t->span + n; span++)
+            merge_states(p, split_state(t, b, head, span), whole, 1);
+        if (n > 0 && t->span + n == spans_of(p, b))
+            finish_state(p, whole, 1);
+    }
+}
+
+/* -- the pass -------------------------------------------------------------------------------------------- */
+
+/* Cuts the live rows into blocks; returns their number.  *n_split: how many of them are split. */
+static size_t make_blocks(const struct pass *p, size_t budget, size_t *n_split)
+{
+    const struct tern_scratch *s = p->s;
+    size_t n = 0;
+
+    *n_split = 0;
+    for (size_t i = 0; i < p->n_live; n++) {
+        struct attend_block *b = &s->blocks[n];
+        const struct tern_row *r = &p->rows[s->live[i]];
+        size_t most = budget / (r->pos + 1u);
+
+        *b = (struct attend_block){ .first = i };
+        b->split = most == 0 && r->pos >= TERN_SPAN;
+        *n_split += b->split;
+        do {
+            b->n_rows++;
+            i++;
+        } while (i < p->n_live && b->n_rows < most && b->n_rows < s->block_rows &&
+                 p->rows[s->live[i]].pages == r->pages && p->rows[s->live[i]].pos == r->pos + b->n_rows &&
+                 p->rows[s->live[i]].pos % TERN_PAGE != 0);
+    }
+    return n;
 }
 
 void tern_pass_attention(struct pass *p)
 {
     const struct tern_arch *a = &p->m->arch;
-    size_t cost = 2 * p->n_pos * a->head_dim * (a->n_heads / a->n_kv_heads); /* of one unit, in elements */
+    unsigned threads = tern_pool_threads(p->pool);
+    size_t total = 0, n_split, most_spans = 0, budget = SIZE_MAX;
+    struct turn t = { .p = p };
 
-    tern_pool_run(p->pool, attend_units, p, p->n_live * a->n_kv_heads, MIN_PIECE / 2 / cost + 1);
+    for (size_t i = 0; i < p->n_live; i++)
+        total += (p->rows[p->s->live[i]].pos + 1u) * (size_t)a->n_kv_heads;
+    if (threads > 1)
+        budget = total / (threads * UNITS_A_THREAD);
+    t.n_blocks = make_blocks(p, budget, &n_split);
+    /* Fewer than threads * UNITS_A_THREAD units can be above the budget, so this is 8 at least. */
+    t.n_spans = n_split ? p->s->n_split / (n_split * a->n_kv_heads) : 1;
+    do {
+        size_t n_units = 0, n_states = 0, cost = 2 * (size_t)a->head_dim * (a->n_heads / a->n_kv_heads);
+
+        for (size_t i = 0; i < t.n_blocks; i++) {
+            struct attend_block *b = &p->s->blocks[i];
+            size_t spans = b->split ? spans_of(p, b) : 0;
+
+            b->unit = n_units;
+            b->split_first = n_states;
+            n_units += units_of(&t, b);
+            n_states += split_spans(&t, b) * a->n_kv_heads;
+            most_spans = spans > most_spans ? spans : most_spans;
+        }
+        cost *= t.span == 0 ? total / n_units : TERN_SPAN; /* of one unit, in elements */
+        tern_pool_run(p->pool, turn_units, &t, n_units, MIN_PIECE / 8 / (cost + 1) + 1);
+        if (n_split)
+            tern_pool_run(p->pool, merge_units, &t, t.n_blocks * a->n_kv_heads, 1);
+        t.span += t.n_spans;
+    } while (t.span < most_spans);
 }

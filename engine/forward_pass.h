@@ -13,6 +13,14 @@
 /* Tiles that the kernels like to get together. */
 #define GROUP_TILES 4
 
+/* Live rows that attention takes together: one sequence's, at consecutive positions of one page. */
+struct attend_block {
+    size_t first, n_rows; /* of the live rows */
+    bool split;           /* its spans are units of their own; it has one row then */
+    size_t unit;          /* in the current turn: its first unit, */
+    size_t split_first;   /* and the first of its states in split */
+};
+
 struct tern_scratch {
     struct tern_arch arch;
     size_t max_rows;
@@ -34,9 +42,16 @@ struct tern_scratch {
 
     /* One a thread. */
     float *normed;    /* [wide]: the row between norm and quantisation */
-    float *head_acc;  /* [group * head_dim], then max [group], sum [group] */
+    float *span;      /* state of a block's span: max and sum [block_rows * group], acc [... * head_dim] */
     uint8_t *encoded; /* [widest row at a boundary] */
-    size_t wide, head_acc_stride, encoded_stride;
+    size_t wide, span_stride, encoded_stride;
+
+    /* Attention. */
+    struct attend_block *blocks; /* [max_rows] */
+    size_t block_rows;           /* the most rows a block may have */
+    float *att_max, *att_sum;    /* [n_kv_heads][max_rows][group], beside att */
+    float *split;                /* states of one row's spans: [n_split] */
+    size_t n_split, split_stride;
 };
 
 /* What every pass of one layer sees. */

@@ -5,6 +5,11 @@
 
 #include <stdlib.h>
 
+/* Queries (rows times heads of a KV head) of a block in attention: enough to share the decoding of K, V. */
+#define ATTEND_QUERIES 128
+/* States of spans a thread: at least eight times what UNITS_A_THREAD in forward_attend.c can ask for. */
+#define SPLIT_STATES 64
+
 static size_t max3(size_t a, size_t b, size_t c)
 {
     size_t m = a > b ? a : b;
@@ -30,7 +35,11 @@ static size_t layout(struct tern_scratch *s, uint8_t *base)
 
     s->wide = max3(a->n_embd, q_dim, a->n_ffn);
     s->code_stride = tern_round_up(tern_pack_codes(s->wide), 64);
-    s->head_acc_stride = tern_round_up(group * a->head_dim + 2 * group, 16);
+    s->block_rows = ATTEND_QUERIES / group < 1 ? 1 : ATTEND_QUERIES / group;
+    s->block_rows = s->block_rows < TERN_PAGE ? s->block_rows : TERN_PAGE;
+    s->span_stride = tern_round_up(s->block_rows * group * (a->head_dim + 2), 16);
+    s->split_stride = tern_round_up(group * (a->head_dim + 2), 16);
+    s->n_split = s->n_threads > 1 ? (size_t)SPLIT_STATES * s->n_threads : 0;
     s->encoded_stride = tern_round_up(4 * (size_t)a->n_embd, 64);
     s->live = place(base, &used, rows * sizeof *s->live);
     s->cos_sin = place(base, &used, rows * a->head_dim * sizeof(float));
@@ -45,7 +54,11 @@ static size_t layout(struct tern_scratch *s, uint8_t *base)
     s->act_scale = place(base, &used, rows * sizeof(float));
     s->act_sum = place(base, &used, rows * sizeof(int32_t));
     s->normed = place(base, &used, s->n_threads * tern_round_up(s->wide, 16) * sizeof(float));
-    s->head_acc = place(base, &used, s->n_threads * s->head_acc_stride * sizeof(float));
+    s->span = place(base, &used, s->n_threads * s->span_stride * sizeof(float));
+    s->blocks = place(base, &used, rows * sizeof *s->blocks);
+    s->att_max = place(base, &used, rows * a->n_heads * sizeof(float));
+    s->att_sum = place(base, &used, rows * a->n_heads * sizeof(float));
+    s->split = place(base, &used, s->n_split * s->split_stride * sizeof(float));
     s->encoded = place(base, &used, s->n_threads * s->encoded_stride);
     return used;
 }

@@ -25,6 +25,10 @@
 /* KV cache: positions per page.  A page is also the block of the attention's fixed fold order, so this
  * number is part of the arithmetic contract and of the wire. */
 #define TERN_PAGE 32
+/* Pages of a span, and positions: spans are folded on their own and then together, so that threads can share
+ * one long sequence.  Part of the arithmetic contract too. */
+#define TERN_SPAN_PAGES 8
+#define TERN_SPAN       (TERN_SPAN_PAGES * TERN_PAGE)
 
 /* One step through the pipeline. */
 #define TERN_MAX_STEP_ROWS       512 /* rows of activations */
