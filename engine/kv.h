@@ -68,16 +68,16 @@ const uint32_t *tern_kv_pages(const struct tern_kv_table *t, uint32_t slot);
 
 /* -- store ----------------------------------------------------------------------------------------------- */
 
-/* Halves, or int8 codes with one f32 scale a position and head, each code the nearest to element / scale; which
- * of them rounds the text, so it is the same for all workers. */
+/* Halves, or int8 codes with one f32 scale a position and head (encode_i8).  Which of them changes the text a
+ * little, so it is the same for all workers. */
 #define TERN_KV_DEFAULT TERN_KV_F16
 /* "f16", "int8". */
 const char *tern_kv_type_name(enum tern_kv_type type);
 bool tern_kv_type_by_name(const char *name, enum tern_kv_type *out);
 bool tern_kv_type_valid(uint32_t type);
 
-/* For page p, layer l (0-based in the slice), KV head h, one behind the other: K [TERN_PAGE][head_dim] (k after
- * RoPE), with int8 its scales f32 [TERN_PAGE], then V and its scales. */
+/* For page p, layer l (0-based in the slice), KV head h, one behind the other: K [TERN_PAGE][head_dim] (k
+ * after RoPE), with int8 its scales f32 [TERN_PAGE], then V and its scales. */
 struct tern_kv_store {
     uint8_t *data;
     size_t bytes;

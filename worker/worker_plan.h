@@ -6,6 +6,7 @@
 #define TERN_WORKER_WORKER_PLAN_H
 
 #include "engine/boundary.h"
+#include "engine/kv.h"
 #include "proto/wire.h"
 #include "worker/worker_file.h"
 
