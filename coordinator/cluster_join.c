@@ -145,6 +145,7 @@ static void send_assign(struct cluster *c, struct cluster_peer *p)
     a.last_layer = p->member->last;
     a.arch_hash = bytes_of(c->arch_hash, TERN_HASH_BYTES);
     a.boundary = (uint32_t)c->o.boundary;
+    a.kv = (uint32_t)c->o.kv;
     a.n_pages = c->o.n_pages;
     a.n_slots = c->o.n_slots;
     a.max_positions = c->o.max_positions;

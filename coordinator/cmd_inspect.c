@@ -159,7 +159,7 @@ static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t las
         if (l == (int)in->layout)
             out->need = need;
     }
-    out->kv_bytes = pages * out->need.kv_page_bytes;
+    out->kv_bytes = pages * out->need.kv_page_bytes[TERN_KV_DEFAULT];
     out->rows_bytes = with_embd ? ((size_t)in->rows * a->n_embd + a->n_vocab) * sizeof(float) : 0;
     out->total_bytes = out->need.tiles_bytes + out->need.norms_bytes + out->need.embd_bytes +
                        out->need.head_bytes + out->kv_bytes + out->need.scratch_bytes + out->rows_bytes +

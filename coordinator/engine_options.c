@@ -20,6 +20,8 @@ static const char help_before_wire[] =
     "      --layout LAYOUT       how ternary weights lie in memory: 2bit, 1.6bit, or auto, which\n"
     "                            measures once which one this machine is faster with (default: auto;\n"
     "                            the same text)\n"
+    "      --kv f16|int8         what the KV cache holds (default: f16); int8 takes half the memory and\n"
+    "                            changes the text a little, on all machines alike\n"
     "      --chunk ROWS|all      prompt tokens in one step (default: 64)\n"
     "      --head MODE           reading the output head: full; screened: an int8 copy says which rows\n"
     "                            matter, only those are computed: the same tokens from half the bytes of\n"
@@ -59,6 +61,7 @@ void engine_options_default(struct engine_options *o)
     memset(o, 0, sizeof *o);
     o->i2s_layout = TERN_I2S_A;
     o->wire = TERN_BOUNDARY_DEFAULT;
+    o->kv = TERN_KV_DEFAULT;
     o->chunk = 64;
     o->dead_after_ms = 3000;
 }
@@ -116,6 +119,10 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
         if (!tern_boundary_by_name(arg, &o->wire))
             return TERN_FAIL(err, TERN_ERR_USAGE,
                              "--wire: '%s' is not int8, int8-32, int8-64, int8-row, int8x2, f16 or f32", arg);
+        return TERN_OK;
+    case ENGINE_OPT_KV:
+        if (!tern_kv_type_by_name(arg, &o->kv))
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--kv: '%s' is not f16 or int8", arg);
         return TERN_OK;
     case ENGINE_OPT_CPU: o->cpu_given = true; return tern_option_cpu(arg, &o->cpu, err);
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;

@@ -13,6 +13,7 @@
 #include "engine/base/status.h"
 #include "engine/boundary.h"
 #include "engine/head.h"
+#include "engine/kv.h"
 #include "engine/layout_choice.h"
 #include "kernels/cpu.h"
 #include "kernels/pack.h"
@@ -35,6 +36,7 @@ struct engine_options {
     bool cpu_given;
     enum tern_boundary wire;
     enum tern_head_mode head;
+    enum tern_kv_type kv;
     uint32_t chunk; /* prompt rows per step */
     uint32_t local; /* child processes; 0: none */
     uint32_t n_split;
@@ -48,6 +50,7 @@ struct engine_options {
 enum {
     ENGINE_OPT_FIRST = 1000,
     ENGINE_OPT_WIRE = ENGINE_OPT_FIRST,
+    ENGINE_OPT_KV,
     ENGINE_OPT_CPU,
     ENGINE_OPT_PRE,
     ENGINE_OPT_I2S,
@@ -71,6 +74,7 @@ enum {
     { "model", required_argument, NULL, 'm' }, { "ctx-size", required_argument, NULL, 'c' }, \
     { "threads", required_argument, NULL, 't' }, { "quiet", no_argument, NULL, 'q' }, \
     { "wire", required_argument, NULL, ENGINE_OPT_WIRE }, \
+    { "kv", required_argument, NULL, ENGINE_OPT_KV }, \
     { "cpu", required_argument, NULL, ENGINE_OPT_CPU }, \
     { "pre", required_argument, NULL, ENGINE_OPT_PRE }, \
     { "i2s-layout", required_argument, NULL, ENGINE_OPT_I2S }, \

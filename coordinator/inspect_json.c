@@ -141,7 +141,8 @@ static json_t *all_memory(const struct inspect *in)
         json_object_set_new(o, "last_layer", json_integer(in->last - 1));
         json_object_set_new(o, "layout", json_string(tern_pack_layout_name(in->layout)));
         json_object_set_new(o, "tiles_bytes_by_layout", by_layout);
-        json_object_set_new(o, "kv_page_bytes", bytes(in->worker.need.kv_page_bytes));
+        json_object_set_new(o, "kv_page_bytes", bytes(in->worker.need.kv_page_bytes[TERN_KV_F16]));
+        json_object_set_new(o, "kv_int8_page_bytes", bytes(in->worker.need.kv_page_bytes[TERN_KV_INT8]));
     }
     json_object_set_new(o, "ctx", json_integer(in->ctx));
     json_object_set_new(o, "rows", json_integer(in->rows));

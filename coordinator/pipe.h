@@ -15,6 +15,7 @@
 #include "coordinator/cluster_spec.h"
 #include "engine/base/status.h"
 #include "engine/boundary.h"
+#include "engine/kv.h"
 #include "engine/model.h"
 #include "engine/pool.h"
 #include "proto/keys.h"
@@ -65,6 +66,7 @@ struct pipe_options {
     enum tern_i2s_layout i2s_layout;
     enum tern_tile_layout layout; /* of an in-process stage */
     enum tern_boundary boundary;
+    enum tern_kv_type kv;
     uint32_t n_pages, n_slots, max_positions, max_rows;
     uint32_t dead_after_ms;   /* silence of a worker that counts as death; 3000 */
     uint32_t join_timeout_ms; /* how long a worker may take to answer the first time; 5000 */

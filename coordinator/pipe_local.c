@@ -140,6 +140,7 @@ enum tern_status pipe_local_open(const struct pipe_options *o, struct pipe **out
 {
     struct tern_stage_options so = {
         .boundary = o->boundary,
+        .kv = o->kv,
         .n_pages = o->n_pages,
         .n_slots = o->n_slots,
         .max_positions = o->max_positions,

@@ -159,6 +159,7 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
     po.pool = s->pool;
     po.i2s_layout = s->o->i2s_layout;
     po.boundary = s->o->wire;
+    po.kv = s->o->kv;
     po.n_pages = pages * n_slots;
     po.n_slots = n_slots;
     po.max_positions = max_len;

@@ -53,7 +53,7 @@ static void pass_attn_in(void *arg, size_t first, size_t last, unsigned thread)
         norm_quantize(p, i, p->x + p->s->live[i] * n, p->layer->attn_norm, n, thread);
 }
 
-/* RoPE on q and k of a row; k and v go to the cache as f16. */
+/* RoPE on q and k of a row; k and v go to the cache. */
 static void pass_rope_store(void *arg, size_t first, size_t last, unsigned thread)
 {
     const struct pass *p = arg;
@@ -65,7 +65,7 @@ static void pass_rope_store(void *arg, size_t first, size_t last, unsigned threa
     for (size_t i = first; i < last; i++) {
         const struct tern_row *r = &p->rows[s->live[i]];
         uint32_t page = r->pages[r->pos / TERN_PAGE];
-        size_t at = (size_t)(r->pos % TERN_PAGE) * hd;
+        uint32_t at = r->pos % TERN_PAGE;
 
         for (uint32_t h = 0; h < a->n_heads; h++)
             p->kern->rope_neox(s->q + i * q_dim + h * hd, s->cos_sin + i * hd, hd);
@@ -73,8 +73,9 @@ static void pass_rope_store(void *arg, size_t first, size_t last, unsigned threa
             float *k = s->k + i * kv_dim + h * hd;
 
             p->kern->rope_neox(k, s->cos_sin + i * hd, hd);
-            p->kern->f32_to_f16(k, hd, tern_kv_k(p->kv, page, p->i_layer, h) + at);
-            p->kern->f32_to_f16(s->v + i * kv_dim + h * hd, hd, tern_kv_v(p->kv, page, p->i_layer, h) + at);
+            tern_kv_put(p->kv, p->kern, tern_kv_k(p->kv, page, p->i_layer, h), at, k);
+            tern_kv_put(p->kv, p->kern, tern_kv_v(p->kv, page, p->i_layer, h), at,
+                        s->v + i * kv_dim + h * hd);
         }
     }
 }

@@ -92,9 +92,12 @@ static void set_page(const struct pass *p, struct tern_attend *t, const struct t
                      uint32_t head)
 {
     uint32_t here = r->pages[page];
+    uint8_t *k = tern_kv_k(p->kv, here, p->i_layer, head), *v = tern_kv_v(p->kv, here, p->i_layer, head);
 
-    t->k = tern_kv_k(p->kv, here, p->i_layer, head);
-    t->v = tern_kv_v(p->kv, here, p->i_layer, head);
+    t->k = k;
+    t->v = v;
+    t->k_scale = tern_kv_scales(p->kv, k);
+    t->v_scale = tern_kv_scales(p->kv, v);
     t->next_k = page < r->pos / TERN_PAGE ? tern_kv_k(p->kv, r->pages[page + 1], p->i_layer, head) : NULL;
 }
 
@@ -122,7 +125,7 @@ static void fold_span(const struct pass *p, const struct attend_block *b, size_t
     size_t page = span * TERN_SPAN_PAGES, last = row->pos / TERN_PAGE;
     struct tern_attend t = { .q = p->s->q + (b->first * a->n_heads + head * group) * hd,
                              .q_stride = (size_t)a->n_heads * hd,
-                             .type = TERN_KV_F16,
+                             .type = p->kv->type,
                              .n_rows = b->n_rows,
                              .n_heads = group,
                              .head_dim = hd,

@@ -279,15 +279,55 @@ const uint32_t *tern_kv_pages(const struct tern_kv_table *t, uint32_t slot)
     return t->slots[slot].pages;
 }
 
-enum tern_status tern_kv_store_new(uint32_t n_pages, uint32_t n_layers, uint32_t n_kv_heads,
-                                   uint32_t head_dim, struct tern_kv_store *out, struct tern_err *err)
+/* -- store ----------------------------------------------------------------------------------------------- */
+
+static const char *const type_names[TERN_N_KV_TYPES] = { [TERN_KV_F16] = "f16", [TERN_KV_INT8] = "int8" };
+
+const char *tern_kv_type_name(enum tern_kv_type type)
 {
-    size_t n = 2 * sizeof(uint16_t) * TERN_PAGE;
+    return type_names[type];
+}
+
+bool tern_kv_type_by_name(const char *name, enum tern_kv_type *out)
+{
+    for (uint32_t i = 0; tern_kv_type_valid(i); i++)
+        if (strcmp(name, type_names[i]) == 0) {
+            *out = (enum tern_kv_type)i;
+            return true;
+        }
+    return false;
+}
+
+bool tern_kv_type_valid(uint32_t type)
+{
+    return type < TERN_N_KV_TYPES;
+}
+
+static size_t plane_bytes(enum tern_kv_type type, uint32_t head_dim)
+{
+    size_t row = type == TERN_KV_INT8 ? head_dim + sizeof(float) : head_dim * sizeof(uint16_t);
+
+    return row * TERN_PAGE;
+}
+
+size_t tern_kv_page_bytes(enum tern_kv_type type, uint32_t n_layers, uint32_t n_kv_heads, uint32_t head_dim)
+{
+    size_t n = 2 * plane_bytes(type, head_dim);
+
+    if (!tern_mul_size(n, n_kv_heads, &n) || !tern_mul_size(n, n_layers, &n))
+        return 0;
+    return n;
+}
+
+enum tern_status tern_kv_store_new(enum tern_kv_type type, uint32_t n_pages, uint32_t n_layers,
+                                   uint32_t n_kv_heads, uint32_t head_dim, struct tern_kv_store *out,
+                                   struct tern_err *err)
+{
+    size_t n = tern_kv_page_bytes(type, n_layers, n_kv_heads, head_dim);
     void *p;
     enum tern_status st;
 
-    if (!tern_mul_size(n, head_dim, &n) || !tern_mul_size(n, n_kv_heads, &n) ||
-        !tern_mul_size(n, n_layers, &n) || !tern_mul_size(n, n_pages, &n))
+    if (n == 0 || !tern_mul_size(n, n_pages, &n))
         return TERN_FAIL(err, TERN_ERR_LIMIT, "a KV cache of %u pages does not fit the address space",
                          n_pages);
     st = tern_block_new(n, "the KV cache", &p, err);
@@ -295,6 +335,8 @@ enum tern_status tern_kv_store_new(uint32_t n_pages, uint32_t n_layers, uint32_t
         return st;
     *out = (struct tern_kv_store){ .data = p,
                                    .bytes = n,
+                                   .plane_bytes = plane_bytes(type, head_dim),
+                                   .type = type,
                                    .n_pages = n_pages,
                                    .n_layers = n_layers,
                                    .n_kv_heads = n_kv_heads,
@@ -312,8 +354,19 @@ void tern_kv_store_free(struct tern_kv_store *s)
 
 void tern_kv_store_copy_page(struct tern_kv_store *s, uint32_t from, uint32_t to)
 {
-    size_t page = s->bytes / s->n_pages / sizeof(uint16_t);
+    size_t page = s->bytes / s->n_pages;
 
     if (from != to)
-        memcpy(s->data + to * page, s->data + from * page, page * sizeof(uint16_t));
+        memcpy(s->data + to * page, s->data + from * page, page);
+}
+
+void tern_kv_put(const struct tern_kv_store *s, const struct tern_kernels *kern, uint8_t *plane, uint32_t pos,
+                 const float *x)
+{
+    size_t n = s->head_dim, at = pos * n;
+
+    if (s->type == TERN_KV_INT8)
+        kern->encode_i8(x, n, n, tern_kv_scales(s, plane) + pos, (int8_t *)plane + at);
+    else
+        kern->f32_to_f16(x, n, (uint16_t *)(void *)plane + at);
 }

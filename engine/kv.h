@@ -15,6 +15,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
+#include "kernels/kernels.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -67,28 +68,49 @@ const uint32_t *tern_kv_pages(const struct tern_kv_table *t, uint32_t slot);
 
 /* -- store ----------------------------------------------------------------------------------------------- */
 
-/* f16; for page p, layer l (0-based in the slice), KV head h: K [TERN_PAGE][head_dim], then V of the same
- * shape. */
+/* Halves, or int8 codes with one f32 scale a position and head (encode_i8).  Which of them changes the text a
+ * little, so it is the same for all workers. */
+#define TERN_KV_DEFAULT TERN_KV_F16
+/* "f16", "int8". */
+const char *tern_kv_type_name(enum tern_kv_type type);
+bool tern_kv_type_by_name(const char *name, enum tern_kv_type *out);
+bool tern_kv_type_valid(uint32_t type);
+
+/* For page p, layer l (0-based in the slice), KV head h, one behind the other: K [TERN_PAGE][head_dim] (k
+ * after RoPE), with int8 its scales f32 [TERN_PAGE], then V and its scales. */
 struct tern_kv_store {
-    uint16_t *data;
+    uint8_t *data;
     size_t bytes;
+    size_t plane_bytes; /* K of one page, layer and head, with its scales */
+    enum tern_kv_type type;
     uint32_t n_pages, n_layers, n_kv_heads, head_dim;
 };
 
-enum tern_status tern_kv_store_new(uint32_t n_pages, uint32_t n_layers, uint32_t n_kv_heads,
-                                   uint32_t head_dim, struct tern_kv_store *out,
+/* Bytes of one page; 0 when they do not fit a size_t. */
+size_t tern_kv_page_bytes(enum tern_kv_type type, uint32_t n_layers, uint32_t n_kv_heads, uint32_t head_dim);
+
+enum tern_status tern_kv_store_new(enum tern_kv_type type, uint32_t n_pages, uint32_t n_layers,
+                                   uint32_t n_kv_heads, uint32_t head_dim, struct tern_kv_store *out,
                                    struct tern_err *err) TERN_MUST_CHECK;
 void tern_kv_store_free(struct tern_kv_store *s);
 void tern_kv_store_copy_page(struct tern_kv_store *s, uint32_t from, uint32_t to);
 
-static inline uint16_t *tern_kv_k(const struct tern_kv_store *s, uint32_t page, uint32_t layer, uint32_t head)
+/* K or V of a page, and its scales. */
+static inline uint8_t *tern_kv_k(const struct tern_kv_store *s, uint32_t page, uint32_t layer, uint32_t head)
 {
-    size_t half = (size_t)TERN_PAGE * s->head_dim;
-    return s->data + (((size_t)page * s->n_layers + layer) * s->n_kv_heads + head) * 2 * half;
+    return s->data + (((size_t)page * s->n_layers + layer) * s->n_kv_heads + head) * 2 * s->plane_bytes;
 }
-static inline uint16_t *tern_kv_v(const struct tern_kv_store *s, uint32_t page, uint32_t layer, uint32_t head)
+static inline uint8_t *tern_kv_v(const struct tern_kv_store *s, uint32_t page, uint32_t layer, uint32_t head)
 {
-    return tern_kv_k(s, page, layer, head) + (size_t)TERN_PAGE * s->head_dim;
+    return tern_kv_k(s, page, layer, head) + s->plane_bytes;
 }
+static inline float *tern_kv_scales(const struct tern_kv_store *s, uint8_t *plane)
+{
+    return s->type == TERN_KV_INT8 ? (float *)(void *)(plane + (size_t)TERN_PAGE * s->head_dim) : NULL;
+}
+
+/* Writes one position (0 .. TERN_PAGE - 1) of K or V: x [head_dim]. */
+void tern_kv_put(const struct tern_kv_store *s, const struct tern_kernels *kern, uint8_t *plane, uint32_t pos,
+                 const float *x);
 
 #endif

@@ -97,8 +97,9 @@ enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_ar
         need.head_bytes = tern_head_copy_bytes(TERN_HEAD_AUTO, (enum tern_dtype)ends.head->type,
                                                arch->n_vocab, arch->n_embd);
     }
-    need.kv_page_bytes =
-        (size_t)(last - first) * TERN_PAGE * arch->n_kv_heads * arch->head_dim * 2 * sizeof(uint16_t);
+    for (uint32_t kv = 0; kv < TERN_N_KV_TYPES; kv++)
+        need.kv_page_bytes[kv] =
+            tern_kv_page_bytes((enum tern_kv_type)kv, last - first, arch->n_kv_heads, arch->head_dim);
     if (last > first)
         need.scratch_bytes = tern_scratch_bytes(arch, max_rows, n_threads);
     *out = need;

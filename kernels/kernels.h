@@ -58,7 +58,7 @@ struct tern_ternary {
 #define TERN_TERNARY_MAX_K 131072
 
 /* What the KV cache holds: halves, or int8 codes with one f32 scale a position and KV head. */
-enum tern_kv_type { TERN_KV_F16, TERN_KV_INT8 };
+enum tern_kv_type { TERN_KV_F16, TERN_KV_INT8, TERN_N_KV_TYPES };
 
 /* One block of KV positions, seen by all rows, and of each row by the query heads that share its KV head. */
 struct tern_attend {

@@ -48,6 +48,8 @@ static enum tern_status check_options(const struct tern_model *m, const struct t
         return TERN_FAIL(err, TERN_ERR_USAGE, "a stage needs at least one layer");
     if (!tern_boundary_valid(o->boundary))
         return TERN_FAIL(err, TERN_ERR_USAGE, "boundary format %u is unknown", (unsigned)o->boundary);
+    if (!tern_kv_type_valid(o->kv))
+        return TERN_FAIL(err, TERN_ERR_USAGE, "KV type %u is unknown", (unsigned)o->kv);
     if (o->n_slots < 1 || o->n_slots > TERN_MAX_SLOTS)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "%u slots were asked for; 1 to %d are possible", o->n_slots,
                          TERN_MAX_SLOTS);
@@ -84,8 +86,8 @@ enum tern_status tern_stage_new(const struct tern_model *model, struct tern_pool
     s->next_step = 1;
     st = tern_kv_table_new(o->n_slots, o->n_pages, o->max_positions, &s->table, err);
     if (!st)
-        st = tern_kv_store_new(o->n_pages, model->last - model->first, a->n_kv_heads, a->head_dim, &s->store,
-                               err);
+        st = tern_kv_store_new(o->kv, o->n_pages, model->last - model->first, a->n_kv_heads, a->head_dim,
+                               &s->store, err);
     if (!st)
         st = tern_scratch_new(a, o->max_rows, tern_pool_threads(pool), &s->scratch, err);
     if (!st)

@@ -19,6 +19,7 @@
 
 struct tern_stage_options {
     enum tern_boundary boundary;
+    enum tern_kv_type kv;
     uint32_t n_pages, n_slots, max_positions, max_rows;
     uint32_t index; /* place in the pipeline, for failures */
     bool is_last;   /* compacts the payload to the wanted rows */

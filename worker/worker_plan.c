@@ -54,6 +54,8 @@ static enum tern_status check_shape(const Tern__Assign *a, struct tern_err *err)
     if (!tern_boundary_valid(a->boundary))
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "boundary format %u is not known to this worker",
                          a->boundary);
+    if (!tern_kv_type_valid(a->kv))
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "KV type %u is not known to this worker", a->kv);
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
         if (limits[i].value < 1 || limits[i].value > limits[i].max)
             return TERN_FAIL(err, TERN_ERR_LIMIT, "%u %s were assigned; 1 to %u are possible",
@@ -100,8 +102,8 @@ static enum tern_status check_memory(const struct worker_plan *p, const struct w
 
     if (st)
         return st;
-    if (!tern_mul_size(need.kv_page_bytes, p->n_pages, &kv) || !tern_add_size(kv, need.tiles_bytes, &total) ||
-        !tern_add_size(total, need.norms_bytes, &total) ||
+    if (!tern_mul_size(need.kv_page_bytes[p->kv], p->n_pages, &kv) ||
+        !tern_add_size(kv, need.tiles_bytes, &total) || !tern_add_size(total, need.norms_bytes, &total) ||
         !tern_add_size(total, need.scratch_bytes, &total) ||
         !tern_add_size(total, need.fixed_bytes, &total) || !tern_add_size(total, p->steps_bytes, &total))
         return TERN_FAIL(err, TERN_ERR_LIMIT, "a KV cache of %u pages does not fit the address space",
@@ -137,6 +139,7 @@ enum tern_status worker_plan_read(const Tern__Assign *a, const struct worker_mea
     if (st)
         return st;
     p.boundary = (enum tern_boundary)a->boundary;
+    p.kv = (enum tern_kv_type)a->kv;
     p.row_bytes = (uint32_t)tern_boundary_row_bytes(p.boundary, means->file->arch.n_embd);
     p.steps_bytes = (size_t)WORKER_N_STEPS * p.max_rows * p.row_bytes;
     st = check_memory(&p, means, err);

@@ -6,6 +6,7 @@
 #define TERN_WORKER_WORKER_PLAN_H
 
 #include "engine/boundary.h"
+#include "engine/kv.h"
 #include "proto/wire.h"
 #include "worker/worker_file.h"
 
@@ -21,6 +22,7 @@ struct worker_expect {
 struct worker_plan {
     uint32_t first, last; /* [first, last) */
     enum tern_boundary boundary;
+    enum tern_kv_type kv;
     uint32_t n_pages, n_slots, max_positions, max_rows, stage, dead_after_ms;
     uint32_t row_bytes;
     size_t steps_bytes; /* of the ring of step buffers */

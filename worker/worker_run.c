@@ -10,6 +10,7 @@ enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool
                                 const struct worker_plan *plan, struct worker_run **out, struct tern_err *err)
 {
     struct tern_stage_options so = { .boundary = plan->boundary,
+                                     .kv = plan->kv,
                                      .n_pages = plan->n_pages,
                                      .n_slots = plan->n_slots,
                                      .max_positions = plan->max_positions,

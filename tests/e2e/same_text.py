@@ -130,4 +130,12 @@ for wire in WIRES:
                   "--wire %s: same text and bits in company of %d%s" %
                   (wire, len(OTHERS), " " + str(args) if args else ""),
                   r.errors)
+
+# The cache of int8 has bits of its own, and they are the same everywhere too.
+for wire, where in (("int8", ["--local", 3]), ("f32", ["-t", 3, "--chunk", 7])):
+    one, one_bits = run(wire, ["--kv", "int8", "-t", 1])
+    two, two_bits = run(wire, ["--kv", "int8"] + where)
+    lab.check(one.code == 0 and two.code == 0 and one.out == two.out and one_bits == two_bits,
+              "--wire %s --kv int8: same text and bits: %s" % (wire, where), one.errors + two.errors)
+    lab.check(one_bits != basis[wire][1], "--wire %s --kv int8 differs from --kv f16" % wire)
 lab.end()

@@ -100,7 +100,8 @@ static void write_text(const struct outliers *o, const struct tern_kernels *kern
         bos = 0;
     for (uint32_t i = 0; i < sizeof pages / sizeof pages[0]; i++)
         pages[i] = i;
-    need(tern_kv_store_new(TEXT_ROWS / TERN_PAGE + 1, a->n_layers, a->n_kv_heads, a->head_dim, &kv, &err),
+    need(tern_kv_store_new(TERN_KV_F16, TEXT_ROWS / TERN_PAGE + 1, a->n_layers, a->n_kv_heads, a->head_dim,
+                           &kv, &err),
          &err);
     need(tern_scratch_new(a, 1, tern_pool_threads(pool), &s, &err), &err);
     ids[0] = (int32_t)bos;
@@ -163,7 +164,9 @@ static void measure(struct outliers *o, uint64_t seed)
         for (uint32_t r = 0; r < TEXT_ROWS; r++)
             rows[r] = (struct tern_row){ pages, r, 0 };
         m = load(o, &kern, pool, l, l + 1, false);
-        need(tern_kv_store_new(TEXT_ROWS / TERN_PAGE + 1, 1, a->n_kv_heads, a->head_dim, &kv, &err), &err);
+        need(tern_kv_store_new(TERN_KV_F16, TEXT_ROWS / TERN_PAGE + 1, 1, a->n_kv_heads, a->head_dim, &kv,
+                               &err),
+             &err);
         tern_forward_layers(m, pool, s, &kv, TERN_BOUNDARY_F32, rows, TEXT_ROWS, x, out);
         note_squares(o, l + 1, x);
         tern_kv_store_free(&kv);

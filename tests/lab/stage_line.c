@@ -52,9 +52,16 @@ int stage_lab_free(void **state)
 
 /* -- a pipeline without wires ---- */
 
+enum tern_kv_type line_kv = TERN_KV_DEFAULT;
+
 void line_open(struct line *l, enum tern_boundary b, bool cut)
 {
-    struct tern_stage_options o = { b, N_PAGES, N_SLOTS, CONTEXT, MAX_ROWS, 0, false };
+    struct tern_stage_options o = { .boundary = b,
+                                    .kv = line_kv,
+                                    .n_pages = N_PAGES,
+                                    .n_slots = N_SLOTS,
+                                    .max_positions = CONTEXT,
+                                    .max_rows = MAX_ROWS };
 
     memset(l, 0, sizeof *l);
     l->boundary = b;

@@ -48,6 +48,9 @@ struct line {
     uint64_t next;
 };
 
+/* Of the lines opened from now on. */
+extern enum tern_kv_type line_kv;
+
 /* cut: a stage for each layer; otherwise one for all. */
 void line_open(struct line *l, enum tern_boundary b, bool cut);
 void line_close(struct line *l);

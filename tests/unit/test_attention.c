@@ -38,10 +38,14 @@ static float unit_float(uint64_t *random)
     return (float)(unit_random(random) >> 40) * 0x1p-23f - 1.0f;
 }
 
+/* The kinds of cache that every test tries. */
+static enum tern_kv_type kv_type;
+
 static void open_lab(struct lab *l, struct shape s)
 {
-    uint16_t *data;
+    float *x = malloc(s.head_dim * sizeof *x);
 
+    assert_non_null(x);
     memset(l, 0, sizeof *l);
     l->random = 88172645463325252u;
     l->model.arch = (struct tern_arch){
@@ -49,13 +53,14 @@ static void open_lab(struct lab *l, struct shape s)
     };
     tern_kernels_init(&l->ref, TERN_CPU_REF);
     tern_kernels_init(&l->best, tern_cpu_detect());
-    assert_ok(tern_kv_store_new(N_PAGES, 1, s.n_kv_heads, s.head_dim, &l->kv, &unit_err));
-    data = l->kv.data;
-    for (size_t i = 0; i < l->kv.bytes / sizeof *data; i++) {
-        float f = unit_float(&l->random);
-
-        l->ref.f32_to_f16(&f, 1, &data[i]);
-    }
+    assert_ok(tern_kv_store_new(kv_type, N_PAGES, 1, s.n_kv_heads, s.head_dim, &l->kv, &unit_err));
+    for (uint32_t plane = 0; plane < N_PAGES * s.n_kv_heads * 2; plane++)
+        for (uint32_t pos = 0; pos < TERN_PAGE; pos++) {
+            for (uint32_t i = 0; i < s.head_dim; i++)
+                x[i] = unit_float(&l->random);
+            tern_kv_put(&l->kv, &l->ref, l->kv.data + plane * l->kv.plane_bytes, pos, x);
+        }
+    free(x);
     /* Each sequence's pages from the last to the first, in turn. */
     for (uint32_t i = 0; i < N_PAGES; i++)
         l->pages[i % 3][N_PAGES / 3 - 1 - i / 3] = i;
@@ -72,8 +77,13 @@ static void define_span(struct lab *l, const struct tern_row *r, uint32_t head, 
     }
     memset(t->acc, 0, t->n_heads * t->head_dim * sizeof *t->acc);
     for (uint32_t at = span * 256; at < span * 256 + 256 && at <= r->pos; at += 32) {
-        t->k = tern_kv_k(&l->kv, r->pages[at / 32], 0, head);
-        t->v = tern_kv_v(&l->kv, r->pages[at / 32], 0, head);
+        uint8_t *k = tern_kv_k(&l->kv, r->pages[at / 32], 0, head);
+        uint8_t *v = tern_kv_v(&l->kv, r->pages[at / 32], 0, head);
+
+        t->k = k;
+        t->v = v;
+        t->k_scale = tern_kv_scales(&l->kv, k);
+        t->v_scale = tern_kv_scales(&l->kv, v);
         t->n_pos = r->pos + 1 - at < 32 ? r->pos + 1 - at : 32;
         l->ref.attend(t);
     }
@@ -87,7 +97,8 @@ static void define_row(struct lab *l, const struct tern_row *r, const float *q, 
 
     assert_non_null(memory);
     for (uint32_t h = 0; h < a->n_kv_heads; h++) {
-        struct tern_attend t = { .q = q + h * group * hd,
+        struct tern_attend t = { .type = kv_type,
+                                 .q = q + h * group * hd,
                                  .n_rows = 1,
                                  .n_heads = group,
                                  .head_dim = hd,
@@ -223,12 +234,21 @@ static void test_company(void **state)
     }
 }
 
+static void test_int8(void **state)
+{
+    kv_type = TERN_KV_INT8;
+    test_one_row(state);
+    test_company(state);
+    kv_type = TERN_KV_F16;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_row),
         cmocka_unit_test(test_many_rows),
         cmocka_unit_test(test_company),
+        cmocka_unit_test(test_int8),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

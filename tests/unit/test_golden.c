@@ -229,7 +229,7 @@ static void run_layer(struct session *s, uint32_t i, float *x, uint32_t n, uint8
 
     assert_ok(tern_model_load(s->gguf, &s->arch, &s->kern, s->pool, &mo, &slice, &unit_err));
     assert_ok(tern_scratch_new(&s->arch, n, tern_pool_threads(s->pool), &scratch, &unit_err));
-    assert_ok(tern_kv_store_new(1, 1, s->arch.n_kv_heads, s->arch.head_dim, &kv, &unit_err));
+    assert_ok(tern_kv_store_new(TERN_KV_F16, 1, 1, s->arch.n_kv_heads, s->arch.head_dim, &kv, &unit_err));
     for (uint32_t r = 0; r < n; r++)
         rows[r] = (struct tern_row){ pages, r, 0 };
     tern_forward_layers(slice, s->pool, scratch, &kv, TERN_BOUNDARY_F32, rows, n, x, out);

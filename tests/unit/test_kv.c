@@ -74,7 +74,7 @@ static uint32_t read_tag(const struct tern_kv_store *s, const struct tern_kv_tab
                          uint32_t pos)
 {
     const uint16_t *k =
-        tern_kv_k(s, tern_kv_pages(t, slot)[pos / TERN_PAGE], 0, 0) + (size_t)(pos % TERN_PAGE) * 2;
+        (uint16_t *)(void *)tern_kv_k(s, tern_kv_pages(t, slot)[pos / TERN_PAGE], 0, 0) + pos % TERN_PAGE * 2;
 
     return (uint32_t)k[0] | (uint32_t)k[1] << 16;
 }
@@ -82,7 +82,8 @@ static uint32_t read_tag(const struct tern_kv_store *s, const struct tern_kv_tab
 static void write_tag(struct tern_kv_store *s, const struct tern_kv_table *t, uint32_t slot, uint32_t pos,
                       uint32_t tag)
 {
-    uint16_t *k = tern_kv_k(s, tern_kv_pages(t, slot)[pos / TERN_PAGE], 0, 0) + (size_t)(pos % TERN_PAGE) * 2;
+    uint16_t *k =
+        (uint16_t *)(void *)tern_kv_k(s, tern_kv_pages(t, slot)[pos / TERN_PAGE], 0, 0) + pos % TERN_PAGE * 2;
 
     k[0] = (uint16_t)tag;
     k[1] = (uint16_t)(tag >> 16);
@@ -114,7 +115,7 @@ static void test_random_operations(void **state)
 
     (void)state;
     assert_ok(tern_kv_table_new(SLOTS, PAGES, CTX, &t, &unit_err));
-    assert_ok(tern_kv_store_new(PAGES, 1, 1, 2, &s, &unit_err));
+    assert_ok(tern_kv_store_new(TERN_KV_F16, PAGES, 1, 1, 2, &s, &unit_err));
     for (int turn = 0; turn < 20000; turn++) {
         uint32_t i = (uint32_t)(unit_random(&rng) % SLOTS), j = (uint32_t)(unit_random(&rng) % SLOTS);
         uint32_t a = 0, b = 0;
@@ -194,7 +195,7 @@ static void test_limits(void **state)
     assert_int_equal(tern_kv_table_new(TERN_MAX_SLOTS + 1, 1, 1, &t, &unit_err), TERN_ERR_LIMIT);
     assert_int_equal(tern_kv_table_new(1, 0, 1, &t, &unit_err), TERN_ERR_LIMIT);
     assert_int_equal(tern_kv_table_new(1, 1, TERN_MAX_CONTEXT + 1u, &t, &unit_err), TERN_ERR_LIMIT);
-    assert_int_equal(tern_kv_store_new(UINT32_MAX, UINT32_MAX, UINT32_MAX, 512, &s, &unit_err),
+    assert_int_equal(tern_kv_store_new(TERN_KV_F16, UINT32_MAX, UINT32_MAX, UINT32_MAX, 512, &s, &unit_err),
                      TERN_ERR_LIMIT);
     assert_null(t);
 }

@@ -5,8 +5,8 @@
  */
 #include "unit/lab_file.h"
 
-#include "engine/model.h"
 #include "engine/gguf_write.h"
+#include "engine/model.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -233,8 +233,9 @@ static void test_need_is_exact(void **state)
             assert_int_equal(need.tiles_bytes, m->tiles_bytes);
             assert_int_equal(need.norms_bytes, m->norms_bytes);
             assert_int_equal(need.embd_bytes, (1 + untied) * 300 * 192 * 2);
-            assert_int_equal(need.kv_page_bytes, (2 - first) * 32 * 2 * 32 * 2 *
-                                                     2); /* layers, positions, heads, dims, K+V, f16 */
+            assert_int_equal(need.kv_page_bytes[TERN_KV_F16],
+                             (2 - first) * 32 * 2 * 32 * 2 *
+                                 2); /* layers, positions, heads, dims, K+V, f16 */
             assert_true(need.scratch_bytes > 0 && need.fixed_bytes > 0);
             assert_int_equal(m->head != m->embd, untied);
             tern_model_free(&m);

@@ -162,6 +162,25 @@ static struct tern_step *thread_step(enum tern_boundary b, uint64_t number)
     return s;
 }
 
+/* The same with a cache of int8, whose bits are its own; a copied page takes its scales along. */
+static void test_int8_cache(void **state)
+{
+    uint8_t *f16 = rows_by_chunks(TERN_BOUNDARY_INT8, false, 2, PROMPT, PROMPT), *whole, *cut;
+    size_t n = PROMPT * tern_boundary_row_bytes(TERN_BOUNDARY_INT8, lab.arch.n_embd);
+
+    line_kv = TERN_KV_INT8;
+    whole = rows_by_chunks(TERN_BOUNDARY_INT8, false, 2, PROMPT, PROMPT);
+    cut = rows_by_chunks(TERN_BOUNDARY_INT8, true, 2, PROMPT, 7);
+    assert_same_rows(whole, cut, n);
+    assert_true(memcmp(whole, f16, n) != 0);
+    test_company(state);
+    test_fork_and_rewind(state);
+    line_kv = TERN_KV_DEFAULT;
+    free(f16);
+    free(whole);
+    free(cut);
+}
+
 static void test_thread(void **state)
 {
     const struct tern_stage_options o = { TERN_BOUNDARY_INT8, 8, 2, 64, 8, 0, true };
@@ -231,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_company),
         cmocka_unit_test(test_wanted_rows),
         cmocka_unit_test(test_fork_and_rewind),
+        cmocka_unit_test(test_int8_cache),
         cmocka_unit_test(test_thread),
         cmocka_unit_test(test_stop),
     };
