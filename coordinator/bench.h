@@ -13,6 +13,7 @@
 #include "coordinator/bench_probe.h"
 #include "coordinator/engine_options.h"
 #include "coordinator/session.h"
+#include "coordinator/synthetic_file.h"
 
 #define BENCH_MAX_LIST  16 /* values of one option */
 #define BENCH_MAX_TESTS 256
@@ -36,6 +37,8 @@ struct bench_options {
     uint32_t n_tests, reps;
     struct bench_test tests[BENCH_MAX_TESTS];
     enum bench_format format;
+    const char *shape; /* make a model of this shape and remove it afterwards; NULL: engine.model is one */
+    struct tern_synthetic synthetic;
 };
 
 /* Parses and checks argv; TERN_END: --help was printed. */
@@ -45,7 +48,7 @@ enum tern_status bench_options_parse(int argc, char **argv, struct bench_options
 /* -- what a token costs (bench_cost.c) ------------------------------------------------------------------- */
 
 struct bench_cost {
-    char model[64];        /* file name without folder and suffix */
+    char model[64];        /* the shape, or the file's name without folder and suffix */
     uint64_t file_bytes;   /* of the model file */
     uint64_t params;       /* weights of all matrices, norms and embeddings */
     uint64_t ternary_macs; /* multiply-adds of one position in the ternary matrices */

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OPT_PG = ENGINE_OPT_LAST };
+enum { OPT_PG = ENGINE_OPT_LAST, OPT_SYNTHETIC, OPT_TYPE, OPT_EMBD };
 
 static const struct option longs[] = {
     ENGINE_LONG_OPTIONS,
@@ -16,6 +16,9 @@ static const struct option longs[] = {
     { "n-gen", required_argument, NULL, 'n' },
     { "n-depth", required_argument, NULL, 'd' },
     { "pg", required_argument, NULL, OPT_PG },
+    { "synthetic", required_argument, NULL, OPT_SYNTHETIC },
+    { "type", required_argument, NULL, OPT_TYPE },
+    { "embd-type", required_argument, NULL, OPT_EMBD },
     { "sequences", required_argument, NULL, 'b' },
     { "repetitions", required_argument, NULL, 'r' },
     { "output", required_argument, NULL, 'o' },
@@ -26,7 +29,10 @@ static const struct option longs[] = {
 static const char help[] =
     "tern bench: measures how fast a model runs here, and how near that is to what the machine can do.\n"
     "\n"
-    "usage: tern bench [-m FILE] [options]\n"
+    "usage: tern bench [-m FILE | --synthetic SHAPE] [options]\n"
+    "\n"
+    "      --synthetic SHAPE     a model of this shape (see `tern convert --help`), written to $TMPDIR or\n"
+    "                            /var/tmp and removed afterwards; --type and --embd-type as there\n"
     "\n"
     "What to measure; lists are separated by commas, and an option may be repeated\n"
     "  -p, --n-prompt N,...      prompts of N tokens; 0: none (default: 512)\n"
@@ -93,6 +99,9 @@ static enum tern_status add_list(const char *option, const char *text, uint32_t 
 
 struct lists {
     struct bench_list prompt, gen, depth, seqs, pg; /* pg: P, N, P, N, ... */
+    const char *shape;
+    bool has_type, has_embd;
+    uint32_t type, embd;
 };
 
 static enum tern_status parse_format(const char *arg, enum bench_format *out, struct tern_err *err)
@@ -134,6 +143,9 @@ static enum tern_status parse_one(struct bench_options *o, struct lists *l, int 
         return TERN_FAIL(err, TERN_ERR_USAGE, "-c: the context follows from -p, -n and -d; leave it out");
     case 'r': return tern_option_u32("-r", arg, 1, BENCH_MAX_REPS, &o->reps, err);
     case 'o': return parse_format(arg, &o->format, err);
+    case OPT_SYNTHETIC: l->shape = arg; return TERN_OK;
+    case OPT_TYPE: l->has_type = true; return synthetic_file_type(arg, &l->type, err);
+    case OPT_EMBD: l->has_embd = true; return synthetic_file_embd(arg, &l->embd, err);
     case OPT_PG: return parse_pg(&l->pg, arg, err);
     default:
         st = engine_option(&o->engine, c, arg, err);
@@ -190,10 +202,36 @@ static enum tern_status one_first(struct bench_list *l, struct tern_err *err)
     return TERN_OK;
 }
 
+/* Which model: a file, or a shape to make one of. */
+static enum tern_status take_shape(struct bench_options *o, const struct lists *l, struct tern_err *err)
+{
+    enum tern_status st;
+
+    if (!l->shape && (l->has_type || l->has_embd))
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--type and --embd-type go with --synthetic SHAPE");
+    if (!l->shape)
+        return TERN_OK;
+    if (*o->engine.model)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "-m and --synthetic exclude each other; give one of them");
+    if (o->engine.cluster)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--synthetic makes a file here, which a cluster does not have; make one with `tern "
+                         "convert`, copy it to the workers and name it with -m");
+    if ((st = synthetic_file_shape(l->shape, &o->synthetic, err)))
+        return st;
+    o->shape = o->synthetic.name;
+    o->synthetic.ternary = l->has_type ? l->type : o->synthetic.ternary;
+    o->synthetic.embd = l->has_embd ? l->embd : o->synthetic.embd;
+    snprintf(o->engine.model, sizeof o->engine.model, "%s", o->shape); /* until the file is there */
+    return TERN_OK;
+}
+
 static enum tern_status finish(struct bench_options *o, struct lists *l, struct tern_err *err)
 {
     enum tern_status st;
 
+    if ((st = take_shape(o, l, err)))
+        return st;
     /* -pg alone measures nothing else. */
     if (!l->pg.n || l->prompt.n || l->gen.n) {
         default_list(&l->prompt, 512);
@@ -220,7 +258,7 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
 enum tern_status bench_options_parse(int argc, char **argv, struct bench_options *o, struct tern_err *err)
 {
     static char long_pg[] = "--pg";
-    struct lists l = { { 0 } };
+    struct lists l = { .shape = NULL };
     enum tern_status st;
     int c;
 

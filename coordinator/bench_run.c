@@ -342,6 +342,8 @@ static enum tern_status open_run(struct run *r, struct bench_session *out, struc
     out->workers = r->s->pipe->remote ? r->s->pipe->n_stages : 0;
     out->level = tern_cpu_name(r->s->kern.level);
     bench_cost_of(r->s, &out->cost);
+    if (r->o->shape)
+        snprintf(out->cost.model, sizeof out->cost.model, "%s", r->o->shape);
     return TERN_OK;
 }
 

@@ -5,10 +5,12 @@
 #include "coordinator/bench.h"
 #include "coordinator/commands.h"
 #include "coordinator/interrupt.h"
+#include "engine/option.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 static enum tern_status take_row(void *arg, const struct bench_session *s, const struct bench_result *r,
                                  struct tern_err *err)
@@ -32,6 +34,24 @@ static enum tern_status all_sessions(struct bench_options *o, struct bench_print
     return st ? st : bench_print_end(print, err);
 }
 
+/* With a model of its own, which goes away whatever happens. */
+static enum tern_status with_model(struct bench_options *o, struct bench_print *print,
+                                   struct bench_session *s, struct tern_err *err)
+{
+    const struct synthetic_file_options fo = { tern_option_default_threads(), tern_cpu_detect(), false,
+                                               o->engine.quiet };
+    enum tern_status st;
+
+    if (!o->shape)
+        return all_sessions(o, print, s, err);
+    st = synthetic_file_temporary(&o->synthetic, &fo, o->engine.model, sizeof o->engine.model, err);
+    if (st)
+        return st;
+    st = all_sessions(o, print, s, err);
+    (void)unlink(o->engine.model);
+    return st;
+}
+
 int cmd_bench(int argc, char **argv)
 {
     struct bench_options *o = calloc(1, sizeof *o);
@@ -52,7 +72,7 @@ int cmd_bench(int argc, char **argv)
     if (!st) {
         interrupt_catch();
         if (!(st = bench_print_new(o, &print, &err)))
-            st = all_sessions(o, print, s, &err);
+            st = with_model(o, print, s, &err);
     }
     bench_print_free(&print);
     free(o);

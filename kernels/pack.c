@@ -377,14 +377,15 @@ static bool file_i2s(enum tern_i2s_layout layout, const int8_t *w, size_t m, siz
     size_t n = m * k, lanes = layout == TERN_I2S_A ? 32 : 16;
     if (layout == TERN_I2S_C ? m % 4 != 0 : n % (4 * lanes) != 0)
         return false;
-    memset(dst, 0, n / 4 + 32);
-    for (size_t e = 0; e < n; e++) {
-        size_t row = e / k, j = e % (4 * lanes);
-        size_t byte = layout == TERN_I2S_C ? row / 4 * k + e % k : e / (4 * lanes) * lanes + j % lanes;
-        size_t group = layout == TERN_I2S_C ? row % 4 : j / lanes;
-        dst[byte] |= (uint8_t)((w[e] + 1) << (6 - 2 * group));
+    memset(dst + n / 4, 0, 32);
+    /* Four runs of codes, one over the other: the lanes of a block, or (layout C) four rows. */
+    size_t run = layout == TERN_I2S_C ? k : lanes;
+    for (size_t b = 0; b < n; b += 4 * run, w += 4 * run, dst += run) {
+        for (size_t i = 0; i < run; i++)
+            dst[i] = (uint8_t)((w[i] + 1) << 6 | (w[run + i] + 1) << 4 | (w[2 * run + i] + 1) << 2 |
+                               (w[3 * run + i] + 1));
     }
-    memcpy(dst + n / 4, &scale, sizeof scale);
+    memcpy(dst, &scale, sizeof scale);
     return true;
 }
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import signal
 import time
 
@@ -25,13 +26,13 @@ def sane(row, what):
 
 
 # -- one session a thread count ------------------------------------------------------------------------------
-r = bench(*QUICK, "-t", "1,2", "-d", "0,40", "-b", "2,1", "-pg", "8,4", "--json")
+r = bench(*QUICK, "-t", "1,2", "-b", "2,1", "-pg", "8,4", "--json")
 lab.check(r.code == 0, "bench --json", r.errors)
 data = json.loads(r.text)
 rows = data["results"]
 names = ["pp16", "tg4", "tg4 x 2 seqs", "pp8+tg4"]
-want = [(t, n + d) for t in (1, 2) for d in ("", " @ d40") for n in names]
-lab.check([(x["threads"], x["test"]) for x in rows] == want, "all tests, for every depth and thread count",
+want = [(t, n) for t in (1, 2) for n in names]
+lab.check([(x["threads"], x["test"]) for x in rows] == want, "all tests, for every thread count",
           [(x["threads"], x["test"]) for x in rows])
 for x in rows:
     sane(x, "%s with %d threads" % (x["test"], x["threads"]))
@@ -53,6 +54,14 @@ lab.check(rows[1]["bytes_per_token"] == weights + 3.5 * fable["kv_bytes_per_posi
           rows[1])
 lab.check(rows[2]["bytes_per_token"] < rows[1]["bytes_per_token"], "sequences share the weights", rows[2])
 
+r = bench("-p", 8, "-n", 2, "-r", 2, "-t", 2, "-d", 40, "--json")
+deep = json.loads(r.text)["results"]
+lab.check([x["test"] for x in deep] == ["pp8 @ d40", "tg2 @ d40"] and
+          deep[1]["bytes_per_token"] == weights + 41.5 * fable["kv_bytes_per_position"],
+          "behind positions that are there", r.text + r.errors)
+for x in deep:
+    sane(x, x["test"])
+
 # -- forms ---------------------------------------------------------------------------------------------------
 r = bench(*QUICK, "-t", 1)
 lines = [x for x in r.text.split("\n") if x.startswith("|")]
@@ -71,10 +80,22 @@ r = bench("-pg", "8,2", "-r", 1, "-t", 1, "-o", "csv", "--cpu", "ref")
 lab.check(r.code == 0 and [x["test"] for x in csv.DictReader(io.StringIO(r.text))] == ["pp8+tg2"],
           "-pg alone, at the reference level", r.text + r.errors)
 
+# -- a model of its own --------------------------------------------------------------------------------------
+where = os.path.join(lab.dir, "temporary")
+os.mkdir(where)
+r = bench("--synthetic", "125m", "--embd-type", "q8_0", "-p", 4, "-n", 2, "-r", 1, "-t", 2, "--json",
+          env={"TMPDIR": where})
+row = json.loads(r.text)["results"][0]
+lab.check(r.code == 0 and row["model"] == "125m" and row["head"] == "Q8_0" and row["params"] > 128e6 and
+          not os.listdir(where) and "MB" in r.errors, "--synthetic says how much it writes, and cleans up",
+          r.text + r.errors)
+
 # -- mistakes and Ctrl-C -------------------------------------------------------------------------------------
 for args in (["-p", "x"], ["-p", "1,,2"], ["-n", "-3"], ["-r", "0"], ["-t", "0"], ["-b", "0"], ["-b", "33"],
              ["-o", "xml"], ["-pg", "5"], ["-pg", "5,0"], ["-c", "64"], ["-d", "x"], ["-p", "0", "-n", "0"],
-             ["-p", ",".join(["1"] * 17)], ["-m", lab.path("gone.gguf")], ["stray"]):
+             ["-p", ",".join(["1"] * 17)], ["-m", lab.path("gone.gguf")], ["stray"],
+             ["--synthetic", "5t"], ["--synthetic", "125m", "-m", lab.model], ["--type", "tq2_0"],
+             ["--synthetic", "125m", "--type", "f16"], ["--synthetic", "125m", "--embd-type", "i2_s"]):
     r = bench(*args)
     lab.check(r.code in range(64, 79) and len(r.errors.strip().split("\n")) == 1 and not r.out and
               r.seconds < 5, "bench %s is refused" % " ".join(args)[:40], "code %s: %s" % (r.code, r.errors))

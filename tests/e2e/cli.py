@@ -11,7 +11,7 @@ from lab import Lab
 
 lab = Lab()
 USAGE = 64
-COMMANDS = ["run", "keygen", "inspect", "tokenize", "perplexity", "bench"]
+COMMANDS = ["run", "keygen", "inspect", "tokenize", "perplexity", "bench", "convert"]
 ASK = ["-n", 8, "--temp", 0]
 
 # -- help and mistakes ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 # Helpers that make what tests need: a library for unit tests, and the program make_model for scripts.  Not
 # installed.
 add_library(tern_lab STATIC
-    lab/gguf_write.c lab/lab_copy.c lab/lab_outliers.c lab/lab_synthetic.c lab/quant_rows.c)
+    lab/lab_copy.c lab/lab_outliers.c lab/lab_synthetic.c)
 target_link_libraries(tern_lab PUBLIC tern_flags tern_engine PRIVATE m)
 target_include_directories(tern_lab PUBLIC ${CMAKE_SOURCE_DIR}/tests)
 

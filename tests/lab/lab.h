@@ -10,6 +10,8 @@
 
 #include "engine/arch.h"
 #include "engine/gguf.h"
+#include "engine/gguf_write.h"
+#include "engine/synthetic.h"
 #include "kernels/pack.h"
 
 #include <stdint.h>
@@ -20,30 +22,13 @@ struct lab_rng {
     uint64_t state;
 };
 uint64_t lab_rng_next(struct lab_rng *r);
-/* About normal: mean 0, deviation 1 (the sum of twelve uniform numbers, less six). */
-float lab_rng_normal(struct lab_rng *r);
-/* n weights: 40 % zeros, the rest half -1 and half +1. */
-void lab_rng_ternary(struct lab_rng *r, int8_t *w, size_t n);
 
 /* -- synthetic models -------------------------------------------------------------------------- */
 
-struct lab_shape {
-    uint32_t n_layers, n_embd, n_ffn, n_heads, n_kv_heads, head_dim, n_vocab, n_ctx;
-    double rope_theta, rms_eps;
-    uint32_t ternary; /* type id: I2_S, TQ1_0, TQ2_0 */
-    enum tern_i2s_layout layout;
-    uint32_t embd, norm; /* type ids */
-    bool untied;         /* an output.weight of its own */
-    bool no_tokenizer;
-    uint64_t seed;
-    const char *arch;                  /* NULL: "bitnet-b1.58" */
-    const struct tern_gguf *tokenizer; /* copy its tokenizer.* keys; NULL: a small byte-level BPE */
-};
-
 /* A valid small shape: 2 layers of 128, 4 heads, 2 KV heads of 32, ffn 256, vocabulary 320, I2_S, F16. */
-struct lab_shape lab_shape_small(void);
+struct tern_synthetic lab_shape_small(void);
 
-void lab_write_synthetic(const struct lab_shape *shape, FILE *f);
+void lab_write_synthetic(const struct tern_synthetic *shape, FILE *f);
 
 /* -- changed copies ---------------------------------------------------------------------------- */
 
@@ -67,6 +52,14 @@ struct lab_outliers {
 void lab_write_outliers(const struct tern_gguf *g, const struct lab_outliers *o, FILE *f);
 
 /* -- shared ------------------------------------------------------------------------------------ */
+
+/* What cannot be done ends the program: these are helpers for tests.  Prints "make_model: sentence" to stderr
+ * and exits with 1. */
+void lab_die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* malloc that does not fail. */
+void *lab_alloc(size_t n);
+struct tern_gguf_writer *lab_writer_new(FILE *f, uint32_t alignment);
+void lab_finish(struct tern_gguf_writer **w);
 
 /* A ternary tensor as m * k weights; the caller frees. */
 int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale);

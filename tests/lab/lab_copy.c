@@ -4,10 +4,10 @@
  */
 #include "lab/lab.h"
 
+#include "engine/gguf_write.h"
 #include "engine/identity.h"
+#include "engine/quant_row.h"
 #include "kernels/kernels.h"
-#include "lab/gguf_write.h"
-#include "lab/quant_rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,11 +37,11 @@ int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale)
     return w;
 }
 
-static void put_all_metadata(struct gguf_writer *w, const struct tern_gguf *g)
+static void put_all_metadata(struct tern_gguf_writer *w, const struct tern_gguf *g)
 {
     for (size_t i = 0; i < g->n_kv; i++)
         if (!tern_str_is(g->kv[i].key, "general.alignment")) /* the writer says its own */
-            gguf_put_kv(w, &g->kv[i]);
+            tern_gguf_put_kv(w, &g->kv[i]);
 }
 
 /* -- slices ------------------------------------------------------------------------------------ */
@@ -57,22 +57,22 @@ static bool in_slice(const struct tern_tensor *t, uint32_t first, uint32_t last)
 
 void lab_write_slice(const struct tern_gguf *g, uint32_t first, uint32_t last, FILE *f)
 {
-    struct gguf_writer *w = gguf_writer_new(f, (uint32_t)g->alignment);
+    struct tern_gguf_writer *w = lab_writer_new(f, (uint32_t)g->alignment);
     char name[256];
 
     put_all_metadata(w, g);
     for (size_t i = 0; i < g->n_tensors; i++)
         if (in_slice(&g->tensors[i], first, last)) {
             lab_name(&g->tensors[i], name);
-            gguf_add_tensor(w, name, g->tensors[i].type, g->tensors[i].n_dims, g->tensors[i].ne);
+            tern_gguf_add_tensor(w, name, g->tensors[i].type, g->tensors[i].n_dims, g->tensors[i].ne);
         }
-    gguf_begin(w);
+    tern_gguf_begin(w);
     for (size_t i = 0; i < g->n_tensors; i++)
         if (in_slice(&g->tensors[i], first, last)) {
-            gguf_write(w, g->tensors[i].data, g->tensors[i].bytes);
-            gguf_end_tensor(w);
+            tern_gguf_write(w, g->tensors[i].data, g->tensors[i].bytes);
+            tern_gguf_end_tensor(w);
         }
-    gguf_finish(&w);
+    lab_finish(&w);
 }
 
 /* -- other types ------------------------------------------------------------------------------- */
@@ -96,7 +96,7 @@ static uint32_t new_type(const struct tern_tensor *t, const struct lab_retype *t
     return t->type;
 }
 
-static void rewrite_ternary(struct gguf_writer *w, const struct tern_tensor *t, uint32_t type,
+static void rewrite_ternary(struct tern_gguf_writer *w, const struct tern_tensor *t, uint32_t type,
                             enum tern_i2s_layout layout)
 {
     size_t bytes;
@@ -110,12 +110,12 @@ static void rewrite_ternary(struct gguf_writer *w, const struct tern_tensor *t, 
     memset(out, 0, bytes);
     if (!tern_pack_file(type, layout, weights, (size_t)t->ne[1], (size_t)t->ne[0], scale, out))
         lab_die("tensor '%.*s' cannot be packed as type %u", TERN_STR_ARGS(t->name), type);
-    gguf_write(w, out, bytes);
+    tern_gguf_write(w, out, bytes);
     free(out);
     free(weights);
 }
 
-static void rewrite_table(struct gguf_writer *w, const struct tern_tensor *t, uint32_t type)
+static void rewrite_table(struct tern_gguf_writer *w, const struct tern_tensor *t, uint32_t type)
 {
     const uint64_t row[4] = { t->ne[0], 1, 1, 1 };
     size_t from = t->bytes / (size_t)t->ne[1], to, n = (size_t)t->ne[0], elems, block;
@@ -127,9 +127,9 @@ static void rewrite_table(struct gguf_writer *w, const struct tern_tensor *t, ui
     out = lab_alloc(to);
     for (size_t r = 0; r < t->ne[1]; r++) {
         tern_dequant_row((enum tern_dtype)t->type, t->data + r * from, n, x);
-        if (!quant_row(type, x, n, out))
+        if (!tern_quant_row(type, x, n, out))
             lab_die("type %u cannot be written as rows", type);
-        gguf_write(w, out, to);
+        tern_gguf_write(w, out, to);
     }
     free(x);
     free(out);
@@ -137,15 +137,15 @@ static void rewrite_table(struct gguf_writer *w, const struct tern_tensor *t, ui
 
 void lab_write_retyped(const struct tern_gguf *g, const struct lab_retype *to, FILE *f)
 {
-    struct gguf_writer *w = gguf_writer_new(f, (uint32_t)g->alignment);
+    struct tern_gguf_writer *w = lab_writer_new(f, (uint32_t)g->alignment);
     char name[256];
 
     put_all_metadata(w, g);
     for (size_t i = 0; i < g->n_tensors; i++) {
         lab_name(&g->tensors[i], name);
-        gguf_add_tensor(w, name, new_type(&g->tensors[i], to), g->tensors[i].n_dims, g->tensors[i].ne);
+        tern_gguf_add_tensor(w, name, new_type(&g->tensors[i], to), g->tensors[i].n_dims, g->tensors[i].ne);
     }
-    gguf_begin(w);
+    tern_gguf_begin(w);
     for (size_t i = 0; i < g->n_tensors; i++) {
         const struct tern_tensor *t = &g->tensors[i];
         uint32_t type = new_type(t, to);
@@ -155,8 +155,8 @@ void lab_write_retyped(const struct tern_gguf *g, const struct lab_retype *to, F
         else if (is_table(t) && type != t->type)
             rewrite_table(w, t, type);
         else
-            gguf_write(w, t->data, t->bytes);
-        gguf_end_tensor(w);
+            tern_gguf_write(w, t->data, t->bytes);
+        tern_gguf_end_tensor(w);
     }
-    gguf_finish(&w);
+    lab_finish(&w);
 }

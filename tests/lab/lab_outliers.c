@@ -24,9 +24,9 @@
 
 #include "engine/base/mem.h"
 #include "engine/forward.h"
+#include "engine/gguf_write.h"
 #include "engine/model.h"
-#include "lab/gguf_write.h"
-#include "lab/quant_rows.h"
+#include "engine/quant_row.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -250,7 +250,7 @@ static enum kind kind_of(const struct tern_tensor *t)
     return OTHER;
 }
 
-static void write_norm(const struct outliers *o, struct gguf_writer *w, const struct tern_tensor *t)
+static void write_norm(const struct outliers *o, struct tern_gguf_writer *w, const struct tern_tensor *t)
 {
     float *old = lab_alloc(o->n * sizeof *old), *x = lab_alloc(o->n_new * sizeof *x), factor;
     char name[256];
@@ -266,12 +266,12 @@ static void write_norm(const struct outliers *o, struct gguf_writer *w, const st
     tern_dequant_row((enum tern_dtype)t->type, t->data, o->n, old);
     for (uint32_t i = 0; i < o->n_new; i++)
         x[i] = o->old_of[i] < 0 ? 0.0f : old[o->old_of[i]] * factor;
-    gguf_write(w, x, o->n_new * sizeof *x);
+    tern_gguf_write(w, x, o->n_new * sizeof *x);
     free(old);
     free(x);
 }
 
-static void write_matrix(const struct outliers *o, struct gguf_writer *w, const struct tern_tensor *t,
+static void write_matrix(const struct outliers *o, struct tern_gguf_writer *w, const struct tern_tensor *t,
                          const uint64_t ne[4])
 {
     size_t k_old = (size_t)t->ne[0], k = (size_t)ne[0], m = (size_t)ne[1], bytes;
@@ -299,13 +299,13 @@ static void write_matrix(const struct outliers *o, struct gguf_writer *w, const 
     if (!tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_A, x, m, k, scale, out))
         lab_die("tensor '%.*s' of %zu x %zu cannot be I2_S; add another number of channels",
                 TERN_STR_ARGS(t->name), k, m);
-    gguf_write(w, out, bytes);
+    tern_gguf_write(w, out, bytes);
     free(old);
     free(x);
     free(out);
 }
 
-static void write_table(const struct outliers *o, struct gguf_writer *w, const struct tern_tensor *t)
+static void write_table(const struct outliers *o, struct tern_gguf_writer *w, const struct tern_tensor *t)
 {
     bool is_head = tern_str_is(t->name, "output.weight");
     size_t row = t->bytes / (size_t)t->ne[1];
@@ -315,7 +315,7 @@ static void write_table(const struct outliers *o, struct gguf_writer *w, const s
         tern_dequant_row((enum tern_dtype)t->type, t->data + r * row, o->n, old);
         for (uint32_t i = 0; i < o->n_new; i++)
             x[i] = o->old_of[i] >= 0 ? old[o->old_of[i]] : is_head ? 0.0f : o->value[i];
-        gguf_write(w, x, o->n_new * sizeof *x);
+        tern_gguf_write(w, x, o->n_new * sizeof *x);
     }
     free(old);
     free(x);
@@ -333,7 +333,7 @@ static void new_shape(const struct outliers *o, const struct tern_tensor *t, uin
         ne[0] = o->n_new;
 }
 
-static void put_metadata(const struct outliers *o, struct gguf_writer *w)
+static void put_metadata(const struct outliers *o, struct tern_gguf_writer *w)
 {
     static const char *const ours[] = { "embedding_length", "attention.key_length",
                                         "attention.value_length" };
@@ -346,17 +346,17 @@ static void put_metadata(const struct outliers *o, struct gguf_writer *w)
 
         if (!tern_str_is(kv->key, "general.alignment") && !tern_str_is(kv->key, keys[0]) &&
             !tern_str_is(kv->key, keys[1]) && !tern_str_is(kv->key, keys[2]))
-            gguf_put_kv(w, kv);
+            tern_gguf_put_kv(w, kv);
     }
-    gguf_put_u32(w, keys[0], o->n_new);
-    gguf_put_u32(w, keys[1], o->arch.head_dim);
-    gguf_put_u32(w, keys[2], o->arch.head_dim);
+    tern_gguf_put_u32(w, keys[0], o->n_new);
+    tern_gguf_put_u32(w, keys[1], o->arch.head_dim);
+    tern_gguf_put_u32(w, keys[2], o->arch.head_dim);
 }
 
 void lab_write_outliers(const struct tern_gguf *g, const struct lab_outliers *opts, FILE *f)
 {
     struct outliers o = { .g = g };
-    struct gguf_writer *w = gguf_writer_new(f, (uint32_t)g->alignment);
+    struct tern_gguf_writer *w = lab_writer_new(f, (uint32_t)g->alignment);
     struct tern_err err;
     uint64_t ne[4];
     uint32_t type;
@@ -371,9 +371,9 @@ void lab_write_outliers(const struct tern_gguf *g, const struct lab_outliers *op
     for (size_t i = 0; i < g->n_tensors; i++) {
         lab_name(&g->tensors[i], name);
         new_shape(&o, &g->tensors[i], &type, ne);
-        gguf_add_tensor(w, name, type, g->tensors[i].n_dims, ne);
+        tern_gguf_add_tensor(w, name, type, g->tensors[i].n_dims, ne);
     }
-    gguf_begin(w);
+    tern_gguf_begin(w);
     for (size_t i = 0; i < g->n_tensors; i++) {
         const struct tern_tensor *t = &g->tensors[i];
 
@@ -383,11 +383,11 @@ void lab_write_outliers(const struct tern_gguf *g, const struct lab_outliers *op
         case MATRIX_IN:
         case MATRIX_OUT: write_matrix(&o, w, t, ne); break;
         case TABLE: write_table(&o, w, t); break;
-        case OTHER: gguf_write(w, t->data, t->bytes); break;
+        case OTHER: tern_gguf_write(w, t->data, t->bytes); break;
         }
-        gguf_end_tensor(w);
+        tern_gguf_end_tensor(w);
     }
-    gguf_finish(&w);
+    lab_finish(&w);
     free(o.old_of);
     free(o.value);
     free(o.square);

@@ -2,9 +2,9 @@
 /*
  * make_model: writes GGUF models for tests.  See usage() below, and lab.h for what each kind is.
  */
-#include "lab/gguf_write.h"
+#include "engine/gguf_write.h"
+#include "engine/quant_row.h"
 #include "lab/lab.h"
-#include "lab/quant_rows.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -25,7 +25,7 @@ static const char usage[] =
     "--norm-type f32|f16|bf16\n";
 
 struct args {
-    struct lab_shape shape;
+    struct tern_synthetic shape;
     struct lab_retype retype;
     struct lab_outliers outliers;
     const char *tokenizer, *slice;
@@ -115,7 +115,7 @@ static uint32_t type_id(const char *text)
 {
     uint32_t type;
 
-    if (!quant_type_by_name(text, &type))
+    if (!tern_quant_type_by_name(text, &type))
         lab_die("'%s' is not a tensor type", text);
     return type;
 }
@@ -129,7 +129,7 @@ static enum tern_i2s_layout layout_id(const char *text)
 
 static void take_option(struct args *a, int opt, const char *v)
 {
-    struct lab_shape *s = &a->shape;
+    struct tern_synthetic *s = &a->shape;
 
     switch (opt) {
     case OPT_LAYERS: s->n_layers = (uint32_t)number(v); break;

@@ -28,7 +28,7 @@ static inline void lab_file_take(struct lab_file *f, char *written, size_t n)
     assert_ok(tern_gguf_parse("lab.gguf", f->bytes, n, &f->g, &unit_err));
 }
 
-static inline struct lab_file lab_file_new(const struct lab_shape *shape)
+static inline struct lab_file lab_file_new(const struct tern_synthetic *shape)
 {
     struct lab_file f;
     char *written;

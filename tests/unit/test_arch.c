@@ -5,7 +5,7 @@
 #include "unit/unit.h"
 
 #include "engine/arch.h"
-#include "lab/gguf_write.h"
+#include "lab/lab.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@ struct change {
     const char *text;
 };
 
-static void put(struct gguf_writer *w, const char *arch, const struct change *c)
+static void put(struct tern_gguf_writer *w, const char *arch, const struct change *c)
 {
     char key[96];
 
@@ -38,11 +38,11 @@ static void put(struct gguf_writer *w, const char *arch, const struct change *c)
         return;
     snprintf(key, sizeof key, "%s.%s", arch, c->key);
     if (c->text)
-        gguf_put_string(w, key, c->text);
+        tern_gguf_put_string(w, key, c->text);
     else if (c->v == floor(c->v) && c->v >= 0 && c->v < 4294967296.0)
-        gguf_put_u32(w, key, (uint32_t)c->v);
+        tern_gguf_put_u32(w, key, (uint32_t)c->v);
     else
-        gguf_put_f32(w, key, (float)c->v);
+        tern_gguf_put_f32(w, key, (float)c->v);
 }
 
 /* Writes the metadata with up to two changes and reads the architecture of it. */
@@ -53,12 +53,12 @@ static enum tern_status read_changed(const char *arch, const struct change *a, c
     char *bytes;
     size_t n;
     FILE *f = open_memstream(&bytes, &n);
-    struct gguf_writer *w = gguf_writer_new(f, 32);
+    struct tern_gguf_writer *w = lab_writer_new(f, 32);
     struct tern_gguf *g;
     enum tern_status st;
 
     if (arch)
-        gguf_put_string(w, "general.architecture", arch);
+        tern_gguf_put_string(w, "general.architecture", arch);
     else
         arch = "bitnet-b1.58";
     for (size_t i = 0; i < sizeof sound / sizeof sound[0]; i++) {
@@ -77,8 +77,8 @@ static enum tern_status read_changed(const char *arch, const struct change *a, c
         if (changes[j] && !is_sound)
             put(w, arch, changes[j]);
     }
-    gguf_begin(w);
-    gguf_finish(&w);
+    tern_gguf_begin(w);
+    lab_finish(&w);
     fclose(f);
     assert_ok(tern_gguf_parse("test.gguf", bytes, n, &g, &unit_err));
     memset(&unit_err, 0, sizeof unit_err);

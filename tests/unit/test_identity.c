@@ -181,7 +181,7 @@ static void test_given_up(void **state)
 /* A model file that is rewritten in place is another file to the cache. */
 static void test_cache_sees_a_changed_file(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     uint8_t hash[TERN_HASH_BYTES];
     char path[64] = "/tmp/tern_identity_XXXXXX";
     int fd = mkstemp(path);
@@ -220,7 +220,7 @@ static void test_cache_sees_a_changed_file(void **state)
 /* Every tensor of a slice is in the whole model's list, with the same hash. */
 static void test_slice_is_part_of_the_model(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file whole, slice;
     struct tern_identity *a, *b;
     struct tern_arch arch_a, arch_b;

@@ -6,7 +6,7 @@
 #include "unit/lab_file.h"
 
 #include "engine/model.h"
-#include "lab/gguf_write.h"
+#include "engine/gguf_write.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -57,9 +57,9 @@ static void refuse(const struct tern_gguf *g, enum tern_i2s_layout layout, enum 
     assert_null(m);
 }
 
-static struct lab_shape wide_shape(void)
+static struct tern_synthetic wide_shape(void)
 {
-    struct lab_shape s = lab_shape_small();
+    struct tern_synthetic s = lab_shape_small();
 
     s.n_embd = 256; /* blocks of 256 for TQ types and K quants */
     s.head_dim = 64;
@@ -77,7 +77,7 @@ static int weight_a(const struct tern_tensor *t, size_t row, size_t col)
 
 static void test_weights_are_those_of_the_file(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f = lab_file_new(&shape);
     const struct tern_tensor *t = tern_gguf_tensor(f.g, "blk.1.ffn_down.weight");
     struct tern_model *m;
@@ -120,7 +120,7 @@ static void test_types_agree(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        struct lab_shape shape = wide_shape();
+        struct tern_synthetic shape = wide_shape();
         struct lab_file f;
 
         shape.ternary = kinds[i].type;
@@ -145,7 +145,7 @@ static void test_types_agree(void **state)
 
 static void test_slices_and_threads(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f;
     struct tern_model *whole, *part, *single;
     struct tern_arch arch;
@@ -182,7 +182,7 @@ static void test_slices_and_threads(void **state)
 
 static void test_slice_file(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file whole, slice;
     struct tern_model *a, *b;
     char *written;
@@ -214,7 +214,7 @@ static void test_need_is_exact(void **state)
     (void)state;
     for (uint32_t untied = 0; untied < 2; untied++)
         for (uint32_t first = 0; first < 2; first++) {
-            struct lab_shape shape = lab_shape_small();
+            struct tern_synthetic shape = lab_shape_small();
             struct lab_file f;
             struct tern_arch arch;
             struct tern_model_need need;
@@ -253,7 +253,7 @@ static void test_norm_and_table_types(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
-        struct lab_shape shape = wide_shape();
+        struct tern_synthetic shape = wide_shape();
         struct lab_file f;
         struct tern_model *m;
         double error = 0, size = 0;
@@ -282,7 +282,7 @@ static void test_norm_and_table_types(void **state)
 static void test_bad_scales(void **state)
 {
     static const float scales[] = { 0.0f, -0.0f, -1.0f, NAN, INFINITY, -INFINITY };
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f = lab_file_new(&shape);
     uint8_t *at = lab_file_data(&f, "blk.1.attn_k.weight") + 128 * 64 / 4;
 
@@ -297,7 +297,7 @@ static void test_bad_scales(void **state)
 
 static void test_bad_codes(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f = lab_file_new(&shape);
 
     (void)state;
@@ -308,7 +308,7 @@ static void test_bad_codes(void **state)
 
 static void test_tq_scales_differ(void **state)
 {
-    struct lab_shape shape = wide_shape();
+    struct tern_synthetic shape = wide_shape();
     struct lab_file f;
 
     (void)state;
@@ -327,7 +327,7 @@ static void test_tq_scales_differ(void **state)
 static void test_bad_norms(void **state)
 {
     const float bad[] = { NAN, INFINITY };
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f = lab_file_new(&shape);
 
     (void)state;
@@ -340,7 +340,7 @@ static void test_bad_norms(void **state)
 
 static void test_layouts_have_their_shapes(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f;
 
     (void)state;
@@ -360,7 +360,7 @@ static void test_layouts_have_their_shapes(void **state)
 /* Other hyper-parameters than the tensors were made for. */
 static void test_shapes_must_agree(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f = lab_file_new(&shape);
     const struct tern_model_options o = { .first = 0, .last = 2, .with_embd = true };
     struct tern_arch sound, a;
@@ -383,30 +383,30 @@ static void test_shapes_must_agree(void **state)
 /* A copy of the small model with one more tensor of 4 f32. */
 static struct lab_file with_extra(const char *name, const float v[4])
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     struct lab_file f = lab_file_new(&shape), out;
     const uint64_t ne[1] = { 4 };
-    struct gguf_writer *w;
+    struct tern_gguf_writer *w;
     char *written, copy[256];
     size_t n;
     FILE *stream = open_memstream(&written, &n);
 
-    w = gguf_writer_new(stream, 32);
+    w = lab_writer_new(stream, 32);
     for (size_t i = 0; i < f.g->n_kv; i++)
-        gguf_put_kv(w, &f.g->kv[i]);
+        tern_gguf_put_kv(w, &f.g->kv[i]);
     for (size_t i = 0; i < f.g->n_tensors; i++) {
         lab_name(&f.g->tensors[i], copy);
-        gguf_add_tensor(w, copy, f.g->tensors[i].type, f.g->tensors[i].n_dims, f.g->tensors[i].ne);
+        tern_gguf_add_tensor(w, copy, f.g->tensors[i].type, f.g->tensors[i].n_dims, f.g->tensors[i].ne);
     }
-    gguf_add_tensor(w, name, TERN_F32, 1, ne);
-    gguf_begin(w);
+    tern_gguf_add_tensor(w, name, TERN_F32, 1, ne);
+    tern_gguf_begin(w);
     for (size_t i = 0; i < f.g->n_tensors; i++) {
-        gguf_write(w, f.g->tensors[i].data, f.g->tensors[i].bytes);
-        gguf_end_tensor(w);
+        tern_gguf_write(w, f.g->tensors[i].data, f.g->tensors[i].bytes);
+        tern_gguf_end_tensor(w);
     }
-    gguf_write(w, v, 4 * sizeof *v);
-    gguf_end_tensor(w);
-    gguf_finish(&w);
+    tern_gguf_write(w, v, 4 * sizeof *v);
+    tern_gguf_end_tensor(w);
+    lab_finish(&w);
     fclose(stream);
     lab_file_free(&f);
     lab_file_take(&out, written, n);
@@ -464,7 +464,7 @@ static long resident_kb(const char *path)
 
 static void test_releases_the_files_pages(void **state)
 {
-    struct lab_shape shape = wide_shape();
+    struct tern_synthetic shape = wide_shape();
     char path[64] = "/tmp/tern_model_XXXXXX";
     FILE *f = fdopen(mkstemp(path), "wb");
     struct tern_gguf *g;
@@ -499,7 +499,7 @@ static bool on_progress_enough(void *arg, uint64_t done, uint64_t total)
 
 static void test_given_up(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     char path[64] = "/tmp/tern_model_XXXXXX";
     FILE *f = fdopen(mkstemp(path), "wb");
     unsigned calls = 0;
@@ -522,7 +522,7 @@ static void test_given_up(void **state)
 
 static void test_truncated_while_loading(void **state)
 {
-    struct lab_shape shape = wide_shape();
+    struct tern_synthetic shape = wide_shape();
     char path[64] = "/tmp/tern_model_XXXXXX";
     FILE *f = fdopen(mkstemp(path), "wb");
     struct tern_model_options o = {
@@ -547,7 +547,7 @@ static void test_truncated_while_loading(void **state)
 
 static void test_truncated_after_loading(void **state)
 {
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
     char path[64] = "/tmp/tern_model_XXXXXX";
     FILE *f = fdopen(mkstemp(path), "wb");
     struct tern_gguf *g;

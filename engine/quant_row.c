@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lab/quant_rows.h"
+/* Rows of embeddings and heads to the types of files: see quant_row.h. */
+#include "engine/quant_row.h"
 
 #include "engine/gguf.h"
+#include "kernels/kernels.h"
+#include "kernels/kernels_scalar.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,16 +13,11 @@
 /* f16 in two little-endian bytes; returns the value that was stored. */
 static float put_f16(float v, uint8_t *out)
 {
-    struct tern_kernels kern;
-    uint16_t h;
-    float back;
+    uint16_t h = f16_from_f32(v);
 
-    tern_kernels_init(&kern, TERN_CPU_REF);
-    kern.f32_to_f16(&v, 1, &h);
-    kern.f16_to_f32(&h, 1, &back);
     out[0] = (uint8_t)h;
     out[1] = (uint8_t)(h >> 8);
-    return back;
+    return f32_from_f16(h);
 }
 
 static float absmax(const float *x, size_t n)
@@ -41,19 +39,8 @@ static int level(float x, float d, int lo, int hi)
 
 static void row_f16(const float *x, size_t n, uint8_t *out)
 {
-    struct tern_kernels kern;
-    uint16_t h[256];
-
-    tern_kernels_init(&kern, TERN_CPU_REF);
-    for (size_t at = 0; at < n; at += 256) {
-        size_t part = n - at < 256 ? n - at : 256;
-
-        kern.f32_to_f16(x + at, part, h);
-        for (size_t i = 0; i < part; i++) {
-            out[2 * (at + i)] = (uint8_t)h[i];
-            out[2 * (at + i) + 1] = (uint8_t)(h[i] >> 8);
-        }
-    }
+    for (size_t i = 0; i < n; i++)
+        (void)put_f16(x[i], out + 2 * i);
 }
 
 static void row_bf16(const float *x, size_t n, uint8_t *out)
@@ -159,7 +146,7 @@ static void block_q6_k(const float *x, uint8_t *out)
     }
 }
 
-bool quant_row(uint32_t type, const float *x, size_t n, void *out)
+bool tern_quant_row(uint32_t type, const float *x, size_t n, void *out)
 {
     uint8_t *to = out;
 
@@ -181,7 +168,7 @@ bool quant_row(uint32_t type, const float *x, size_t n, void *out)
     }
 }
 
-bool quant_type_by_name(const char *name, uint32_t *type)
+bool tern_quant_type_by_name(const char *name, uint32_t *type)
 {
     for (uint32_t t = 0; t < 64; t++)
         if (tern_gguf_type_name(t) && strcasecmp(tern_gguf_type_name(t), name) == 0) {
