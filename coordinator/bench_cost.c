@@ -39,6 +39,6 @@ void bench_cost_of(const struct session *s, struct bench_cost *out)
         out->layer_bytes += s->pipe->stages[i].weight_bytes;
     out->head_bytes = m->head->bytes;
     out->kv_bytes = layers * 2 * kv * sizeof(uint16_t);
-    out->layout = "2bit";
+    out->layout = s->pipe->stages[0].layout ? s->pipe->stages[0].layout : "own"; /* a machine of a cluster */
     out->head = tern_gguf_type_name(m->head->type);
 }
