@@ -39,6 +39,8 @@ struct bench_options {
     enum bench_format format;
     const char *shape; /* make a model of this shape and remove it afterwards; NULL: engine.model is one */
     struct tern_synthetic synthetic;
+    bool kernels;    /* ops alone, and no model */
+    unsigned levels; /* bit i: level i; kernels only */
 };
 
 /* Parses and checks argv; TERN_END: --help was printed. */
@@ -103,6 +105,9 @@ enum tern_status bench_run(const struct bench_options *o, struct bench_probe *pr
 void bench_test_name(const struct bench_test *t, char out[64]);
 
 /* -- output (bench_print.c) ------------------------------------------------------------------------------ */
+
+/* "AMD EPYC (x86_64)". */
+void bench_machine_name(char *out, size_t cap);
 
 struct bench_print;
 enum tern_status bench_print_new(const struct bench_options *o, struct bench_print **out,

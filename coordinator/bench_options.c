@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OPT_PG = ENGINE_OPT_LAST, OPT_SYNTHETIC, OPT_TYPE, OPT_EMBD };
+enum { OPT_PG = ENGINE_OPT_LAST, OPT_SYNTHETIC, OPT_TYPE, OPT_EMBD, OPT_KERNELS };
 
 static const struct option longs[] = {
     ENGINE_LONG_OPTIONS,
@@ -17,6 +17,7 @@ static const struct option longs[] = {
     { "n-depth", required_argument, NULL, 'd' },
     { "pg", required_argument, NULL, OPT_PG },
     { "synthetic", required_argument, NULL, OPT_SYNTHETIC },
+    { "kernels", no_argument, NULL, OPT_KERNELS },
     { "type", required_argument, NULL, OPT_TYPE },
     { "embd-type", required_argument, NULL, OPT_EMBD },
     { "sequences", required_argument, NULL, 'b' },
@@ -44,6 +45,11 @@ static const char help[] =
     "  -r, --repetitions N       runs of each test behind a short one that does not count (default: 5)\n"
     "  -o, --output md|csv|json  the form of the results on stdout (default: md); --json is -o json\n"
     "  -h, --help                this text\n"
+    "\n"
+    "      --kernels             instead of a model every op of the kernel table alone, on one thread, at\n"
+    "                            each level (--cpu A,B,...; default: all that this machine has): time of\n"
+    "                            the shape, and share of the bandwidth (data from memory) or int8 peak,\n"
+    "                            whichever is nearer\n"
     "\n"
     "Columns\n"
     "  model, size, params       file, its size, weights in it\n"
@@ -99,7 +105,7 @@ static enum tern_status add_list(const char *option, const char *text, uint32_t 
 
 struct lists {
     struct bench_list prompt, gen, depth, seqs, pg; /* pg: P, N, P, N, ... */
-    const char *shape;
+    const char *shape, *cpu;
     bool has_type, has_embd;
     uint32_t type, embd;
 };
@@ -144,6 +150,8 @@ static enum tern_status parse_one(struct bench_options *o, struct lists *l, int 
     case 'r': return tern_option_u32("-r", arg, 1, BENCH_MAX_REPS, &o->reps, err);
     case 'o': return parse_format(arg, &o->format, err);
     case OPT_SYNTHETIC: l->shape = arg; return TERN_OK;
+    case OPT_KERNELS: o->kernels = true; return TERN_OK;
+    case ENGINE_OPT_CPU: l->cpu = arg; return TERN_OK;
     case OPT_TYPE: l->has_type = true; return synthetic_file_type(arg, &l->type, err);
     case OPT_EMBD: l->has_embd = true; return synthetic_file_embd(arg, &l->embd, err);
     case OPT_PG: return parse_pg(&l->pg, arg, err);
@@ -202,6 +210,34 @@ static enum tern_status one_first(struct bench_list *l, struct tern_err *err)
     return TERN_OK;
 }
 
+/* --cpu: a list for --kernels, one level otherwise. */
+static enum tern_status take_cpu(struct bench_options *o, const char *text, struct tern_err *err)
+{
+    enum tern_cpu_level level;
+    enum tern_status st;
+    char word[16];
+
+    if (!o->kernels) {
+        o->engine.cpu_given = text != NULL;
+        return text ? tern_option_cpu(text, &o->engine.cpu, err) : TERN_OK;
+    }
+    for (int i = 0; !text && i < TERN_CPU_N_LEVELS; i++)
+        o->levels |= (unsigned)tern_cpu_supports((enum tern_cpu_level)i) << i;
+    while (text) {
+        size_t len = strcspn(text, ",");
+
+        if (len >= sizeof word)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--cpu: '%.40s' is not a list of levels", text);
+        memcpy(word, text, len);
+        word[len] = '\0';
+        if ((st = tern_option_cpu(word, &level, err)))
+            return st;
+        o->levels |= 1u << level;
+        text = text[len] ? text + len + 1 : NULL;
+    }
+    return TERN_OK;
+}
+
 /* Which model: a file, or a shape to make one of. */
 static enum tern_status take_shape(struct bench_options *o, const struct lists *l, struct tern_err *err)
 {
@@ -230,6 +266,12 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
 {
     enum tern_status st;
 
+    if ((st = take_cpu(o, l->cpu, err)))
+        return st;
+    if (o->engine.json)
+        o->format = BENCH_JSON;
+    if (o->kernels)
+        return TERN_OK;
     if ((st = take_shape(o, l, err)))
         return st;
     /* -pg alone measures nothing else. */
@@ -246,8 +288,6 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
         return st;
     if (o->n_tests == 0)
         return TERN_FAIL(err, TERN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
-    if (o->engine.json)
-        o->format = BENCH_JSON;
     if ((st = engine_options_finish(&o->engine, err)))
         return st;
     default_list(&o->threads, o->engine.threads);

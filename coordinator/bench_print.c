@@ -23,8 +23,8 @@ struct bench_print {
 
 /* -- the machine ----------------------------------------------------------------------------------------- */
 
-/* "AMD EPYC (x86_64)"; the kernel names no CPU on some machines. */
-static void name_machine(char *out, size_t cap)
+/* The kernel names no CPU on some machines. */
+void bench_machine_name(char *out, size_t cap)
 {
     char line[256], *name = NULL;
     FILE *f = fopen("/proc/cpuinfo", "re");
@@ -48,7 +48,7 @@ enum tern_status bench_print_new(const struct bench_options *o, struct bench_pri
     if (!p)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the results");
     p->o = o;
-    name_machine(p->machine, sizeof p->machine);
+    bench_machine_name(p->machine, sizeof p->machine);
     if (o->format == BENCH_JSON) {
         p->rows = json_array();
         p->sessions = json_array();

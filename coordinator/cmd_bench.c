@@ -3,6 +3,7 @@
  * `tern bench`: one session after the other, rows as they come.
  */
 #include "coordinator/bench.h"
+#include "coordinator/bench_kernels.h"
 #include "coordinator/commands.h"
 #include "coordinator/interrupt.h"
 #include "engine/option.h"
@@ -71,7 +72,9 @@ int cmd_bench(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (!st) {
         interrupt_catch();
-        if (!(st = bench_print_new(o, &print, &err)))
+        if (o->kernels)
+            st = bench_kernels(o, &err);
+        else if (!(st = bench_print_new(o, &print, &err)))
             st = with_model(o, print, s, &err);
     }
     bench_print_free(&print);

@@ -55,9 +55,11 @@ lab.check(rows[1]["bytes_per_token"] == weights + 3.5 * fable["kv_bytes_per_posi
 lab.check(rows[2]["bytes_per_token"] < rows[1]["bytes_per_token"], "sequences share the weights", rows[2])
 
 r = bench("-p", 8, "-n", 2, "-r", 2, "-t", 2, "-d", 40, "--json")
-deep = json.loads(r.text)["results"]
+data = json.loads(r.text)
+deep, s = data["results"], data["sessions"][0]
 lab.check([x["test"] for x in deep] == ["pp8 @ d40", "tg2 @ d40"] and
-          deep[1]["bytes_per_token"] == weights + 41.5 * fable["kv_bytes_per_position"],
+          deep[1]["bytes_per_token"] == s["layer_bytes"] + s["head_bytes"] +
+          41.5 * s["kv_bytes_per_position"],
           "behind positions that are there", r.text + r.errors)
 for x in deep:
     sane(x, x["test"])
@@ -86,14 +88,28 @@ os.mkdir(where)
 r = bench("--synthetic", "125m", "--embd-type", "q8_0", "-p", 4, "-n", 2, "-r", 1, "-t", 2, "--json",
           env={"TMPDIR": where})
 row = json.loads(r.text)["results"][0]
-lab.check(r.code == 0 and row["model"] == "125m" and row["head"] == "Q8_0 screened" and row["params"] > 128e6 and
-          not os.listdir(where) and "MB" in r.errors, "--synthetic says how much it writes, and cleans up",
+lab.check(r.code == 0 and row["model"] == "125m" and row["head"] == "Q8_0 screened" and
+          row["params"] > 128e6 and not os.listdir(where) and "MB" in r.errors, "--synthetic says how much it writes, and cleans up",
           r.text + r.errors)
+
+# -- kernels -------------------------------------------------------------------------------------------------
+best = fable["level"]
+r = bench("--kernels", "--cpu", best, "-o", "json")
+lab.check(r.code == 0, "--kernels", r.errors)
+kernels = json.loads(r.text)["kernels"]
+ops = {x["op"] for x in kernels}
+lab.check({x["level"] for x in kernels} == {best} and {x["model"] for x in kernels} ==
+          {"2b4t", "llama3-8b", "large"} and len(ops) > 20 and
+          {"ternary 2bit", "ternary 1.6bit", "attend int8", "matvec Q6_K"} <= ops,
+          "every op, for the shapes of three models", ops)
+lab.check(all(0 < x["ns"] < 1e11 and 0 < x["gb_per_s"] < 10000 and (x["share"] is None or 0 < x["share"] < 20)
+              for x in kernels), "sane figures", [x for x in kernels if x["ns"] <= 0])
 
 # -- mistakes and Ctrl-C -------------------------------------------------------------------------------------
 for args in (["-p", "x"], ["-p", "1,,2"], ["-n", "-3"], ["-r", "0"], ["-t", "0"], ["-b", "0"], ["-b", "33"],
              ["-o", "xml"], ["-pg", "5"], ["-pg", "5,0"], ["-c", "64"], ["-d", "x"], ["-p", "0", "-n", "0"],
              ["-p", ",".join(["1"] * 17)], ["-m", lab.path("gone.gguf")], ["stray"],
+             ["--kernels", "--cpu", "486"], ["--kernels", "--cpu", "ref,"], ["--cpu", "ref,avx2"],
              ["--synthetic", "5t"], ["--synthetic", "125m", "-m", lab.model], ["--type", "tq2_0"],
              ["--synthetic", "125m", "--type", "f16"], ["--synthetic", "125m", "--embd-type", "i2_s"]):
     r = bench(*args)
