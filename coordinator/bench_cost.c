@@ -4,6 +4,7 @@
  */
 #include "coordinator/bench.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void name_of(const char *path, char *out, size_t cap)
@@ -21,7 +22,6 @@ static void name_of(const char *path, char *out, size_t cap)
 void bench_cost_of(const struct session *s, struct bench_cost *out)
 {
     const struct tern_arch *a = &s->arch;
-    const struct tern_model *m = s->model;
     const uint64_t d = a->n_embd, q = (uint64_t)a->n_heads * a->head_dim,
                    kv = (uint64_t)a->n_kv_heads * a->head_dim, layers = a->n_layers;
 
@@ -37,8 +37,9 @@ void bench_cost_of(const struct session *s, struct bench_cost *out)
     out->head_macs = d * a->n_vocab;
     for (uint32_t i = 0; i < s->pipe->n_stages; i++)
         out->layer_bytes += s->pipe->stages[i].weight_bytes;
-    out->head_bytes = m->head->bytes;
+    out->head_bytes = tern_head_bytes_read(s->head);
     out->kv_bytes = layers * 2 * kv * sizeof(uint16_t);
     out->layout = s->pipe->stages[0].layout ? s->pipe->stages[0].layout : "own"; /* a machine of a cluster */
-    out->head = tern_gguf_type_name(m->head->type);
+    snprintf(out->head, sizeof out->head, "%s %s", tern_gguf_type_name(s->model->head->type),
+             tern_head_mode_name(tern_head_mode(s->head)));
 }

@@ -52,14 +52,20 @@ void bench_test_name(const struct bench_test *t, char out[64])
 
 /* -- sequences ------------------------------------------------------------------------------------------- */
 
-static void on_logits(struct seq *q, uint32_t pos, const float *logits)
+static void want(struct seq *q, uint32_t pos, struct tern_head_want *out)
+{
+    (void)pos;
+    sampler_want(((struct player *)q->user)->sampler, q->ids, q->n_ids, out);
+}
+
+static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *row)
 {
     struct player *p = q->user;
     struct tern_err err;
     int32_t id;
 
     (void)pos;
-    if (sampler_pick(p->sampler, logits, q->ids, q->n_ids, &id, &err)) {
+    if (sampler_pick(p->sampler, row, q->ids, q->n_ids, &id, &err)) {
         seq_fail(q, &err);
         return;
     }
@@ -100,6 +106,7 @@ static enum tern_status player_begin(struct run *r, const struct bench_test *t, 
     free(ids);
     if (st)
         return st;
+    p->seq.want = want;
     p->seq.on_logits = on_logits;
     p->seq.user = p;
     p->sampler = r->sampler;

@@ -161,8 +161,9 @@ static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t las
     }
     out->kv_bytes = pages * out->need.kv_page_bytes;
     out->rows_bytes = with_embd ? ((size_t)in->rows * a->n_embd + a->n_vocab) * sizeof(float) : 0;
-    out->total_bytes = out->need.tiles_bytes + out->need.norms_bytes + out->need.embd_bytes + out->kv_bytes +
-                       out->need.scratch_bytes + out->rows_bytes + out->need.fixed_bytes;
+    out->total_bytes = out->need.tiles_bytes + out->need.norms_bytes + out->need.embd_bytes +
+                       out->need.head_bytes + out->kv_bytes + out->need.scratch_bytes + out->rows_bytes +
+                       out->need.fixed_bytes;
     return TERN_OK;
 }
 

@@ -93,6 +93,10 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
                          argv[optind]);
     if (!o->file)
         return TERN_FAIL(err, TERN_ERR_USAGE, "which text? name a file with -f FILE, or - for stdin");
+    if (o->engine.head == TERN_HEAD_SCREENED || o->engine.head == TERN_HEAD_STATISTICAL)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--head %s: a perplexity needs every logit; leave --head out",
+                         tern_head_mode_name(o->engine.head));
+    o->engine.head = TERN_HEAD_FULL;
     if (o->engine.ctx && o->engine.ctx < 4)
         return TERN_FAIL(err, TERN_ERR_USAGE, "-c: a chunk has at least 4 tokens");
     if (!o->engine.ctx && !o->engine.ctx_trained)

@@ -20,6 +20,11 @@ static const char help_before_wire[] =
     "                            measures once which one this machine is faster with (default: auto;\n"
     "                            the same text)\n"
     "      --chunk ROWS|all      prompt tokens in one step (default: 64)\n"
+    "      --head MODE           reading the output head: full; screened: an int8 copy says which rows\n"
+    "                            matter, only those are computed: the same tokens from half the bytes of\n"
+    "                            an f16 head; statistical: a 4-bit copy, may differ (designed: 1 in 10^6);\n"
+    "                            auto: screened where the head takes more than 6 bits a weight and not\n"
+    "                            every logit is asked for (default)\n"
     "\n"
     "Where the layers are (default: in this process)\n"
     "      --local N             N worker processes on this machine, over encrypted loopback links\n"
@@ -121,6 +126,11 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
             return TERN_OK;
         }
         return tern_option_u32("--chunk", arg, 1, TERN_MAX_STEP_ROWS, &o->chunk, err);
+    case ENGINE_OPT_HEAD:
+        if (!tern_head_mode_by_name(arg, &o->head))
+            return TERN_FAIL(err, TERN_ERR_USAGE, "--head: '%s' is not auto, full, screened or statistical",
+                             arg);
+        return TERN_OK;
     case ENGINE_OPT_LOCAL: return tern_option_u32("--local", arg, 1, TERN_MAX_WORKERS, &o->local, err);
     case ENGINE_OPT_SPLIT: return parse_split(o, arg, err);
     case ENGINE_OPT_CLUSTER: o->cluster = arg; return TERN_OK;

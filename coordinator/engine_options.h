@@ -12,6 +12,7 @@
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
 #include "engine/boundary.h"
+#include "engine/head.h"
 #include "engine/layout_choice.h"
 #include "kernels/cpu.h"
 #include "kernels/pack.h"
@@ -33,6 +34,7 @@ struct engine_options {
     enum tern_cpu_level cpu;
     bool cpu_given;
     enum tern_boundary wire;
+    enum tern_head_mode head;
     uint32_t chunk; /* prompt rows per step */
     uint32_t local; /* child processes; 0: none */
     uint32_t n_split;
@@ -51,6 +53,7 @@ enum {
     ENGINE_OPT_I2S,
     ENGINE_OPT_LAYOUT,
     ENGINE_OPT_CHUNK,
+    ENGINE_OPT_HEAD,
     ENGINE_OPT_LOCAL,
     ENGINE_OPT_SPLIT,
     ENGINE_OPT_CLUSTER,
@@ -73,6 +76,7 @@ enum {
     { "i2s-layout", required_argument, NULL, ENGINE_OPT_I2S }, \
     { "layout", required_argument, NULL, ENGINE_OPT_LAYOUT }, \
     { "chunk", required_argument, NULL, ENGINE_OPT_CHUNK }, \
+    { "head", required_argument, NULL, ENGINE_OPT_HEAD }, \
     { "local", required_argument, NULL, ENGINE_OPT_LOCAL }, \
     { "split", required_argument, NULL, ENGINE_OPT_SPLIT }, \
     { "cluster", required_argument, NULL, ENGINE_OPT_CLUSTER }, \

@@ -111,9 +111,21 @@ static void note_token(struct generate *g, int32_t id, double norm, const float 
     g->n_tokens++;
 }
 
-static void on_logits(struct seq *q, uint32_t pos, const float *logits)
+static void want(struct seq *q, uint32_t pos, struct tern_head_want *out)
 {
     struct generate *g = q->user;
+
+    (void)pos;
+    if (g->logits_out || g->o->n_logprobs >= 0)
+        out->full = true;
+    else
+        sampler_want(g->sampler, q->ids, q->n_ids, out);
+}
+
+static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *row)
+{
+    struct generate *g = q->user;
+    const float *logits = row->logits;
     struct tern_err err;
     double norm = 0;
     int32_t id;
@@ -125,7 +137,7 @@ static void on_logits(struct seq *q, uint32_t pos, const float *logits)
     }
     if (g->logits_out)
         fwrite(logits, sizeof *logits, g->n_vocab, g->logits_out);
-    if (sampler_pick(g->sampler, logits, q->ids, q->n_ids, &id, &err)) {
+    if (sampler_pick(g->sampler, row, q->ids, q->n_ids, &id, &err)) {
         seq_fail(q, &err);
         return;
     }
@@ -165,6 +177,7 @@ enum tern_status generate_init(struct generate *g, const struct generate_options
     g->n_prompt = n;
     if ((st = seq_init(&g->seq, ids, n, cap < o->ctx ? (uint32_t)cap : o->ctx, err)))
         return st;
+    g->seq.want = want;
     g->seq.on_logits = on_logits;
     g->seq.user = g;
     if ((st = sampler_new(&o->sample, kern, n_vocab, &g->sampler, err)) || (st = generate_reserve(g, err)))

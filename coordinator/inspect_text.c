@@ -230,6 +230,7 @@ static void print_memory(const struct inspect_memory *m, enum tern_tile_layout l
     print_part(what, m->need.tiles_bytes);
     print_part("norms", m->need.norms_bytes);
     print_part("embedding and head, mapped", m->need.embd_bytes);
+    print_part("screened head", m->need.head_bytes); /* none with --head full */
     print_part("KV cache", m->kv_bytes);
     print_part("scratch", m->need.scratch_bytes);
     print_part("rows and logits", m->rows_bytes);

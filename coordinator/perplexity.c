@@ -24,11 +24,12 @@ static int32_t argmax(const float *x, uint32_t n)
     return (int32_t)best;
 }
 
-static void on_logits(struct seq *q, uint32_t pos, const float *logits)
+static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *row)
 {
     struct perplexity_chunk *c = q->user;
     const struct perplexity *p = c->all;
     const size_t at = (size_t)(c - p->chunks) * p->per_chunk + (pos - q->want_from);
+    const float *logits = row->logits;
     struct tern_err err;
     double norm = INFINITY, nll = INFINITY;
 

@@ -245,6 +245,10 @@ static enum tern_status finish(struct run_options *o, struct tern_err *err)
         return st;
     if (o->gen.n_logprobs >= 0 && !o->engine.json)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--logprobs shows in --json only; add --json");
+    /* Where every logit is asked for anyway, a copy of the head would only take memory. */
+    if (o->engine.head == TERN_HEAD_AUTO && (o->gen.n_logprobs >= 0 || o->logits_out ||
+                                             (o->gen.sample.top_k == 0 && o->gen.sample.temperature > 0)))
+        o->engine.head = TERN_HEAD_FULL;
     if (!o->seed_given) {
         if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
             return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "no random seed from the system: %s",

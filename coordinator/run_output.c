@@ -68,6 +68,25 @@ static void print_stages(const struct session *s, const struct sched_stats *st)
     fputc('\n', stderr);
 }
 
+/* Rows of the head computed for each of its rows that were answered by candidates. */
+static double recomputed(const struct tern_head_stats *h)
+{
+    return h->screened ? (double)h->recomputed / (double)h->screened : 0;
+}
+
+static void print_head(const struct session *s)
+{
+    const struct tern_head_stats *h = tern_head_stats(s->head);
+
+    fprintf(stderr, "  head: %s%s", tern_head_mode_name(tern_head_mode(s->head)),
+            tern_head_mode(s->head) == TERN_HEAD_STATISTICAL ? ", may differ" : "");
+    if (h->screened)
+        fprintf(stderr, ", %.1f rows recomputed per token", recomputed(h));
+    if (tern_head_mode(s->head) != TERN_HEAD_FULL)
+        fprintf(stderr, ", %llu full passes", (unsigned long long)(h->full + h->fallback));
+    fputc('\n', stderr);
+}
+
 void run_output_figures(const struct session *s, const struct generate *gens, uint32_t n, uint64_t wall_ns,
                         uint64_t seed)
 {
@@ -95,6 +114,7 @@ void run_output_figures(const struct session *s, const struct generate *gens, ui
                 (unsigned long long)prompt, (unsigned long long)predicted, wall_ms / 1e3,
                 per_second((double)predicted, wall_ms));
     print_stages(s, st);
+    print_head(s);
     fprintf(stderr, "  %llu steps in %.2f s  wire %s  seed %llu\n", (unsigned long long)st->steps,
             wall_ms / 1e3, tern_boundary_name(s->o->wire), (unsigned long long)seed);
 }
@@ -146,6 +166,17 @@ static json_t *stages_json(const struct session *s, const struct sched_stats *st
     return a;
 }
 
+static json_t *head_json(const struct session *s)
+{
+    const struct tern_head_stats *h = tern_head_stats(s->head);
+
+    return json_pack(
+        "{s:s, s:b, s:I, s:I, s:f, s:I, s:I}", "mode", tern_head_mode_name(tern_head_mode(s->head)),
+        "may_differ", tern_head_mode(s->head) == TERN_HEAD_STATISTICAL, "rows", (json_int_t)h->rows,
+        "rows_screened", (json_int_t)h->screened, "recomputed_per_row", recomputed(h), "full_passes",
+        (json_int_t)(h->full + h->fallback), "bytes_per_token", (json_int_t)tern_head_bytes_read(s->head));
+}
+
 static json_t *answer_json(const struct session *s, const struct generate *g, uint64_t seed)
 {
     const struct sched_stats *st = sched_stats(s->sched);
@@ -169,6 +200,7 @@ static json_t *answer_json(const struct session *s, const struct generate *g, ui
                                   t.predicted_ms, "prompt_per_second", t.prompt_per_s, "predicted_per_second",
                                   t.predicted_per_s));
     json_object_set_new(o, "stages", stages_json(s, st));
+    json_object_set_new(o, "head", head_json(s));
     json_object_set_new(o, "home_bytes_per_token",
                         json_real(st->rows_home ? (double)st->bytes_home / (double)st->rows_home : 0));
     return o;

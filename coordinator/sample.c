@@ -22,6 +22,7 @@ struct sampler {
     int32_t *top;   /* [n_vocab] survivors in descending order */
     double *weight; /* [n_vocab] of the survivors */
     uint32_t n_top;
+    int32_t *forced; /* [n_vocab] what sampler_want says */
     uint32_t *count; /* [n_vocab] occurrences in the window; all zero between calls */
 };
 
@@ -101,10 +102,11 @@ enum tern_status sampler_new(const struct sample_options *o, const struct tern_k
         s->heap = calloc(n_vocab, sizeof *s->heap);
         s->top = calloc(n_vocab, sizeof *s->top);
         s->weight = calloc(n_vocab, sizeof *s->weight);
+        s->forced = calloc(n_vocab, sizeof *s->forced);
         s->count = calloc(n_vocab, sizeof *s->count);
         sample_rng_seed(&s->rng, o->seed);
     }
-    if (!s || !s->logits || !s->heap || !s->top || !s->weight || !s->count) {
+    if (!s || !s->logits || !s->heap || !s->top || !s->weight || !s->forced || !s->count) {
         sampler_free(&s);
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to sample from %u tokens", (unsigned)n_vocab);
     }
@@ -119,6 +121,7 @@ void sampler_free(struct sampler **s)
         free((*s)->heap);
         free((*s)->top);
         free((*s)->weight);
+        free((*s)->forced);
         free((*s)->count);
         free(*s);
     }
@@ -133,26 +136,39 @@ uint32_t sampler_survivors(const struct sampler *s, const int32_t **ids)
 
 /* -- bias and penalties ---------------------------------------------------------------------------------- */
 
-static void penalize(struct sampler *s, const int32_t *history, uint32_t n)
+/* The tokens that count as seen: *history moves on to them; 0 when no penalty is on. */
+static uint32_t window(const struct sampler *s, const int32_t **history, uint32_t n)
 {
     const struct sample_options *o = &s->o;
-    const float repeat = (float)o->repeat_penalty, frequency = (float)o->frequency_penalty,
-                presence = (float)o->presence_penalty;
-    uint32_t window = n;
 
-    if (o->repeat_last_n == 0 || (repeat == 1.0f && frequency == 0.0f && presence == 0.0f))
-        return;
-    if (o->repeat_last_n > 0 && (uint64_t)o->repeat_last_n < n)
-        window = (uint32_t)o->repeat_last_n;
-    history += n - window;
-    for (uint32_t i = 0; i < window; i++)
-        if (history[i] >= 0 && (uint32_t)history[i] < s->n_vocab)
+    if (o->repeat_last_n == 0 || ((float)o->repeat_penalty == 1.0f && (float)o->frequency_penalty == 0.0f &&
+                                  (float)o->presence_penalty == 0.0f))
+        return 0;
+    if (o->repeat_last_n < 0 || (uint64_t)o->repeat_last_n >= n)
+        return n;
+    *history += n - (uint32_t)o->repeat_last_n;
+    return (uint32_t)o->repeat_last_n;
+}
+
+static bool is_token(const struct sampler *s, int32_t id)
+{
+    return id >= 0 && (uint32_t)id < s->n_vocab;
+}
+
+static void penalize(struct sampler *s, const int32_t *history, uint32_t n)
+{
+    const float repeat = (float)s->o.repeat_penalty, frequency = (float)s->o.frequency_penalty,
+                presence = (float)s->o.presence_penalty;
+
+    n = window(s, &history, n);
+    for (uint32_t i = 0; i < n; i++)
+        if (is_token(s, history[i]))
             s->count[history[i]]++;
-    for (uint32_t i = 0; i < window; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         float *l;
         uint32_t c;
 
-        if (history[i] < 0 || (uint32_t)history[i] >= s->n_vocab)
+        if (!is_token(s, history[i]))
             continue;
         c = s->count[history[i]];
         if (c == 0)
@@ -162,6 +178,33 @@ static void penalize(struct sampler *s, const int32_t *history, uint32_t n)
         *l = *l > 0.0f ? *l / repeat : *l * repeat;
         *l -= (float)c * frequency + presence;
     }
+}
+
+/* One more forced token, if it is one and new. */
+static void force(struct sampler *s, int32_t id, struct tern_head_want *out)
+{
+    if (!is_token(s, id) || s->count[id])
+        return;
+    s->count[id] = 1;
+    s->forced[out->n_forced++] = id;
+}
+
+void sampler_want(struct sampler *s, const int32_t *history, uint32_t n_history, struct tern_head_want *out)
+{
+    const struct sample_options *o = &s->o;
+    uint32_t n = window(s, &history, n_history);
+
+    *out = (struct tern_head_want){ .full = o->temperature > 0 && o->top_k == 0,
+                                    .k = o->temperature > 0 ? o->top_k : 1,
+                                    .forced = s->forced };
+    if (out->full)
+        return;
+    for (uint32_t i = 0; i < o->n_bias; i++)
+        force(s, o->bias[i].id, out);
+    for (uint32_t i = 0; i < n; i++)
+        force(s, history[i], out);
+    for (uint32_t i = 0; i < out->n_forced; i++)
+        s->count[s->forced[i]] = 0;
 }
 
 /* -- heap ------------------------------------------------------------------------------------------------ */
@@ -192,13 +235,9 @@ static void sift_down(struct sampler *s, uint32_t i)
     h[i] = moving;
 }
 
-/* All possible tokens; the best is heap[0]. */
+/* Of the tokens in heap[] the possible ones; the best is heap[0]. */
 static void heap_build(struct sampler *s)
 {
-    s->n_heap = 0;
-    for (uint32_t i = 0; i < s->n_vocab; i++)
-        if (s->logits[i] > -INFINITY)
-            s->heap[s->n_heap++] = (int32_t)i;
     for (uint32_t i = s->n_heap / 2; i-- > 0;)
         sift_down(s, i);
 }
@@ -216,8 +255,8 @@ static int32_t heap_pop(struct sampler *s)
 /* -- filters --------------------------------------------------------------------------------------------- */
 
 /* Takes candidates off the heap into top[] until top-k, top-p or min-p says stop.  top-p counts shares of
- * what top-k leaves. */
-static void filter(struct sampler *s, float max)
+ * what top-k leaves.  Unless all tokens are there, top-k leaves fewer than all. */
+static void filter(struct sampler *s, float max, bool all)
 {
     const struct sample_options *o = &s->o;
     uint32_t limit = o->top_k && o->top_k < s->n_heap ? o->top_k : s->n_heap;
@@ -228,7 +267,7 @@ static void filter(struct sampler *s, float max)
     s->n_top = 0;
     if (o->min_p > 0)
         floor_logit = (double)max + (o->min_p >= 1.0 ? 0.0 : tern_ln(o->min_p));
-    if (use_p && limit < s->n_heap) {
+    if (use_p && (limit < s->n_heap || !all)) {
         for (; n < limit; n++) {
             s->top[n] = heap_pop(s);
             total += exp_below((double)s->logits[s->top[n]] - (double)max);
@@ -256,10 +295,8 @@ static void filter(struct sampler *s, float max)
 /* Without filters nothing needs an order: candidates stay in order of id. */
 static void keep_all(struct sampler *s)
 {
-    s->n_top = 0;
-    for (uint32_t i = 0; i < s->n_vocab; i++)
-        if (s->logits[i] > -INFINITY)
-            s->top[s->n_top++] = (int32_t)i;
+    memcpy(s->top, s->heap, s->n_heap * sizeof *s->heap);
+    s->n_top = s->n_heap;
 }
 
 static int32_t draw(struct sampler *s, float max)
@@ -285,23 +322,56 @@ static int32_t draw(struct sampler *s, float max)
 
 /* -- the whole ------------------------------------------------------------------------------------------- */
 
-enum tern_status sampler_pick(struct sampler *s, const float *logits, const int32_t *history,
+/* Copies the logits and looks at each. */
+static enum tern_status take_logits(struct sampler *s, const struct tern_head_row *row, struct tern_err *err)
+{
+    const uint32_t n = row->logits ? s->n_vocab : row->n;
+    const float *values = row->logits ? row->logits : row->values;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (!(values[i] < INFINITY))
+            return TERN_FAIL(err, TERN_ERR_NUMERIC,
+                             "the logit of token %u is not finite; the model file is damaged",
+                             row->logits ? (unsigned)i : (unsigned)row->ids[i]);
+    if (row->logits)
+        memcpy(s->logits, values, n * sizeof *values);
+    for (uint32_t i = 0; !row->logits && i < n; i++)
+        s->logits[row->ids[i]] = values[i];
+    return TERN_OK;
+}
+
+/* The possible ones among the tokens that are there, in order of id, to heap[]; returns the best, or -1. */
+static int32_t list_possible(struct sampler *s, const struct tern_head_row *row)
+{
+    const uint32_t n = row->logits ? s->n_vocab : row->n;
+    int32_t best = -1;
+
+    s->n_heap = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t id = row->logits ? (int32_t)i : row->ids[i];
+
+        if (!(s->logits[id] > -INFINITY))
+            continue;
+        s->heap[s->n_heap++] = id;
+        if (best < 0 || s->logits[id] > s->logits[best])
+            best = id;
+    }
+    return best;
+}
+
+enum tern_status sampler_pick(struct sampler *s, const struct tern_head_row *row, const int32_t *history,
                               uint32_t n_history, int32_t *id, struct tern_err *err)
 {
     const struct sample_options *o = &s->o;
-    int32_t best = -1;
+    enum tern_status st = take_logits(s, row, err);
+    int32_t best;
 
-    for (uint32_t i = 0; i < s->n_vocab; i++)
-        if (!(logits[i] < INFINITY))
-            return TERN_FAIL(err, TERN_ERR_NUMERIC,
-                             "the logit of token %u is not finite; the model file is damaged", (unsigned)i);
-    memcpy(s->logits, logits, s->n_vocab * sizeof *logits);
+    if (st)
+        return st;
     for (uint32_t i = 0; i < o->n_bias; i++)
         s->logits[o->bias[i].id] += o->bias[i].value;
     penalize(s, history, n_history);
-    for (uint32_t i = 0; i < s->n_vocab; i++)
-        if (s->logits[i] > -INFINITY && (best < 0 || s->logits[i] > s->logits[best]))
-            best = (int32_t)i;
+    best = list_possible(s, row);
     if (best < 0 || !(s->logits[best] < INFINITY))
         return TERN_FAIL(err, TERN_ERR_NUMERIC, "no token can be drawn: bias and penalties leave %s",
                          best < 0 ? "none" : "infinite logits");
@@ -314,7 +384,7 @@ enum tern_status sampler_pick(struct sampler *s, const float *logits, const int3
         keep_all(s);
     } else {
         heap_build(s);
-        filter(s, s->logits[best]);
+        filter(s, s->logits[best], row->logits != NULL);
     }
     *id = draw(s, s->logits[best]);
     return TERN_OK;

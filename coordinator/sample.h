@@ -13,6 +13,7 @@
 #define TERN_COORDINATOR_SAMPLE_H
 
 #include "engine/base/status.h"
+#include "engine/head.h"
 #include "kernels/kernels.h"
 
 #include <stdbool.h>
@@ -51,12 +52,19 @@ enum tern_status sampler_new(const struct sample_options *o, const struct tern_k
                              uint32_t n_vocab, struct sampler **out, struct tern_err *err) TERN_MUST_CHECK;
 void sampler_free(struct sampler **s);
 
+/* Which logits sampler_pick will do with, behind this history: the best ones, and every token that a bias or
+ * a penalty touches; all of them when top-k is off and the draw is not greedy.  out->forced is the sampler's,
+ * until its next call. */
+void sampler_want(struct sampler *s, const int32_t *history, uint32_t n_history, struct tern_head_want *out);
+
 /*
  * history [n_history]: the sequence's tokens so far, oldest first; ids outside the vocabulary count for
- * nothing.  logits [n_vocab] are not changed.  Exactly one number is drawn from the generator per call that
- * is not greedy. TERN_ERR_NUMERIC when a logit is NaN or +infinity or when no token is possible.
+ * nothing.  row: all logits, or those of the tokens
+ * that sampler_want asked for, which give the same token.  Exactly one number is drawn from the generator
+ * per call that is not greedy. TERN_ERR_NUMERIC when a logit is NaN or +infinity or when no token is
+ * possible.
  */
-enum tern_status sampler_pick(struct sampler *s, const float *logits, const int32_t *history,
+enum tern_status sampler_pick(struct sampler *s, const struct tern_head_row *row, const int32_t *history,
                               uint32_t n_history, int32_t *id, struct tern_err *err) TERN_MUST_CHECK;
 
 /* The survivors of the last sampler_pick that was not greedy, in descending order: for tests. */

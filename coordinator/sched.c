@@ -42,10 +42,9 @@ struct sched {
     uint32_t first_flight, n_flights, max_flights;
     uint64_t sent;
 
-    float *x;      /* [max_rows][n_embd] on the way out */
-    float *home;   /* [SCHED_HEAD_ROWS][n_embd] */
-    float *logits; /* [SCHED_HEAD_ROWS][n_vocab] */
-    size_t x_bytes, home_bytes, logits_bytes;
+    float *x;    /* [max_rows][n_embd] on the way out */
+    float *home; /* [SCHED_HEAD_ROWS][n_embd] */
+    size_t x_bytes, home_bytes;
     uint32_t n_home;
     struct {
         struct seq *q;
@@ -58,23 +57,18 @@ struct sched {
 
 static enum tern_status blocks_new(struct sched *s, struct tern_err *err)
 {
-    const struct tern_arch *a = &s->o.model->arch;
-    const size_t n_embd = a->n_embd, n_vocab = a->n_vocab;
+    const size_t n_embd = s->o.model->arch.n_embd;
     void *p;
     enum tern_status st;
 
     s->x_bytes = s->o.pipe->max_rows * n_embd * sizeof(float);
     s->home_bytes = SCHED_HEAD_ROWS * n_embd * sizeof(float);
-    s->logits_bytes = SCHED_HEAD_ROWS * n_vocab * sizeof(float);
     if ((st = tern_block_new(s->x_bytes, "rows to send", &p, err)))
         return st;
     s->x = p;
     if ((st = tern_block_new(s->home_bytes, "rows that come home", &p, err)))
         return st;
     s->home = p;
-    if ((st = tern_block_new(s->logits_bytes, "logits", &p, err)))
-        return st;
-    s->logits = p;
     return TERN_OK;
 }
 
@@ -113,7 +107,6 @@ void sched_free(struct sched **sp)
     free(s->slots);
     tern_block_free((void **)&s->x, s->x_bytes);
     tern_block_free((void **)&s->home, s->home_bytes);
-    tern_block_free((void **)&s->logits, s->logits_bytes);
     free(s);
     *sp = NULL;
 }
@@ -404,16 +397,24 @@ static enum tern_status send_one(struct sched *s, struct tern_err *err)
 
 static enum tern_status flush_home(struct sched *s, struct tern_err *err)
 {
-    const struct tern_model *m = s->o.model;
+    struct tern_head_want want[SCHED_HEAD_ROWS] = { { 0 } };
+    struct tern_head_row rows[SCHED_HEAD_ROWS];
     uint64_t t0 = tern_now_ns(), now;
     enum tern_status st;
 
     if (s->n_home == 0)
         return TERN_OK;
-    tern_forward_head(m, s->o.pool, s->home, s->n_home, s->logits);
+    for (uint32_t i = 0; i < s->n_home; i++) {
+        struct seq *q = s->home_of[i].q;
+
+        want[i].full = !q->want;
+        if (q->want)
+            q->want(q, s->home_of[i].pos, &want[i]);
+    }
+    tern_head_run(s->o.head, s->home, s->n_home, want, rows);
     now = tern_now_ns();
     s->stats.head_us += (now - t0) / 1000;
-    if ((st = tern_model_check(m, err)))
+    if ((st = tern_model_check(s->o.model, err)))
         return st;
     for (uint32_t i = 0; i < s->n_home; i++) {
         struct seq *q = s->home_of[i].q;
@@ -423,7 +424,7 @@ static enum tern_status flush_home(struct sched *s, struct tern_err *err)
         if (!q->t_first_ns)
             q->t_first_ns = now;
         q->t_last_ns = now;
-        q->on_logits(q, s->home_of[i].pos, s->logits + (size_t)i * m->arch.n_vocab);
+        q->on_logits(q, s->home_of[i].pos, &rows[i]);
     }
     s->n_home = 0;
     return TERN_OK;

@@ -19,16 +19,16 @@
 
 #include "coordinator/pipe.h"
 #include "coordinator/seq.h"
+#include "engine/head.h"
 #include "engine/model.h"
-#include "engine/pool.h"
 
 /* Rows that go through the head at a time. */
 #define SCHED_HEAD_ROWS 32
 
 struct sched_options {
-    struct pipe *pipe;              /* borrowed, as are model and pool */
-    const struct tern_model *model; /* with embedding and head */
-    struct tern_pool *pool;
+    struct pipe *pipe;              /* borrowed, as are model and head */
+    const struct tern_model *model; /* with embedding */
+    struct tern_head *head;         /* for SCHED_HEAD_ROWS rows */
     enum tern_boundary boundary;
     uint32_t n_slots, n_pages, max_positions; /* as the pipe was opened with */
     uint32_t chunk;                           /* prompt rows in one step, at least 1 */

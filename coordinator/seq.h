@@ -12,6 +12,7 @@
 #define TERN_COORDINATOR_SEQ_H
 
 #include "engine/base/status.h"
+#include "engine/head.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,9 +37,12 @@ struct seq {
     uint32_t slot, gen; /* while LIVE */
     struct seq *next;   /* in the scheduler's queue */
 
-    /* Logits [n_vocab] of position pos, in ascending order of positions; on the scheduler's thread, inside
-     * its allocation guard. NULL logits are never passed. */
-    void (*on_logits)(struct seq *q, uint32_t pos, const float *logits);
+    /* Which logits of position pos will do: *out is {0}.  NULL: all of them.  Asked just before the head
+     * runs, on the scheduler's thread. */
+    void (*want)(struct seq *q, uint32_t pos, struct tern_head_want *out);
+    /* The logits of position pos, in ascending order of positions; on the scheduler's thread, inside its
+     * allocation guard. */
+    void (*on_logits)(struct seq *q, uint32_t pos, const struct tern_head_row *row);
     void *user;
 
     uint64_t t_start_ns; /* got its slot */

@@ -47,7 +47,8 @@ enum tern_status session_open(const struct engine_options *o, struct session **o
         (st = tern_gguf_open(o->model, &s->gguf, err)) || (st = tern_arch_read(s->gguf, &s->arch, err)) ||
         (st = tern_tokenizer_new(s->gguf, o->pre, &s->tok, err)) ||
         (st = tern_pool_new(o->threads, &s->pool, err)) ||
-        (st = tern_model_load(s->gguf, &s->arch, &s->kern, s->pool, &mo, &s->model, err))) {
+        (st = tern_model_load(s->gguf, &s->arch, &s->kern, s->pool, &mo, &s->model, err)) ||
+        (st = tern_head_new(s->model, s->pool, o->head, SCHED_HEAD_ROWS, &s->head, err))) {
         session_close(&s);
         return st;
     }
@@ -172,7 +173,7 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
         return st;
     so.pipe = s->pipe;
     so.model = s->model;
-    so.pool = s->pool;
+    so.head = s->head;
     so.boundary = s->o->wire;
     so.n_slots = n_slots;
     so.n_pages = po.n_pages;
@@ -196,6 +197,7 @@ void session_close(struct session **sp)
         tern_key_wipe(&s->key);
     if (s->dump_fd >= 0)
         close(s->dump_fd);
+    tern_head_free(&s->head);
     tern_model_free(&s->model);
     tern_pool_free(&s->pool);
     tern_tokenizer_free(&s->tok);

@@ -28,6 +28,7 @@ struct session {
     struct tern_pool *pool;
     struct tern_tokenizer *tok;
     struct tern_model *model;         /* embedding and head only */
+    struct tern_head *head;
     uint32_t ctx;                     /* positions of one sequence */
     struct tern_layout_choice layout; /* of tiles on this machine; not chosen with --cluster */
     struct cluster_spec cluster;

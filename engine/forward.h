@@ -49,7 +49,12 @@ void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, str
                          struct tern_kv_store *kv, enum tern_boundary boundary, struct tern_row *rows,
                          size_t n, float *x, uint8_t *out);
 
-/* logits [n][n_vocab] = head * rmsnorm(x, output_norm); x [n][n_embd] is overwritten by the normed rows. */
+/* The output norm, in place: x [n][n_embd]. */
+void tern_forward_norm(const struct tern_model *m, float *x, size_t n);
+/* logits [n][n_vocab] = head * x, of rows that are normed. */
+void tern_forward_logits(const struct tern_model *m, struct tern_pool *pool, const float *x, size_t n,
+                         float *logits);
+/* Both. */
 void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float *x, size_t n, float *logits);
 
 #endif

@@ -24,7 +24,16 @@ static void pass_head(void *arg, size_t first, size_t last, unsigned thread)
     p->kern->matvec(&p->mv, first, last);
 }
 
-void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float *x, size_t n, float *logits)
+void tern_forward_norm(const struct tern_model *m, float *x, size_t n)
+{
+    size_t d = m->arch.n_embd;
+
+    for (size_t i = 0; i < n; i++)
+        m->kern->rmsnorm(x + i * d, m->output_norm, d, m->arch.rms_eps, x + i * d);
+}
+
+void tern_forward_logits(const struct tern_model *m, struct tern_pool *pool, const float *x, size_t n,
+                         float *logits)
 {
     size_t d = m->arch.n_embd, v = m->arch.n_vocab;
     struct head_pass p = { .kern = m->kern,
@@ -38,8 +47,12 @@ void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float
                                    .y = logits,
                                    .y_stride = v } };
 
-    for (size_t i = 0; i < n; i++)
-        m->kern->rmsnorm(x + i * d, m->output_norm, d, m->arch.rms_eps, x + i * d);
     tern_pool_run(pool, pass_head, &p, v,
                   v / (tern_pool_threads(pool) * 16) + 4 * MIN_PIECE / p.mv.row_bytes + 1);
+}
+
+void tern_forward_head(const struct tern_model *m, struct tern_pool *pool, float *x, size_t n, float *logits)
+{
+    tern_forward_norm(m, x, n);
+    tern_forward_logits(m, pool, x, n, logits);
 }

@@ -7,6 +7,7 @@
 
 #include "engine/base/mem.h"
 #include "engine/forward.h"
+#include "engine/head.h"
 #include "engine/model_impl.h"
 
 #include <math.h>
@@ -93,6 +94,8 @@ enum tern_status tern_model_need(const struct tern_gguf *g, const struct tern_ar
     if (with_embd) {
         need.norms_bytes += norm_bytes(ends.norm);
         need.embd_bytes = ends.embd->bytes + (ends.head != ends.embd ? ends.head->bytes : 0);
+        need.head_bytes = tern_head_copy_bytes(TERN_HEAD_AUTO, (enum tern_dtype)ends.head->type,
+                                               arch->n_vocab, arch->n_embd);
     }
     need.kv_page_bytes =
         (size_t)(last - first) * TERN_PAGE * arch->n_kv_heads * arch->head_dim * 2 * sizeof(uint16_t);

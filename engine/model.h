@@ -71,6 +71,7 @@ struct tern_model_need {
     size_t tiles_bytes; /* ternary weights, repacked into the layout */
     size_t norms_bytes;
     size_t embd_bytes;    /* embedding and head, mapped from the file */
+    size_t head_bytes;    /* the screened copy of the head (engine/head.h), as --head auto makes it */
     size_t kv_page_bytes; /* one page of TERN_PAGE positions over all layers of the slice */
     size_t scratch_bytes; /* for steps of max_rows rows and n_threads threads */
     size_t fixed_bytes;   /* the program itself: code, libraries, stacks */

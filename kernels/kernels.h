@@ -101,6 +101,37 @@ struct tern_matvec {
     size_t y_stride; /* floats */
 };
 
+/*
+ * A smaller copy of a plain matrix: rows of integer codes, each with one scale, whose products with quantised
+ * vectors are exact integers (engine/head.h says what for).
+ *
+ * `screen`: int8 codes, rows [k_pad] bytes apart, times int16 vectors.  The caller sees to it that no sum can
+ * leave 32 bits: |x| <= (2^31 - 1) / (127 * k), at most 32767.
+ *
+ * `screen4`: codes -7..7 plus 8, two a byte, rows [k_pad / 2] bytes apart, times int8 vectors of -127..127.
+ * In each 32 bytes of 64 columns, byte j holds column j in its low nibble and column j + 32 in its high one.
+ *
+ * Padding is zero weights and zero activations.
+ */
+struct tern_screen {
+    const void *w;        /* row 0, 64-byte aligned */
+    size_t k_pad;         /* multiple of TERN_SCREEN_COLS, at most TERN_TERNARY_MAX_K */
+    const int16_t *x;     /* screen: [n_x][k_pad], 32-byte aligned */
+    const int8_t *x8;     /* screen4: the same */
+    const int32_t *x_sum; /* screen4: [n_x] the sums of the vectors */
+    size_t n_x;           /* 1 .. any */
+    int32_t *y;           /* y[j * y_stride + r - row_first] */
+    size_t y_stride;
+};
+#define TERN_SCREEN_COLS 64
+
+/* What the encoding of a row has lost: w_i = (float)q_i * scale + e_i, e_i rounded once. */
+struct tern_screen_row {
+    float scale;
+    float error_sq; /* fold16 of fma(e_i, e_i) */
+    float norm_sq;  /* fold16 of fma(w_i, w_i) */
+};
+
 struct tern_kernels {
     enum tern_cpu_level level;
 
@@ -155,6 +186,17 @@ struct tern_kernels {
     /* Each element w of the row is decoded as ggml defines its type (every product and sum rounded
      * to f32 on its own, in the order written in dequant.c); y = fold16 of fma(w_i, x_i). */
     void (*matvec)(const struct tern_matvec *m, size_t row_first, size_t row_last);
+
+    /* Exact dot products of rows [row_first, row_last) of a screened copy with n_x vectors. */
+    void (*screen)(const struct tern_screen *s, size_t row_first, size_t row_last);
+    void (*screen4)(const struct tern_screen *s, size_t row_first, size_t row_last);
+
+    /* One row into int8 codes [k_pad]: d = absmax / 127.0f, q_i = rne(w_i * (1.0f / d)), e_i =
+     * fmaf((float)q_i, -d, w_i); d and q are 0 when absmax < 1e-30f.  A row that is not finite has d and q 0
+     * and both sums +infinity. */
+    void (*screen_row)(const float *w, size_t k, size_t k_pad, int8_t *q, struct tern_screen_row *out);
+    /* The same into nibbles [k_pad / 2] with d = absmax / 7.0f. */
+    void (*screen4_row)(const float *w, size_t k, size_t k_pad, uint8_t *q, struct tern_screen_row *out);
 
     /* -- sums over the vocabulary ------------------------------------------------------------------------ */
 

@@ -9,6 +9,7 @@
 #include "kernels/kernels_lanes_attend.h"
 #include "kernels/kernels_lanes_largest.h"
 #include "kernels/kernels_lanes_matvec.h"
+#include "kernels/kernels_lanes_screen.h"
 
 #ifdef TERN_HAVE_LANES
 
@@ -35,6 +36,53 @@ INLINE __m256i widen(__m256i dot, __m256i sum)
 
 #include "kernels/kernels_x256_ternary.h"
 
+/* -- nibbles --------------------------------------------------------------------------------------------- */
+
+/* A 16-bit lane takes from 32 bytes at most 2 * 2 * 15 * 127 = 7620; after four it is widened. */
+#define NIBBLE_WIDEN 4
+
+/* One vector times n rows from r on. */
+INLINE void screen4_rows(const struct tern_screen *s, size_t r, size_t j, const size_t n, int32_t *y)
+{
+    const size_t row_bytes = s->k_pad / 2;
+    const uint8_t *w = (const uint8_t *)s->w + r * row_bytes;
+    const int8_t *x = s->x8 + j * s->k_pad;
+    const __m256i low4 = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256i dot[4];
+    for (size_t p = 0; p < n; p++)
+        dot[p] = _mm256_setzero_si256();
+    for (size_t b = 0; b < row_bytes;) {
+        size_t end = row_bytes - b < 32 * NIBBLE_WIDEN ? row_bytes : b + 32 * NIBBLE_WIDEN;
+        __m256i a[4];
+        for (size_t p = 0; p < n; p++)
+            a[p] = _mm256_setzero_si256();
+        for (; b < end; b += 32) {
+            __m256i x0 = load32(x + 2 * b), x1 = load32(x + 2 * b + 32);
+            for (size_t p = 0; p < n; p++) {
+                __m256i v = load32(w + p * row_bytes + b);
+                __m256i lo = _mm256_maddubs_epi16(_mm256_and_si256(v, low4), x0);
+                __m256i hi = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(v, 4), low4), x1);
+                a[p] = _mm256_add_epi16(a[p], _mm256_add_epi16(lo, hi));
+            }
+        }
+        for (size_t p = 0; p < n; p++)
+            dot[p] = _mm256_add_epi32(dot[p], _mm256_madd_epi16(a[p], ones));
+    }
+    for (size_t p = 0; p < n; p++)
+        y[j * s->y_stride + p] = dots_sum((struct dots){ dot[p] }) - 8 * s->x_sum[j];
+}
+
+static void screen4(const struct tern_screen *s, size_t row_first, size_t row_last)
+{
+    size_t r = row_first;
+    for (; r + 4 <= row_last; r += 4)
+        for (size_t j = 0; j < s->n_x; j++)
+            screen4_rows(s, r, j, 4, s->y + (r - row_first));
+    for (; r < row_last; r++)
+        for (size_t j = 0; j < s->n_x; j++)
+            screen4_rows(s, r, j, 1, s->y + (r - row_first));
+}
+
 bool tern_kernels_init_avx2(struct tern_kernels *k)
 {
     init_rows(k);
@@ -46,6 +94,8 @@ bool tern_kernels_init_avx2(struct tern_kernels *k)
     k->probe_read = probe_read;
     k->probe_dot = probe_dot;
     k->probe_dot_macs = PROBE_CHAINS * 32;
+    init_screen(k);
+    k->screen4 = screen4;
     return true;
 }
 

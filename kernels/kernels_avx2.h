@@ -383,5 +383,40 @@ INLINE struct i16 count_reach16(struct i16 count, struct i16 a, struct i16 b)
                          _mm256_add_epi32(count.hi, _mm256_add_epi32(one, _mm256_cmpgt_epi32(b.hi, a.hi))) };
 }
 
+/* -- dot products of int8 codes and int16 vectors -------------------------------------------------------- */
+
+/* Columns of one step, their codes widened, and the sums of pairs of their products. */
+#define DOT_COLS 16
+struct shorts {
+    __m256i v;
+};
+struct dots {
+    __m256i v;
+};
+
+INLINE struct shorts widen_codes(const int8_t *p)
+{
+    return (struct shorts){ _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p)) };
+}
+
+INLINE struct dots dots_zero(void)
+{
+    return (struct dots){ _mm256_setzero_si256() };
+}
+
+INLINE struct dots dots_add(struct dots s, struct shorts w, const int16_t *x)
+{
+    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)x);
+    return (struct dots){ _mm256_add_epi32(s.v, _mm256_madd_epi16(w.v, v)) };
+}
+
+INLINE int32_t dots_sum(struct dots s)
+{
+    __m128i c = _mm_add_epi32(_mm256_castsi256_si128(s.v), _mm256_extracti128_si256(s.v, 1));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0x4e));
+    c = _mm_add_epi32(c, _mm_shuffle_epi32(c, 0xb1));
+    return _mm_cvtsi128_si32(c);
+}
+
 #endif
 #endif

@@ -10,6 +10,7 @@
 #include "kernels/kernels_lanes_attend.h"
 #include "kernels/kernels_lanes_largest.h"
 #include "kernels/kernels_lanes_matvec.h"
+#include "kernels/kernels_lanes_screen.h"
 
 #ifdef TERN_HAVE_LANES
 
@@ -86,6 +87,7 @@ bool tern_kernels_init_avx512(struct tern_kernels *k)
     init_attend(k);
     init_largest(k);
     init_matvec(k);
+    init_screen(k);
     k->ternary[TERN_TILES_2BIT] = ternary_2bit;
     k->ternary[TERN_TILES_5TRIT] = ternary_5trit;
     k->probe_read = probe_read;

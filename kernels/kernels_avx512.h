@@ -288,5 +288,36 @@ INLINE struct i16 count_reach16(struct i16 count, struct i16 a, struct i16 b)
     return (struct i16){ _mm512_mask_add_epi32(count.v, m, count.v, _mm512_set1_epi32(1)) };
 }
 
+/* -- dot products of int8 codes and int16 vectors -------------------------------------------------------- */
+
+/* Columns of one step, their codes widened, and the sums of pairs of their products. */
+#define DOT_COLS 32
+struct shorts {
+    __m512i v;
+};
+struct dots {
+    __m512i v;
+};
+
+INLINE struct shorts widen_codes(const int8_t *p)
+{
+    return (struct shorts){ _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p)) };
+}
+
+INLINE struct dots dots_zero(void)
+{
+    return (struct dots){ _mm512_setzero_si512() };
+}
+
+INLINE struct dots dots_add(struct dots s, struct shorts w, const int16_t *x)
+{
+    return (struct dots){ _mm512_dpwssd_epi32(s.v, w.v, _mm512_loadu_si512((const void *)x)) };
+}
+
+INLINE int32_t dots_sum(struct dots s)
+{
+    return sumi16((struct i16){ s.v });
+}
+
 #endif
 #endif

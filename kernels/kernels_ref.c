@@ -214,6 +214,83 @@ static void matvec(const struct tern_matvec *m, size_t row_first, size_t row_las
     }
 }
 
+static void screen(const struct tern_screen *s, size_t row_first, size_t row_last)
+{
+    for (size_t r = row_first; r < row_last; r++) {
+        const int8_t *w = (const int8_t *)s->w + r * s->k_pad;
+        for (size_t j = 0; j < s->n_x; j++) {
+            int32_t sum = 0;
+            for (size_t i = 0; i < s->k_pad; i++)
+                sum += w[i] * s->x[j * s->k_pad + i];
+            s->y[j * s->y_stride + r - row_first] = sum;
+        }
+    }
+}
+
+static void screen4(const struct tern_screen *s, size_t row_first, size_t row_last)
+{
+    for (size_t r = row_first; r < row_last; r++) {
+        const uint8_t *w = (const uint8_t *)s->w + r * s->k_pad / 2;
+        for (size_t j = 0; j < s->n_x; j++) {
+            const int8_t *x = s->x8 + j * s->k_pad;
+            int32_t sum = 0;
+            for (size_t i = 0; i < s->k_pad; i++)
+                sum += (w[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15) * x[i];
+            s->y[j * s->y_stride + r - row_first] = sum - 8 * s->x_sum[j];
+        }
+    }
+}
+
+/* The code of one weight; what it loses is added to the lanes. */
+static int8_t screen_code(float w, float d, float inv, float *error_sq)
+{
+    int8_t q = d == 0.0f ? 0 : round_i8(w * inv);
+    float e = fmaf((float)q, -d, w);
+    *error_sq = fmaf(e, e, *error_sq);
+    return q;
+}
+
+/* Scale and squared norm; false when the row is not finite. */
+static bool screen_scale(const float *w, size_t k, float levels, struct tern_screen_row *out)
+{
+    float lane[TERN_LANES] = { 0 };
+    uint32_t bits = absmax_bits(w, k, 0);
+    fma_lanes(lane, w, w, k);
+    out->norm_sq = fold16(lane);
+    out->scale = f32_from_bits(bits) < 1e-30f ? 0.0f : f32_from_bits(bits) / levels;
+    if (bits < 0x7f800000u)
+        return true;
+    *out = (struct tern_screen_row){ 0.0f, INFINITY, INFINITY };
+    return false;
+}
+
+static void screen_row(const float *w, size_t k, size_t k_pad, int8_t *q, struct tern_screen_row *out)
+{
+    float lane[TERN_LANES] = { 0 };
+    memset(q, 0, k_pad);
+    if (!screen_scale(w, k, 127.0f, out))
+        return;
+    float inv = 1.0f / out->scale;
+    for (size_t i = 0; i < k; i++)
+        q[i] = screen_code(w[i], out->scale, inv, &lane[i % TERN_LANES]);
+    out->error_sq = fold16(lane);
+}
+
+static void screen4_row(const float *w, size_t k, size_t k_pad, uint8_t *q, struct tern_screen_row *out)
+{
+    float lane[TERN_LANES] = { 0 };
+    memset(q, 0x88, k_pad / 2);
+    if (!screen_scale(w, k, 7.0f, out))
+        return;
+    float inv = 1.0f / out->scale;
+    for (size_t i = 0; i < k; i++) {
+        int8_t c = screen_code(w[i], out->scale, inv, &lane[i % TERN_LANES]);
+        /* 8 ^ (c + 8) turns the padding's 8 into c + 8. */
+        q[i / 64 * 32 + i % 32] ^= (uint8_t)((8 ^ (c + 8)) << (i % 64 / 32 * 4));
+    }
+    out->error_sq = fold16(lane);
+}
+
 static double sum_exp(const float *x, size_t n, float max)
 {
     double lane[TERN_LANES] = { 0 };
@@ -310,6 +387,10 @@ void tern_kernels_init_ref(struct tern_kernels *k)
         .attend = attend,
         .attend_finish = attend_finish,
         .matvec = matvec,
+        .screen = screen,
+        .screen4 = screen4,
+        .screen_row = screen_row,
+        .screen4_row = screen4_row,
         .sum_exp = sum_exp,
         .encode_i8 = encode_i8,
         .decode_i8 = decode_i8,

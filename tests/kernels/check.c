@@ -23,7 +23,7 @@
 #define OP_SECONDS 240
 
 static const struct check_op *const lists[] = { check_ternary_ops, check_row_ops, check_dot_ops,
-                                                check_probe_ops };
+                                                check_probe_ops, check_screen_ops };
 
 static sigjmp_buf fault_jump;
 static volatile sig_atomic_t op_running;

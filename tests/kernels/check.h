@@ -47,7 +47,8 @@ struct check_op {
     size_t offset;
 };
 /* Lists that end with a NULL name. */
-extern const struct check_op check_ternary_ops[], check_row_ops[], check_dot_ops[], check_probe_ops[];
+extern const struct check_op check_ternary_ops[], check_row_ops[], check_dot_ops[], check_probe_ops[],
+    check_screen_ops[];
 
 /* -- numbers --------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 # The kernel checks: every level this CPU has against the reference, and the vector levels once more as
 # portable C.
 set(TERN_CHECK_SOURCES kernels/check.c kernels/check_dot.c kernels/check_probe.c kernels/check_rows.c
-    kernels/check_ternary.c kernels/check_util.c)
+    kernels/check_screen.c kernels/check_ternary.c kernels/check_util.c)
 
 add_executable(check ${TERN_CHECK_SOURCES})
 target_link_libraries(check PRIVATE tern_kernels tern_flags m)

@@ -49,7 +49,7 @@ static void say(struct generate *g, int32_t id)
         logits[i] = 0;
     logits[id] = 5;
     assert_ok(generate_reserve(g, &unit_err));
-    g->seq.on_logits(&g->seq, g->seq.n_ids - 1, logits);
+    g->seq.on_logits(&g->seq, g->seq.n_ids - 1, &(struct tern_head_row){ .logits = logits });
 }
 
 /* The model says text, token by token, until it has ended; returns how many tokens it took. */
@@ -141,7 +141,7 @@ static void test_end_by_others(void **state)
     begin(&g, &o); /* logits that are no numbers */
     for (uint32_t i = 0; i < n_vocab; i++)
         logits[i] = NAN;
-    g.seq.on_logits(&g.seq, 2, logits);
+    g.seq.on_logits(&g.seq, 2, &(struct tern_head_row){ .logits = logits });
     assert_true(generate_ended(&g));
     assert_true(g.seq.failed);
     assert_int_equal(g.seq.err.status, TERN_ERR_NUMERIC);

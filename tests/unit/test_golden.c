@@ -55,9 +55,10 @@ struct tally {
     double diffs[5 * MAX_POSITIONS];
 };
 
-static void on_logits(struct seq *q, uint32_t pos, const float *logits)
+static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *row)
 {
     struct tally *t = q->user;
+    const float *logits = row->logits;
     const json_t *top = json_array_get(t->top5, pos);
     const json_t *first = json_array_get(top, 0), *second = json_array_get(top, 1);
     struct logprob best;

@@ -39,7 +39,7 @@ static int32_t pick(const struct sample_options *o, const float *logits, uint32_
     int32_t id = -1;
 
     assert_ok(sampler_new(o, &kern, n, &s, &unit_err));
-    assert_ok(sampler_pick(s, logits, hist, n_hist, &id, &unit_err));
+    assert_ok(sampler_pick(s, &(struct tern_head_row){ .logits = logits }, hist, n_hist, &id, &unit_err));
     sampler_free(&s);
     assert_null(s);
     return id;
@@ -55,7 +55,7 @@ static void check_survivors(const struct sample_options *o, const float *logits,
     bool among = false;
 
     assert_ok(sampler_new(o, &kern, n_vocab, &s, &unit_err));
-    assert_ok(sampler_pick(s, logits, hist, n_hist, &id, &unit_err));
+    assert_ok(sampler_pick(s, &(struct tern_head_row){ .logits = logits }, hist, n_hist, &id, &unit_err));
     assert_int_equal(sampler_survivors(s, &got), n);
     for (uint32_t i = 0; i < n; i++) {
         assert_int_equal(got[i], ids[i]);
@@ -238,16 +238,19 @@ static void test_refusals(void **state)
         for (int i = 0; i < N; i++) {
             hand_made(l);
             l[i] = NAN;
-            assert_int_equal(sampler_pick(s, l, NULL, 0, &id, &unit_err), TERN_ERR_NUMERIC);
+            assert_int_equal(sampler_pick(s, &(struct tern_head_row){ .logits = l }, NULL, 0, &id, &unit_err),
+                             TERN_ERR_NUMERIC);
             l[i] = INFINITY;
-            assert_int_equal(sampler_pick(s, l, NULL, 0, &id, &unit_err), TERN_ERR_NUMERIC);
+            assert_int_equal(sampler_pick(s, &(struct tern_head_row){ .logits = l }, NULL, 0, &id, &unit_err),
+                             TERN_ERR_NUMERIC);
         }
         for (int i = 0; i < N; i++)
             l[i] = -INFINITY;
-        assert_int_equal(sampler_pick(s, l, NULL, 0, &id, &unit_err), TERN_ERR_NUMERIC);
+        assert_int_equal(sampler_pick(s, &(struct tern_head_row){ .logits = l }, NULL, 0, &id, &unit_err),
+                         TERN_ERR_NUMERIC);
         assert_int_equal(id, 77);
         l[5] = -1e30f; /* one possible token is enough */
-        assert_ok(sampler_pick(s, l, NULL, 0, &id, &unit_err));
+        assert_ok(sampler_pick(s, &(struct tern_head_row){ .logits = l }, NULL, 0, &id, &unit_err));
         assert_int_equal(id, 5);
         id = 77;
         sampler_free(&s);
@@ -266,7 +269,7 @@ static void check_distribution(const struct sample_options *o, const float *l, c
 
     assert_ok(sampler_new(o, &kern, n, &s, &unit_err));
     for (int i = 0; i < DRAWS; i++) {
-        assert_ok(sampler_pick(s, l, NULL, 0, &id, &unit_err));
+        assert_ok(sampler_pick(s, &(struct tern_head_row){ .logits = l }, NULL, 0, &id, &unit_err));
         assert_in_range(id, 0, n - 1);
         count[id]++;
     }
@@ -337,7 +340,7 @@ static void test_determinism(void **state)
 
             for (int i = 0; i < VOCAB; i++)
                 l[i] = (float)(unit_random(&r) % 1000) / 100.0f; /* many ties */
-            assert_ok(sampler_pick(s, l, first, 0, &id, &unit_err));
+            assert_ok(sampler_pick(s, &(struct tern_head_row){ .logits = l }, first, 0, &id, &unit_err));
             if (seed == 1)
                 first[d] = id;
             else if (seed == 2)

@@ -169,6 +169,7 @@ static struct {
     struct tern_kernels kern;
     struct tern_pool *pool;
     struct tern_model *model;
+    struct tern_head *head;
     int32_t *after; /* [n_vocab] the token that follows each, -1: not computed yet */
 } env;
 
@@ -195,14 +196,27 @@ static int32_t token_after(int32_t id)
     return env.after[id];
 }
 
-static void on_logits(struct seq *q, uint32_t pos, const float *logits)
+/* Every other sequence asks for the best token only. */
+static void want_best(struct seq *q, uint32_t pos, struct tern_head_want *out)
+{
+    assert_int_equal(pos, ((struct item *)q->user)->next_pos);
+    out->k = 1;
+}
+
+static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *row)
 {
     struct item *t = q->user;
     struct logprob best;
 
     assert_int_equal(pos, t->next_pos);
     t->next_pos++;
-    logprobs_top(logits, env.arch.n_vocab, 0, 1, &best);
+    assert_int_equal(row->logits == NULL, q->want != NULL);
+    if (row->logits) {
+        logprobs_top(row->logits, env.arch.n_vocab, 0, 1, &best);
+    } else {
+        logprobs_top(row->values, row->n, 0, 1, &best);
+        best.id = row->ids[best.id];
+    }
     if (++t->n_tokens == t->n_want)
         seq_finish(q);
     else
@@ -223,6 +237,7 @@ static void item_init(struct bench *b, uint32_t i)
         ids[k] = (int32_t)((i * 97 + k * 31 + 5) % env.arch.n_vocab);
     assert_ok(seq_init(&t->seq, ids, t->n_prompt, MAX_LEN, &unit_err));
     t->next_pos = t->n_prompt - 1;
+    t->seq.want = i % 2 ? want_best : NULL;
     t->seq.on_logits = on_logits;
     t->seq.user = t;
 }
@@ -231,7 +246,7 @@ static struct bench *bench_new(uint32_t n_stages, uint32_t in_flight, uint32_t c
 {
     struct bench *b = calloc(1, sizeof *b);
     struct fake *f = &b->fake;
-    struct sched_options so = { .pipe = &f->pipe, .model = env.model, .pool = env.pool, .boundary = WIRE };
+    struct sched_options so = { .pipe = &f->pipe, .model = env.model, .head = env.head, .boundary = WIRE };
 
     assert_non_null(b);
     f->pipe = (struct pipe){ .n_stages = n_stages,
@@ -464,7 +479,8 @@ static int set_up(void **state)
     tern_kernels_init(&env.kern, tern_cpu_detect());
     if (tern_gguf_open(MODEL, &env.gguf, &unit_err) || tern_arch_read(env.gguf, &env.arch, &unit_err) ||
         tern_pool_new(2, &env.pool, &unit_err) ||
-        tern_model_load(env.gguf, &env.arch, &env.kern, env.pool, &mo, &env.model, &unit_err)) {
+        tern_model_load(env.gguf, &env.arch, &env.kern, env.pool, &mo, &env.model, &unit_err) ||
+        tern_head_new(env.model, env.pool, TERN_HEAD_AUTO, SCHED_HEAD_ROWS, &env.head, &unit_err)) {
         print_error("%s\n", unit_err.text);
         return -1;
     }
@@ -479,6 +495,7 @@ static int tear_down(void **state)
 {
     (void)state;
     free(env.after);
+    tern_head_free(&env.head);
     tern_model_free(&env.model);
     tern_pool_free(&env.pool);
     tern_gguf_close(&env.gguf);
