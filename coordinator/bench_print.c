@@ -75,8 +75,9 @@ static void print_md(struct bench_print *p, const struct bench_session *s, const
     char test[64], speed[48], bytes[24] = "", limit[24] = "";
 
     if (p->n_rows == 0)
-        printf("| %-20s | %10s | %8s | %10s | %6s | %6s | %8s | %7s | %7s | %15s | %17s | %9s | %10s |\n"
-               "| :------------------- | ---------: | -------: | ---------: | -----: | -----: | -------: | "
+        printf("| %-20s | %10s | %8s | %10s | %6s | %15s | %8s | %7s | %7s | %15s | %17s | %9s | %10s |\n"
+               "| :------------------- | ---------: | -------: | ---------: | -----: | --------------: | "
+               "-------: | "
                "------: | ------: | --------------: | ----------------: | --------: | ---------: |\n",
                "model", "size", "params", "level", "layout", "head", "wire", "threads", "workers", "test",
                "t/s", "MB/token", "limit");
@@ -87,7 +88,7 @@ static void print_md(struct bench_print *p, const struct bench_session *s, const
     if (r->share >= 0)
         snprintf(limit, sizeof limit, "%.1f %% %s", r->share * 100, r->limit);
     /* The sign takes two bytes and one column. */
-    printf("| %-20s | %6.2f GiB | %6.2f B | %10s | %6s | %6s | %8s | %7u | %7u | %15s | %18s | %9s | %10s "
+    printf("| %-20s | %6.2f GiB | %6.2f B | %10s | %6s | %15s | %8s | %7u | %7u | %15s | %18s | %9s | %10s "
            "|\n",
            c->model, (double)c->file_bytes / 1073741824.0, (double)c->params / 1e9, s->level, c->layout,
            c->head, tern_boundary_name(p->o->engine.wire), (unsigned)r->threads, (unsigned)r->workers, test,
