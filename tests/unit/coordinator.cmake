@@ -10,3 +10,10 @@ set_tests_properties(unit.test_pipe PROPERTIES RUN_SERIAL ON TIMEOUT 600)
 tern_unit(test_run_options tern_coordinator)
 tern_unit(test_sample tern_coordinator m)
 tern_unit(test_sched tern_coordinator tern_alloc_guard)
+
+# The screened head's tokens in 20,000 contexts of a text.
+add_executable(head_contexts lab/head_contexts.c)
+target_link_libraries(head_contexts PRIVATE tern_coordinator)
+add_test(NAME lab.head_contexts COMMAND head_contexts ${CMAKE_SOURCE_DIR}/deploy/models/fable.gguf
+    ${CMAKE_SOURCE_DIR}/tests/golden/fable_validation.txt 20000 2)
+set_tests_properties(lab.head_contexts PROPERTIES LABELS slow TIMEOUT 1800)
