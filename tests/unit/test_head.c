@@ -68,7 +68,7 @@ struct bed {
 static void bed_new(struct bed *b, uint32_t type, int kind, enum tern_cpu_level level, unsigned threads)
 {
     struct tern_model_options o = { .with_embd = true };
-    struct lab_shape shape = lab_shape_small();
+    struct tern_synthetic shape = lab_shape_small();
 
     shape.n_embd = type == TERN_Q6_K || type == TERN_Q4_K ? 256 : N_EMBD;
     shape.n_heads = shape.n_embd / 32;
