@@ -55,8 +55,6 @@ static int close_world(void **state)
     return 0;
 }
 
-static enum tern_kv_type kv = TERN_KV_DEFAULT; /* of the pipes opened from now on */
-
 static struct pipe_options options(enum tern_boundary boundary)
 {
     return (struct pipe_options){
@@ -65,7 +63,6 @@ static struct pipe_options options(enum tern_boundary boundary)
         .kern = &world.kern,
         .pool = world.pool,
         .boundary = boundary,
-        .kv = kv,
         .n_pages = 32,
         .n_slots = 4,
         .max_positions = 512,
@@ -288,22 +285,6 @@ static void test_formats_give_the_same_bytes(void **state)
         check_cut(2, NULL, formats[i], &want);
         free(want.bytes);
     }
-}
-
-/* The type of the cache goes to the workers with the plan. */
-static void test_int8_cache_gives_the_same_bytes(void **state)
-{
-    struct record f16 = { 0 }, want = { 0 };
-
-    (void)state;
-    run_local(TERN_BOUNDARY_INT8, &f16);
-    kv = TERN_KV_INT8;
-    run_local(TERN_BOUNDARY_INT8, &want);
-    check_cut(2, NULL, TERN_BOUNDARY_INT8, &want);
-    kv = TERN_KV_DEFAULT;
-    assert_true(f16.n == want.n && memcmp(f16.bytes, want.bytes, want.n) != 0);
-    free(f16.bytes);
-    free(want.bytes);
 }
 
 /* -- death and silence ---------------------------------------------------------------------------------- */
@@ -601,7 +582,6 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts_give_the_same_bytes),
         cmocka_unit_test(test_formats_give_the_same_bytes),
-        cmocka_unit_test(test_int8_cache_gives_the_same_bytes),
         cmocka_unit_test(test_killed_worker_is_named),
         cmocka_unit_test(test_stopped_worker_is_survived),
         cmocka_unit_test(test_worker_stopped_for_good_is_named),

@@ -183,7 +183,7 @@ static void test_int8_cache(void **state)
 
 static void test_thread(void **state)
 {
-    const struct tern_stage_options o = { TERN_BOUNDARY_INT8, 8, 2, 64, 8, 0, true };
+    const struct tern_stage_options o = { TERN_BOUNDARY_INT8, TERN_KV_F16, 8, 2, 64, 8, 0, true };
     struct tern_step *steps[5];
     struct tern_stage *s;
     struct tern_err err;
@@ -216,7 +216,7 @@ static void test_thread(void **state)
 /* What is queued when a stage is told to stop comes out again, not run. */
 static void test_stop(void **state)
 {
-    const struct tern_stage_options o = { TERN_BOUNDARY_INT8, 8, 2, 64, 8, 0, true };
+    const struct tern_stage_options o = { TERN_BOUNDARY_INT8, TERN_KV_F16, 8, 2, 64, 8, 0, true };
     struct tern_step *steps[TERN_STAGE_STEPS];
     struct tern_stage *s;
     uint32_t n_run = 0;

@@ -353,7 +353,7 @@ static void test_contradictions(void **state)
 
 static void test_options(void **state)
 {
-    const struct tern_stage_options good = { TERN_BOUNDARY_INT8, 4, 2, 64, 8, 0, true };
+    const struct tern_stage_options good = { TERN_BOUNDARY_INT8, TERN_KV_F16, 4, 2, 64, 8, 0, true };
     struct tern_stage_options o;
     struct tern_stage *s = NULL;
 
