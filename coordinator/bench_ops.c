@@ -24,6 +24,7 @@ struct bench_work {
     enum tern_tile_layout layout;
     size_t n_tiles;
     struct tern_matvec matvec;
+    struct tern_screen screen;
     size_t n_rows;
     struct tern_attend attend;
     float *x, *y, *z; /* [WIDE] */
@@ -217,6 +218,45 @@ static void matvec_case(struct bench_work *w, const struct tern_synthetic *s, ui
     snprintf(c->shape, sizeof c->shape, "%ux%zu x 1", (unsigned)s->n_vocab, w->matvec.k);
 }
 
+/* -- screened copies of the head ------------------------------------------------------------------------- */
+
+static void call_screen(struct bench_work *w)
+{
+    w->screen.w = next_data(w);
+    w->kern->screen(&w->screen, 0, w->n_rows);
+}
+
+static void call_screen4(struct bench_work *w)
+{
+    w->screen.w = next_data(w);
+    w->kern->screen4(&w->screen, 0, w->n_rows);
+}
+
+static void screen_case(struct bench_work *w, const struct tern_synthetic *s, uint32_t i,
+                        struct bench_case *c)
+{
+    const size_t k = (s->n_embd + TERN_SCREEN_COLS - 1) / TERN_SCREEN_COLS * TERN_SCREEN_COLS,
+                 row = i ? k / 2 : k;
+
+    w->n_rows = PIECE / row;
+    w->stride = w->n_rows * row;
+    memset(w->y, 0, k * sizeof(int16_t)); /* no sum may wrap */
+    w->screen = (struct tern_screen){ .k_pad = k,
+                                      .x = (const int16_t *)(const void *)w->y,
+                                      .x8 = w->q,
+                                      .x_sum = w->sum,
+                                      .n_x = 1,
+                                      .y = (int32_t *)(void *)w->out,
+                                      .y_stride = w->n_rows };
+    c->call = i ? call_screen4 : call_screen;
+    c->memory = true;
+    c->bytes = (double)w->stride;
+    c->macs = (double)w->n_rows * (double)k;
+    c->whole = (double)s->n_vocab / (double)w->n_rows;
+    snprintf(c->op, sizeof c->op, "screen%s", i ? "4" : "");
+    snprintf(c->shape, sizeof c->shape, "%ux%zu x 1", (unsigned)s->n_vocab, k);
+}
+
 /* -- attention ------------------------------------------------------------------------------------------- */
 
 static void call_attend(struct bench_work *w)
@@ -389,6 +429,8 @@ bool bench_work_case(struct bench_work *w, const struct tern_kernels *kern, cons
     else if ((i -= N_TERNARY) < N_MATVEC)
         matvec_case(w, s, i, out);
     else if ((i -= N_MATVEC) < 2)
+        screen_case(w, s, i, out);
+    else if ((i -= 2) < 2)
         attend_case(w, s, i, out);
     else if ((i -= 2) < N_ROWS)
         row_case(w, s, i, out);

@@ -89,7 +89,8 @@ r = bench("--synthetic", "125m", "--embd-type", "q8_0", "-p", 4, "-n", 2, "-r", 
           env={"TMPDIR": where})
 row = json.loads(r.text)["results"][0]
 lab.check(r.code == 0 and row["model"] == "125m" and row["head"] == "Q8_0 screened" and
-          row["params"] > 128e6 and not os.listdir(where) and "MB" in r.errors, "--synthetic says how much it writes, and cleans up",
+          row["params"] > 128e6 and not os.listdir(where) and "MB" in r.errors,
+          "--synthetic says how much it writes, and cleans up",
           r.text + r.errors)
 
 # -- kernels -------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ kernels = json.loads(r.text)["kernels"]
 ops = {x["op"] for x in kernels}
 lab.check({x["level"] for x in kernels} == {best} and {x["model"] for x in kernels} ==
           {"2b4t", "llama3-8b", "large"} and len(ops) > 20 and
-          {"ternary 2bit", "ternary 1.6bit", "attend int8", "matvec Q6_K"} <= ops,
+          {"ternary 2bit", "ternary 1.6bit", "attend int8", "matvec Q6_K", "screen4"} <= ops,
           "every op, for the shapes of three models", ops)
 lab.check(all(0 < x["ns"] < 1e11 and 0 < x["gb_per_s"] < 10000 and (x["share"] is None or 0 < x["share"] < 20)
               for x in kernels), "sane figures", [x for x in kernels if x["ns"] <= 0])
