@@ -4,6 +4,7 @@
  * are those of kernels_lanes.h.
  */
 #include "kernels/kernels_avx512.h"
+#include "kernels/kernels_avx512_screen.h"
 #include "kernels/kernels_avx512_tiles.h"
 #include "kernels/kernels_impl.h"
 #include "kernels/kernels_lanes.h"
@@ -88,6 +89,7 @@ bool tern_kernels_init_avx512(struct tern_kernels *k)
     init_largest(k);
     init_matvec(k);
     init_screen(k);
+    k->screen4 = screen4;
     k->ternary[TERN_TILES_2BIT] = ternary_2bit;
     k->ternary[TERN_TILES_5TRIT] = ternary_5trit;
     k->probe_read = probe_read;

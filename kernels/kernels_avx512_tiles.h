@@ -19,21 +19,10 @@
 #ifndef TERN_KERNELS_AVX512_TILES_H
 #define TERN_KERNELS_AVX512_TILES_H
 
+#include "kernels/kernels_avx512_dot.h"
 #include "kernels/kernels_avx512_groups.h"
 
 #ifdef TERN_HAVE_LANES
-
-/* sum += w * x.  The empty statement keeps each sum in one register: without it gcc 12 lets sums wander and
- * spends a third of a loop's instructions on moves. */
-#ifdef TERN_SIMDE
-#define DOT(sum, w, x) ((sum) = _mm512_dpbusd_epi32(sum, w, x))
-#else
-#define DOT(sum, w, x)                                                                                       \
-    do {                                                                                                     \
-        (sum) = _mm512_dpbusd_epi32(sum, w, x);                                                              \
-        __asm__("" : "+v"(sum));                                                                             \
-    } while (0)
-#endif
 
 /* -- what the loops share -------------------------------------------------------------------------------- */
 
