@@ -14,7 +14,8 @@
 #define SIDE 4
 #define PAIR 2
 /* Bytes that rows of blocks are prefetched ahead of their use: decoding them, a core does not look that far
- * ahead by itself.  (On a Zen 3 Q6_K times two vectors: 2.5 to 4.0 GB/s; rows without blocks gain nothing.) */
+ * ahead by itself.  (On a Zen 3 Q6_K times two vectors: 2.5 to 4.0 GB/s; rows without blocks gain
+ * nothing.) */
 #define BLOCKS_AHEAD 2048
 
 /* Sixteen signed bytes times d. */
