@@ -130,7 +130,8 @@ static void open_model(struct lab *l, const char *path, unsigned threads)
     need(tern_pool_new(threads, &l->pool, &err));
     mo.last = a->n_layers;
     need(tern_model_load(l->g, a, &l->kern, l->pool, &mo, &l->m, &err));
-    need(tern_kv_store_new(TERN_KV_F16, WINDOW / TERN_PAGE, a->n_layers, a->n_kv_heads, a->head_dim, &l->kv, &err));
+    need(tern_kv_store_new(TERN_KV_F16, WINDOW / TERN_PAGE, a->n_layers, a->n_kv_heads, a->head_dim, &l->kv,
+                           &err));
     need(tern_scratch_new(a, ROWS, threads, &l->s, &err));
     for (int h = 0; h < N_HEADS; h++) {
         uint64_t t0 = tern_now_ns();
