@@ -7,7 +7,6 @@
 
 #include "engine/gguf_write.h"
 #include "engine/model.h"
-#include "engine/gguf_write.h"
 
 #include <fcntl.h>
 #include <math.h>
