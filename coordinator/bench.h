@@ -4,7 +4,7 @@
  *
  * A test is n_prompt positions in one go, n_gen tokens one after the other, or one behind the other, on
  * `depth` positions that are there before the clock starts; n_seqs sequences do it at once.  Each thread
- * count gets a session of its own, and before, between and after its tests the machine's limits are taken
+ * count gets a session of its own, and before, between and after its samples the machine's limits are taken
  * with the same threads.
  */
 #ifndef TERN_COORDINATOR_BENCH_H
@@ -17,7 +17,7 @@
 
 #define BENCH_MAX_LIST  16 /* values of one option */
 #define BENCH_MAX_TESTS 256
-#define BENCH_MAX_REPS  1000
+#define BENCH_MAX_REPS  100
 #define BENCH_MAX_SEQS  32
 
 enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON };
@@ -73,7 +73,7 @@ struct bench_result {
     double samples[BENCH_MAX_REPS]; /* [n_samples] tokens per second */
     uint32_t n_samples;
     double mean, deviation, median;
-    struct bench_takes around; /* the limits just before and just after */
+    struct bench_takes around; /* the limits: BENCH_TAKE_PASSES before the first sample and after each */
     double bytes;              /* read per token; 0: the test is not bound by reading */
     double macs;               /* multiply-adds per token */
     double share;              /* of the limit; negative: not known */

@@ -14,7 +14,7 @@
 
 #include <stdint.h>
 
-#define BENCH_MAX_TAKES   512
+#define BENCH_MAX_TAKES   2048
 #define BENCH_TAKE_PASSES 5
 
 struct bench_takes {

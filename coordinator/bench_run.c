@@ -21,6 +21,8 @@
 #define TURN_MS     100 /* how long a signal may go unnoticed */
 #define WARM_TOKENS 8
 
+_Static_assert((BENCH_MAX_REPS + 1) * BENCH_TAKE_PASSES <= BENCH_MAX_TAKES, "a take around every sample");
+
 struct player {
     struct seq seq;
     struct sampler *sampler; /* borrowed */
@@ -217,39 +219,56 @@ static double kv_read(const struct bench_cost *c, const struct bench_test *t)
     return (double)c->kv_bytes * (before + ((double)t->n_gen + 1) / 2);
 }
 
-/* one_row: median of the same test with one sequence, or 0. */
+/* The share of its limit that `rate` tokens per second are, the machine being able to read and multiply that
+ * fast; -1 when there is no limit to compare with.  one_row: median of the same test with one sequence, or
+ * 0. */
+static double share_of(const struct bench_session *s, struct bench_result *x, double rate, double read,
+                       double dot, double one_row)
+{
+    const struct bench_cost *c = &s->cost;
+    const struct bench_test *t = &x->test;
+
+    if (t->n_gen && !t->n_prompt && t->n_seqs == 1) {
+        x->limit = "read";
+        return x->bytes * rate / read;
+    }
+    if (dot <= 0)
+        return -1;
+    if (t->n_prompt && t->n_gen) {
+        double ideal = t->n_prompt * (double)c->ternary_macs / dot + t->n_gen * x->bytes / read;
+
+        x->limit = "both";
+        return ideal * rate / (t->n_prompt + t->n_gen);
+    }
+    if (t->n_prompt) {
+        x->limit = "int8";
+        return (double)c->ternary_macs * rate / dot;
+    }
+    if (one_row > 0) {
+        double rows = t->n_seqs * one_row, peak = dot / x->macs;
+
+        x->limit = rows < peak ? "rows" : "int8";
+        return rate / (rows < peak ? rows : peak);
+    }
+    return -1;
+}
+
+/* Each sample against what the machine could do just before and just after it: on a machine that others use
+ * too, that changes from one second to the next. */
 static void limits(const struct bench_session *s, struct bench_result *x, double one_row)
 {
     const struct bench_cost *c = &s->cost;
     const struct bench_test *t = &x->test;
-    const double read = bench_range_of(x->around.read, x->around.n).median,
-                 dot = bench_range_of(x->around.dot, x->around.n).median;
-    const double weights = (double)(c->layer_bytes + c->head_bytes), per_gen = kv_read(c, t),
-                 gen_macs = (double)(c->ternary_macs + c->head_macs);
+    const uint32_t take = BENCH_TAKE_PASSES;
+    double shares[BENCH_MAX_REPS];
 
-    x->share = -1;
     x->limit = NULL;
-    x->bytes = t->n_gen ? weights / t->n_seqs + per_gen : 0;
-    x->macs = t->n_gen ? gen_macs : (double)c->ternary_macs;
-    if (t->n_gen && !t->n_prompt && t->n_seqs == 1) {
-        x->limit = "read";
-        x->share = x->bytes * x->median / read;
-    } else if (dot <= 0) {
-        return;
-    } else if (t->n_prompt && t->n_gen) {
-        double ideal = t->n_prompt * (double)c->ternary_macs / dot + t->n_gen * x->bytes / read;
-
-        x->limit = "both";
-        x->share = ideal * x->median / (t->n_prompt + t->n_gen);
-    } else if (t->n_prompt) {
-        x->limit = "int8";
-        x->share = (double)c->ternary_macs * x->median / dot;
-    } else if (one_row > 0) {
-        double rows = t->n_seqs * one_row, peak = dot / gen_macs;
-
-        x->limit = rows < peak ? "rows" : "int8";
-        x->share = x->median / (rows < peak ? rows : peak);
-    }
+    x->bytes = t->n_gen ? (double)(c->layer_bytes + c->head_bytes) / t->n_seqs + kv_read(c, t) : 0;
+    x->macs = (double)(c->ternary_macs + (t->n_gen ? c->head_macs : 0));
+    for (uint32_t i = 0; i < x->n_samples; i++)
+        shares[i] = share_of(s, x, x->samples[i], bench_range_of(x->around.read + i * take, 2 * take).median,
+                             bench_range_of(x->around.dot + i * take, 2 * take).median, one_row);
+    x->share = bench_range_of(shares, x->n_samples).median;
 }
 
 /* -- the session ----------------------------------------------------------------------------------------- */
@@ -267,15 +286,15 @@ static enum tern_status measure(struct run *r, struct bench_probe *probe, const 
     warm.n_prompt = t->n_prompt < r->o->engine.chunk ? t->n_prompt : r->o->engine.chunk;
     warm.n_gen = t->n_gen < WARM_TOKENS ? t->n_gen : WARM_TOKENS;
     warm.depth = t->depth < r->o->engine.chunk ? t->depth : r->o->engine.chunk;
-    bench_probe_take(probe, &r->s->kern, r->s->pool, &x->around);
     if ((st = repetition(r, &warm, &x->samples[0], err)))
         return st;
+    bench_probe_take(probe, &r->s->kern, r->s->pool, &x->around);
     for (uint32_t i = 0; i < r->o->reps; i++) {
         if ((st = repetition(r, t, &x->samples[i], err)))
             return st;
         x->n_samples++;
+        bench_probe_take(probe, &r->s->kern, r->s->pool, &x->around);
     }
-    bench_probe_take(probe, &r->s->kern, r->s->pool, &x->around);
     statistics(x);
     bench_takes_add(&s->takes, &x->around);
     return TERN_OK;
