@@ -15,8 +15,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-#define DEFAULT_CTX  2048 /* as `tern run`: the trained context, but at most this */
-#define DEFAULT_ROWS 65   /* as `tern run`: a chunk of the prompt, and one token of a sequence */
+#define DEFAULT_CTX 2048 /* as `tern run`: the trained context, but at most this */
 
 enum { OPT_JSON = 256, OPT_LAYERS, OPT_LAYOUT, OPT_TENSORS, OPT_HASH, OPT_PRE };
 
@@ -191,7 +190,8 @@ static enum tern_status predict_all(struct inspect *in, const struct options *o,
     if (st)
         return st;
     in->threads = o->threads;
-    in->rows = DEFAULT_ROWS;
+    /* As `tern run`: a chunk of a prompt, and one token of a sequence. */
+    in->rows = (o->layers ? CHUNK_OVER_WORKERS : CHUNK_IN_PROCESS) + 1;
     in->ctx = o->ctx ? o->ctx : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX : in->arch.n_ctx_train;
     layers_in_file(in->g, &in->first, &in->last);
     if (o->layers && (st = parse_layers(o->layers, &in->arch, &in->first, &in->last, err)))

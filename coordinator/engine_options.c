@@ -22,7 +22,7 @@ static const char help_before_wire[] =
     "                            the same text)\n"
     "      --kv f16|int8         what the KV cache holds (default: f16); int8 takes half the memory and\n"
     "                            changes the text a little, on all machines alike\n"
-    "      --chunk ROWS|all      prompt tokens in one step (default: 64)\n"
+    "      --chunk ROWS|all      prompt tokens in one step (default: 256; over workers 64)\n"
     "      --head MODE           reading the output head: full; screened: an int8 copy says which rows\n"
     "                            matter, only those are computed: the same tokens from half the bytes of\n"
     "                            an f16 head; statistical: a 4-bit copy, may differ (designed: once in\n"
@@ -62,7 +62,6 @@ void engine_options_default(struct engine_options *o)
     o->i2s_layout = TERN_I2S_A;
     o->wire = TERN_BOUNDARY_DEFAULT;
     o->kv = TERN_KV_DEFAULT;
-    o->chunk = 64;
     o->dead_after_ms = 3000;
 }
 
@@ -170,6 +169,8 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
         return TERN_FAIL(err, TERN_ERR_USAGE, "--key goes with --cluster FILE");
     if (o->quiet && o->verbose)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--quiet and --verbose exclude each other");
+    if (!o->chunk)
+        o->chunk = o->local || o->cluster ? CHUNK_OVER_WORKERS : CHUNK_IN_PROCESS;
     if (!o->threads_given)
         o->threads = tern_option_default_threads();
     if (!o->cpu_given)

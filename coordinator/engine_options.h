@@ -22,6 +22,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Rows of a prompt in one step.  Alone a stage computes faster with many rows (engine/PERFORMANCE.md); with
+ * several, small chunks follow each other through them. */
+#define CHUNK_IN_PROCESS   256
+#define CHUNK_OVER_WORKERS 64
+
 struct engine_options {
     char model[4096]; /* filled by engine_options_finish when not given */
     const char *pre;  /* NULL: the file's */
@@ -37,7 +42,7 @@ struct engine_options {
     enum tern_boundary wire;
     enum tern_head_mode head;
     enum tern_kv_type kv;
-    uint32_t chunk; /* prompt rows per step */
+    uint32_t chunk; /* prompt rows per step; 0: not given, filled by engine_options_finish */
     uint32_t local; /* child processes; 0: none */
     uint32_t n_split;
     uint32_t split[TERN_MAX_WORKERS];
