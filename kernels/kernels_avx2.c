@@ -43,10 +43,11 @@ INLINE __m256i widen(__m256i dot, __m256i sum)
 /* A 16-bit lane takes from 32 bytes at most 2 * 2 * 15 * 127 = 7620; after four it is widened. */
 #define NIBBLE_WIDEN 4
 
-/* One vector times n rows from r on. */
-INLINE void screen4_rows(const struct tern_screen *s, size_t r, size_t j, const size_t n, int32_t *y)
+/* One vector times n rows from r on, `gap` rows apart: streams, prefetched as those of `screen` are. */
+INLINE void screen4_rows(const struct tern_screen *s, size_t r, size_t gap, size_t j, const size_t n,
+                         int32_t *y)
 {
-    const size_t row_bytes = s->k_pad / 2;
+    const size_t row_bytes = s->k_pad / 2, far = gap * row_bytes;
     const uint8_t *w = (const uint8_t *)s->w + r * row_bytes;
     const int8_t *x = s->x8 + j * s->k_pad;
     const __m256i low4 = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
@@ -61,7 +62,8 @@ INLINE void screen4_rows(const struct tern_screen *s, size_t r, size_t j, const 
         for (; b < end; b += 32) {
             __m256i x0 = load32(x + 2 * b), x1 = load32(x + 2 * b + 32);
             for (size_t p = 0; p < n; p++) {
-                __m256i v = load32(w + p * row_bytes + b);
+                __m256i v = load32(w + p * far + b);
+                __builtin_prefetch(w + p * far + b + SCREEN_AHEAD);
                 __m256i lo = _mm256_maddubs_epi16(_mm256_and_si256(v, low4), x0);
                 __m256i hi = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(v, 4), low4), x1);
                 a[p] = _mm256_add_epi16(a[p], _mm256_add_epi16(lo, hi));
@@ -71,18 +73,18 @@ INLINE void screen4_rows(const struct tern_screen *s, size_t r, size_t j, const 
             dot[p] = _mm256_add_epi32(dot[p], _mm256_madd_epi16(a[p], ones));
     }
     for (size_t p = 0; p < n; p++)
-        y[j * s->y_stride + p] = dots_sum((struct dots){ dot[p] }) - 8 * s->x_sum[j];
+        y[j * s->y_stride + p * gap] = dots_sum((struct dots){ dot[p] }) - 8 * s->x_sum[j];
 }
 
 static void screen4(const struct tern_screen *s, size_t row_first, size_t row_last)
 {
-    size_t r = row_first;
-    for (; r + 4 <= row_last; r += 4)
+    const size_t n = row_last - row_first, gap = n / SCREEN_STREAMS;
+    for (size_t r = 0; r < gap; r++)
         for (size_t j = 0; j < s->n_x; j++)
-            screen4_rows(s, r, j, 4, s->y + (r - row_first));
-    for (; r < row_last; r++)
+            screen4_rows(s, row_first + r, gap, j, SCREEN_STREAMS, s->y + r);
+    for (size_t r = gap * SCREEN_STREAMS; r < n; r++)
         for (size_t j = 0; j < s->n_x; j++)
-            screen4_rows(s, r, j, 1, s->y + (r - row_first));
+            screen4_rows(s, row_first + r, 1, j, 1, s->y + r);
 }
 
 bool tern_kernels_init_avx2(struct tern_kernels *k)
