@@ -71,9 +71,9 @@ static const char help[] =
     "\n"
     "Bandwidth (plain reads far beyond the caches) and int8 peak (the level's fastest multiply-adds, from\n"
     "registers) are measured in the same run, with the same threads, around every sample; the second\n"
-    "table has their medians and extremes (no peak: the level has no probe for it).  With --local the threads\n"
-    "are those of one worker, since for one sequence one stage works at a time; with --cluster other\n"
-    "machines compute and no share is given.\n"
+    "table has their medians and extremes (no peak: the level has no probe for it).  With --local the\n"
+    "threads are those of one worker, since for one sequence one stage works at a time; with --cluster\n"
+    "other machines compute and no share is given.\n"
     "load: from opening the file until the first step may go; first token: until that of a prompt of one.\n"
     "\n";
 
