@@ -3,8 +3,8 @@
  * The race of the two layouts, and where its result is kept: see layout_choice.h.
  *
  * The buffer is cut into parts; a take runs one layout over the next few of them, so that by the time a part
- * comes round again it has left the caches.  Takes of the layouts alternate and medians are compared: what
- * disturbs one disturbs the other.
+ * comes round again it has left the caches.  Takes of the layouts alternate, so that what lasts disturbs both;
+ * the best of each counts, since what comes and goes only slows a take down.
  */
 #include "engine/layout_choice.h"
 
@@ -27,9 +27,9 @@
 #define MIN_BUFFER  ((size_t)32 << 20)
 #define MAX_BUFFER  ((size_t)128 << 20)
 #define MIN_TAKE_NS 1500000u
-#define MIN_TAKES   3
-#define MAX_TAKES   15
-#define BUDGET_NS   40000000u
+#define MIN_TAKES   7
+#define MAX_TAKES   31
+#define BUDGET_NS   60000000u
 
 /* 2 bits unless the other is faster by more than what two measurements differ in. */
 #define MARGIN 1.03
@@ -97,16 +97,8 @@ static double take(struct race *r, enum tern_tile_layout layout, size_t n, uint6
     return (double)(n * n_tiles * TERN_TILE_ROWS) * K / ((double)*ns * 1e-9);
 }
 
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void run_race(struct race *r, double rate[static TERN_N_TILE_LAYOUTS])
 {
-    double rates[TERN_N_TILE_LAYOUTS][MAX_TAKES];
     uint64_t begin = tern_now_ns(), ns = 0;
     size_t parts = 1, n = 0;
 
@@ -115,15 +107,14 @@ static void run_race(struct race *r, double rate[static TERN_N_TILE_LAYOUTS])
         if (ns >= MIN_TAKE_NS || parts * 2 > r->n_parts)
             break;
     }
-    while (n < MAX_TAKES && (n < MIN_TAKES || tern_now_ns() - begin < BUDGET_NS)) {
-        for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++)
-            rates[l][n] = take(r, (enum tern_tile_layout)l, parts, &ns);
-        n++;
-    }
-    for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++) {
-        qsort(rates[l], n, sizeof rates[l][0], ascending);
-        rate[l] = rates[l][n / 2];
-    }
+    for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++)
+        rate[l] = 0;
+    for (; n < MAX_TAKES && (n < MIN_TAKES || tern_now_ns() - begin < BUDGET_NS); n++)
+        for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++) {
+            double now = take(r, (enum tern_tile_layout)l, parts, &ns);
+
+            rate[l] = now > rate[l] ? now : rate[l];
+        }
 }
 
 /* Twice the last cache, within reason; machines that do not say get the least. */
@@ -187,7 +178,7 @@ static void hash_cpu(crypto_generichash_state *h)
 static void make_key(const struct tern_kernels *kern, const struct tern_pool *pool,
                      uint8_t key[static TERN_CACHE_KEY_BYTES])
 {
-    static const char format[] = "tern tile layout 1 " TERN_KERNELS_ID;
+    static const char format[] = "tern tile layout 2 " TERN_KERNELS_ID;
     char what[96];
     crypto_generichash_state h;
     int n = snprintf(what, sizeof what, "level %s threads %u cpus %ld buffer %zu", tern_cpu_name(kern->level),
