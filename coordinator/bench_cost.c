@@ -3,6 +3,7 @@
  * What one token costs: bytes to read and multiply-adds, from the model as it lies in memory.
  */
 #include "coordinator/bench.h"
+#include "engine/kv.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -38,7 +39,7 @@ void bench_cost_of(const struct session *s, struct bench_cost *out)
     for (uint32_t i = 0; i < s->pipe->n_stages; i++)
         out->layer_bytes += s->pipe->stages[i].weight_bytes;
     out->head_bytes = tern_head_bytes_read(s->head);
-    out->kv_bytes = layers * 2 * kv * sizeof(uint16_t);
+    out->kv_bytes = tern_kv_page_bytes(s->o->kv, a->n_layers, a->n_kv_heads, a->head_dim) / TERN_PAGE;
     out->layout = s->pipe->stages[0].layout ? s->pipe->stages[0].layout : "own"; /* a machine of a cluster */
     snprintf(out->head, sizeof out->head, "%s %s", tern_gguf_type_name(s->model->head->type),
              tern_head_mode_name(tern_head_mode(s->head)));

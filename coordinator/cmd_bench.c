@@ -70,6 +70,7 @@ int cmd_bench(int argc, char **argv)
         return EX_OK;
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* else a limit on file sizes leaves --synthetic's file behind */
     if (!st) {
         interrupt_catch();
         if (o->kernels)

@@ -180,6 +180,7 @@ static void *helper_main(void *arg)
 {
     struct helper h = *(struct helper *)arg;
     struct tern_pool *p = h.pool;
+    uint_least64_t gate;
     uint32_t seen = 0;
 
     free(arg);
@@ -187,14 +188,15 @@ static void *helper_main(void *arg)
     for (;;) {
         while (!spin_for_job(p, seen))
             sleep_for_job(p, seen);
-        if (atomic_load(&p->stop))
+        gate = atomic_load(&p->gate);
+        if (atomic_load(&p->stop)) /* asked after the gate: the job that stops is not taken for one seen */
             return NULL;
-        if (join(p, atomic_load(&p->gate))) {
+        if (join(p, gate)) {
             work(p, h.index);
             seen = job_number(p); /* which cannot move before we leave */
             leave(p);
         } else {
-            seen = job_number(p);
+            seen = (uint32_t)(gate >> 32); /* not what the gate has become meanwhile */
         }
     }
 }

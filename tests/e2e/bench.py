@@ -63,6 +63,10 @@ lab.check([x["test"] for x in deep] == ["pp8 @ d40", "tg2 @ d40"] and
           "behind positions that are there", r.text + r.errors)
 for x in deep:
     sane(x, x["test"])
+r = bench("-p", 0, "-n", 2, "-r", 2, "-t", 2, "--kv", "int8", "--json")
+lab.check(r.code == 0 and
+          0.5 < json.loads(r.text)["sessions"][0]["kv_bytes_per_position"] / s["kv_bytes_per_position"] < 0.6,
+          "codes and scales take little more than half of halves", r.text + r.errors)
 
 # -- forms ---------------------------------------------------------------------------------------------------
 r = bench(*QUICK, "-t", 1)

@@ -29,7 +29,7 @@ for lib in engine/libtern_base.a engine/libtern_engine.a kernels/libtern_kernels
         grep -vE "$sanitizers" || true
 done | sort | uniq -d | sed 's/$/: defined twice/' >>"$out"
 
-for level in ref avx2 avx512 neon dotprod i8mm; do
+for level in ref avx2 avxvnni avx512 avx512vbmi neon dotprod i8mm; do
     object="kernels_$level.c.o"
     names=$(nm -g --defined-only "$build/kernels/libtern_kernels.a" 2>/dev/null |
         awk -v want="$object:" '/:$/ { on = ($0 == want) } on && NF == 3 { print $3 }' |

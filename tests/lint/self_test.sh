@@ -98,7 +98,9 @@ libraries() {
     library engine/libtern_engine.a model tern_model_open
     library proto/libtern_proto.a wire tern_wire_put
     library worker/libtern_stage.a stage tern_stage_new
-    for l in ref avx2 avx512; do library kernels/libtern_kernels.a "kernels_$l" "tern_kernels_init_$l"; done
+    for l in ref avx2 avxvnni avx512 avx512vbmi neon dotprod i8mm; do
+        library kernels/libtern_kernels.a "kernels_$l" "tern_kernels_init_$l"
+    done
 }
 
 case "$lint" in

@@ -302,8 +302,8 @@ static struct sample_options options(uint32_t i)
     o.temperature = i % 4 == 0 ? 0 : 0.3 + 0.4 * (double)(i % 4);
     o.top_k = i % 5 == 0 ? 1 : 10 * (i % 5);
     o.top_p = i % 3 == 0 ? 1.0 : 0.8;
-    o.min_p = i % 2 ? 0.05 : 0;
-    o.repeat_penalty = i % 7 < 3 ? 1.0 : 1.3;
+    o.min_p = i % 10 == 9 ? 1.5 : i % 2 ? 0.05 : 0;
+    o.repeat_penalty = i % 7 < 3 ? 1.0 : i % 7 == 6 ? 0.6 : 1.3; /* below 1 seen tokens become likelier */
     o.frequency_penalty = i % 11 < 5 ? 0 : 0.4;
     o.presence_penalty = i % 13 < 6 ? 0 : 0.2;
     o.seed = i;

@@ -83,6 +83,25 @@ static void test_pool_serves_several_callers(void **state)
     tern_pool_free(&pool);
 }
 
+/* Helpers may still be on their way to a job that is over when the pool is stopped. */
+static void test_pool_stops_at_once(void **state)
+{
+    static atomic_uint hits[64];
+    struct cover c = { .hits = hits };
+
+    (void)state;
+    for (unsigned i = 0; i < 500; i++) {
+        struct tern_pool *pool;
+
+        assert_ok(tern_pool_new(2 + i % 3, &pool, &unit_err));
+        if (i % 5 == 0)
+            tern_pool_hold(pool);
+        for (unsigned j = 0; j < i % 4; j++)
+            tern_pool_run(pool, cover_fn, &c, 64, 3);
+        tern_pool_free(&pool);
+    }
+}
+
 static double cpu_seconds(void)
 {
     struct timespec ts;
@@ -278,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_pool_steals),
         cmocka_unit_test(test_pool_covers_once),
         cmocka_unit_test(test_pool_serves_several_callers),
+        cmocka_unit_test(test_pool_stops_at_once),
         cmocka_unit_test(test_pool_sleeps),
         cmocka_unit_test(test_pool_limits),
         cmocka_unit_test(test_queue_bounds),
