@@ -21,7 +21,7 @@
 
 #include "tern.pb-c.h"
 
-#define TERN_WIRE_VERSION     1
+#define TERN_WIRE_VERSION     1 /* that of the next release; raised once for it: CONTRIBUTING.md */
 #define TERN_WIRE_ARENA_BYTES ((size_t)1 << 20)
 
 enum tern_bye_reason { TERN_BYE_DONE = 1, TERN_BYE_DRAINING = 2, TERN_BYE_FAILED = 3 };

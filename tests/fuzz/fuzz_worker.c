@@ -272,10 +272,9 @@ static void send_assign(unsigned who, struct tern_cursor *c)
     Tern__Header h = TERN__HEADER__INIT;
     Tern__Assign a = TERN__ASSIGN__INIT;
     unsigned change = byte(c), value = byte(c);
-    uint32_t *const fields[] = {
-        &a.first_layer,   &a.last_layer, &a.boundary, &a.n_pages,   &a.n_slots,
-        &a.max_positions, &a.max_rows,   &a.stage,    &a.n_tensors, &a.dead_after_ms
-    };
+    uint32_t *const fields[] = { &a.first_layer, &a.last_layer,    &a.boundary, &a.n_pages,
+                                 &a.n_slots,     &a.max_positions, &a.max_rows, &a.stage,
+                                 &a.n_tensors,   &a.dead_after_ms, &a.kv };
 
     a.first_layer = change >> 5 & 1;
     a.last_layer = a.first_layer + 1 + (change >> 6 & 1);

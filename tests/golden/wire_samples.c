@@ -88,13 +88,15 @@ static void add_loading(void)
     middle.dead_after_ms = 3000;
     h->assign = &middle;
 
-    h = add("assign_last", "layers [0, 30), answers go to the coordinator", TERN__HEADER__BODY_ASSIGN);
+    h = add("assign_last", "layers [0, 30), answers go to the coordinator; int8 KV",
+            TERN__HEADER__BODY_ASSIGN);
     last = middle;
     last.first_layer = 0;
     last.last_layer = 30;
     last.next_endpoint = (char *)"";
     last.next_key = (ProtobufCBinaryData){ 0, NULL };
     last.stage = 0;
+    last.kv = 1;
     h->assign = &last;
 
     h = add("tensors", "a ternary matrix and a norm", TERN__HEADER__BODY_TENSORS);

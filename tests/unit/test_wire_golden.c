@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bytes of every message are files (tests/golden/wire/NAME.hex): a change of the wire shows here and
- * needs a new version.
+ * needs a new version, unless this one has never been released (CONTRIBUTING.md).
  *
  * `test_wire_golden --write DIR` writes them anew (NAME.hex), with --binary as raw bytes for the fuzzer's
  * corpus.

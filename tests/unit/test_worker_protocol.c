@@ -407,6 +407,9 @@ static void test_bad_assignments(void **state)
     a.boundary = 77;
     assign_and_fault(a, false, TERN_ERR_UNSUPPORTED, "boundary");
     a = whole_model();
+    a.kv = 2;
+    assign_and_fault(a, false, TERN_ERR_UNSUPPORTED, "KV type");
+    a = whole_model();
     a.n_tensors++;
     assign_and_fault(a, false, TERN_ERR_USAGE, "tensors");
     a = whole_model();
