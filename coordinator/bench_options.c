@@ -49,11 +49,12 @@ static const char help[] =
     "      --kernels             instead of a model every op of the kernel table alone, on one thread, at\n"
     "                            each level (--cpu A,B,...; default: all that this machine has): time of\n"
     "                            the shape, and share of the bandwidth (data from memory) or int8 peak,\n"
-    "                            whichever is nearer\n"
+    "                            whichever is nearer; of the other options it takes -o and --json\n"
     "\n"
     "Columns\n"
     "  model, size, params       file, its size, weights in it\n"
-    "  level, layout, head       instruction set; how ternary weights lie in memory; type of the head\n"
+    "  level, layout, head, kv   instruction set; how ternary weights lie in memory; type of the head and\n"
+    "                            how it is read; what the KV cache holds\n"
     "  wire, threads, workers    rounding between layers; threads of each process; worker processes\n"
     "                            (0: everything in this one)\n"
     "  test                      ppP: prompt of P tokens; tgN: N tokens; @ dD: behind D positions;\n"
@@ -262,6 +263,22 @@ static enum tern_status take_shape(struct bench_options *o, const struct lists *
     return TERN_OK;
 }
 
+/* --kernels has its own shapes, and one thread. */
+static enum tern_status kernels_alone(const struct bench_options *o, const struct lists *l,
+                                      struct tern_err *err)
+{
+    if (*o->engine.model || l->shape || l->has_type || l->has_embd)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--kernels takes no model, its shapes are fixed: leave out -m and --synthetic");
+    if (o->threads.n || l->prompt.n || l->gen.n || l->pg.n || l->depth.n || l->seqs.n || o->reps)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--kernels measures ops on one thread: leave out -p, -n, -pg, -d, -b, -t and -r");
+    if (o->engine.local || o->engine.cluster)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--kernels measures ops in this process: leave out --local and --cluster");
+    return TERN_OK;
+}
+
 static enum tern_status finish(struct bench_options *o, struct lists *l, struct tern_err *err)
 {
     enum tern_status st;
@@ -271,7 +288,7 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
     if (o->engine.json)
         o->format = BENCH_JSON;
     if (o->kernels)
-        return TERN_OK;
+        return kernels_alone(o, l, err);
     if ((st = take_shape(o, l, err)))
         return st;
     /* -pg alone measures nothing else. */
@@ -279,6 +296,7 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
         default_list(&l->prompt, 512);
         default_list(&l->gen, 128);
     }
+    o->reps = o->reps ? o->reps : 5;
     default_list(&l->depth, 0);
     if ((st = one_first(&l->seqs, err)))
         return st;
@@ -304,7 +322,6 @@ enum tern_status bench_options_parse(int argc, char **argv, struct bench_options
 
     memset(o, 0, sizeof *o);
     engine_options_default(&o->engine);
-    o->reps = 5;
     optind = 1;
     opterr = 0;
     for (int i = 1; i < argc; i++)
@@ -313,9 +330,11 @@ enum tern_status bench_options_parse(int argc, char **argv, struct bench_options
     while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
-            engine_options_print_help();
+            engine_options_print_help(false);
             return TERN_END;
         }
+        if (c == ':' && optopt == OPT_PG)
+            return TERN_FAIL(err, TERN_ERR_USAGE, "-pg needs two numbers such as 512,128; see --help");
         if (c == '?' || c == ':')
             return engine_option_unknown(c, argv, err);
         if ((st = parse_one(o, &l, c, optarg, err)))

@@ -75,12 +75,13 @@ static void print_md(struct bench_print *p, const struct bench_session *s, const
     char test[64], speed[48], bytes[24] = "", limit[24] = "";
 
     if (p->n_rows == 0)
-        printf("| %-20s | %10s | %8s | %10s | %6s | %15s | %8s | %7s | %7s | %15s | %17s | %9s | %10s |\n"
+        printf("| %-20s | %10s | %8s | %10s | %6s | %15s | %4s | %8s | %7s | %7s | %15s | %17s | %9s | %10s "
+               "|\n"
                "| :------------------- | ---------: | -------: | ---------: | -----: | --------------: | "
-               "-------: | "
+               "---: | -------: | "
                "------: | ------: | --------------: | ----------------: | --------: | ---------: |\n",
-               "model", "size", "params", "level", "layout", "head", "wire", "threads", "workers", "test",
-               "t/s", "MB/token", "limit");
+               "model", "size", "params", "level", "layout", "head", "kv", "wire", "threads", "workers",
+               "test", "t/s", "MB/token", "limit");
     bench_test_name(&r->test, test);
     snprintf(speed, sizeof speed, "%.2f \xc2\xb1 %.2f", r->mean, r->deviation);
     if (r->bytes > 0)
@@ -88,11 +89,12 @@ static void print_md(struct bench_print *p, const struct bench_session *s, const
     if (r->share >= 0)
         snprintf(limit, sizeof limit, "%.1f %% %s", r->share * 100, r->limit);
     /* The sign takes two bytes and one column. */
-    printf("| %-20s | %6.2f GiB | %6.2f B | %10s | %6s | %15s | %8s | %7u | %7u | %15s | %18s | %9s | %10s "
+    printf("| %-20s | %6.2f GiB | %6.2f B | %10s | %6s | %15s | %4s | %8s | %7u | %7u | %15s | %18s | %9s | "
+           "%10s "
            "|\n",
            c->model, (double)c->file_bytes / 1073741824.0, (double)c->params / 1e9, s->level, c->layout,
-           c->head, tern_boundary_name(p->o->engine.wire), (unsigned)r->threads, (unsigned)r->workers, test,
-           speed, bytes, limit);
+           c->head, tern_kv_type_name(p->o->engine.kv), tern_boundary_name(p->o->engine.wire),
+           (unsigned)r->threads, (unsigned)r->workers, test, speed, bytes, limit);
 }
 
 static void keep_line(struct bench_print *p, const struct bench_session *s)
@@ -146,18 +148,18 @@ static void print_csv(const struct bench_print *p, const struct bench_session *s
     char test[64];
 
     if (p->n_rows == 0)
-        puts("machine,model,file_bytes,params,level,layout,head,wire,threads,workers,test,n_prompt,n_gen,"
+        puts("machine,model,file_bytes,params,level,layout,head,kv,wire,threads,workers,test,n_prompt,n_gen,"
              "n_depth,n_seqs,mean_ts,stddev_ts,median_ts,bytes_per_token,macs_per_token,share,limit,"
              "read_bytes_per_s,int8_macs_per_s,load_ms,first_token_ms");
     bench_test_name(t, test);
     print_quoted(p->machine);
     putchar(',');
     print_quoted(c->model);
-    printf(",%llu,%llu,%s,%s,%s,%s,%u,%u,%s,%u,%u,%u,%u,%.6g,%.6g,%.6g,%.0f,%.0f,", //
+    printf(",%llu,%llu,%s,%s,%s,%s,%s,%u,%u,%s,%u,%u,%u,%u,%.6g,%.6g,%.6g,%.0f,%.0f,", //
            (unsigned long long)c->file_bytes, (unsigned long long)c->params, s->level, c->layout, c->head,
-           tern_boundary_name(p->o->engine.wire), (unsigned)r->threads, (unsigned)r->workers, test,
-           (unsigned)t->n_prompt, (unsigned)t->n_gen, (unsigned)t->depth, (unsigned)t->n_seqs, r->mean,
-           r->deviation, r->median, r->bytes, r->macs);
+           tern_kv_type_name(p->o->engine.kv), tern_boundary_name(p->o->engine.wire), (unsigned)r->threads,
+           (unsigned)r->workers, test, (unsigned)t->n_prompt, (unsigned)t->n_gen, (unsigned)t->depth,
+           (unsigned)t->n_seqs, r->mean, r->deviation, r->median, r->bytes, r->macs);
     if (r->share >= 0)
         printf("%.4f,%s", r->share, r->limit);
     else
@@ -199,12 +201,13 @@ static json_t *row_json(const struct bench_print *p, const struct bench_session 
     json_t *o;
 
     bench_test_name(t, test);
-    o = json_pack("{s:o, s:o, s:o, s:s, s:s, s:s, s:s, s:i, s:i, s:s, s:i, s:i, s:i, s:i}", "model",
+    o = json_pack("{s:o, s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:s, s:i, s:i, s:i, s:i}", "model",
                   json_out_text((struct tern_str){ c->model, strlen(c->model) }), "file_bytes",
                   integer(c->file_bytes), "params", integer(c->params), "level", s->level, "layout",
-                  c->layout, "head", c->head, "wire", tern_boundary_name(p->o->engine.wire), "threads",
-                  (int)r->threads, "workers", (int)r->workers, "test", test, "n_prompt", (int)t->n_prompt,
-                  "n_gen", (int)t->n_gen, "n_depth", (int)t->depth, "n_seqs", (int)t->n_seqs);
+                  c->layout, "head", c->head, "kv", tern_kv_type_name(p->o->engine.kv), "wire",
+                  tern_boundary_name(p->o->engine.wire), "threads", (int)r->threads, "workers",
+                  (int)r->workers, "test", test, "n_prompt", (int)t->n_prompt, "n_gen", (int)t->n_gen,
+                  "n_depth", (int)t->depth, "n_seqs", (int)t->n_seqs);
     json_object_set_new(o, "mean_ts", json_out_number(r->mean));
     json_object_set_new(o, "stddev_ts", json_out_number(r->deviation));
     json_object_set_new(o, "median_ts", json_out_number(r->median));

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-enum { OPT_SYNTHETIC = ENGINE_OPT_LAST, OPT_LAYERS, OPT_SEED, OPT_TYPE, OPT_EMBD, OPT_CTX, OPT_FORCE };
+enum { OPT_SYNTHETIC = ENGINE_OPT_LAST, OPT_LAYERS, OPT_SEED, OPT_TYPE, OPT_EMBD, OPT_FORCE };
 
 static const struct option longs[] = {
     { "synthetic", required_argument, NULL, OPT_SYNTHETIC },
@@ -22,7 +22,7 @@ static const struct option longs[] = {
     { "seed", required_argument, NULL, OPT_SEED },
     { "type", required_argument, NULL, OPT_TYPE },
     { "embd-type", required_argument, NULL, OPT_EMBD },
-    { "ctx", required_argument, NULL, OPT_CTX },
+    { "ctx-size", required_argument, NULL, 'c' },
     { "threads", required_argument, NULL, 't' },
     { "force", no_argument, NULL, OPT_FORCE },
     { "quiet", no_argument, NULL, 'q' },
@@ -40,7 +40,7 @@ static const char help[] =
     "and writes nonsense.  Every shape is written as architecture bitnet-b1.58, the one that runs so far:\n"
     "squared ReLU and sub-norms, also where the model it is named after has others.\n"
     "\n"
-    "      --synthetic SHAPE     ";
+    "      --synthetic SHAPE    ";
 
 static const char help_options[] =
     "\n"
@@ -50,7 +50,7 @@ static const char help_options[] =
     "      --type TYPE           of ternary matrices: i2_s, tq1_0 or tq2_0 (default: i2_s)\n"
     "      --embd-type TYPE      of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
     "                            (default: f16)\n"
-    "      --ctx N               positions it claims to be trained with (default: the model's own)\n"
+    "  -c, --ctx-size N          positions it claims to be trained with (default: the model's own)\n"
     "  -t, --threads N           (default: all CPUs this process may use)\n"
     "      --force               replace FILE\n"
     "  -q, --quiet               no progress\n"
@@ -66,17 +66,17 @@ struct options {
 
 static void print_help(void)
 {
-    size_t column = 28;
+    size_t column = 27;
 
     fputs(help, stdout);
     for (size_t i = 0; tern_synthetic_name(i); i++) {
         const char *name = tern_synthetic_name(i);
 
-        if (column + strlen(name) > 96) {
-            printf("\n%28s", "");
-            column = 28;
+        if (column + 1 + strlen(name) > 96) {
+            printf("\n%27s", "");
+            column = 27;
         }
-        printf("%s ", name);
+        printf(" %s", name);
         column += strlen(name) + 1;
     }
     fputs(help_options, stdout);
@@ -93,34 +93,11 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     case OPT_SEED: return tern_option_u64("--seed", arg, 0, INT64_MAX, &o->seed, err);
     case OPT_TYPE: return synthetic_file_type(arg, &o->type, err);
     case OPT_EMBD: return synthetic_file_embd(arg, &o->embd, err);
-    case OPT_CTX: return tern_option_u32("--ctx", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
+    case 'c': return tern_option_u32("-c", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
     case 't': return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->file.threads, err);
     case OPT_FORCE: o->file.force = true; return TERN_OK;
     default: o->file.quiet = true; return TERN_OK;
     }
-}
-
-/* "3-7" or "3". */
-static enum tern_status take_layers(struct options *o, struct tern_err *err)
-{
-    struct tern_synthetic *s = &o->synthetic;
-    unsigned a, b;
-    int n = -1;
-
-    if (sscanf(o->layers, "%9u-%9u%n", &a, &b, &n) != 2 || n != (int)strlen(o->layers)) {
-        if (sscanf(o->layers, "%9u%n", &a, &n) != 1 || n != (int)strlen(o->layers))
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: '%s' is not a range of layers such as 0-14",
-                             o->layers);
-        b = a;
-    }
-    if (a > b || b >= s->n_layers)
-        return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "--layers: %s has layers 0 to %u, and the first comes first: not '%s'", o->shape,
-                         (unsigned)s->n_layers - 1, o->layers);
-    s->slice = true;
-    s->first = a;
-    s->last = b + 1;
-    return TERN_OK;
 }
 
 static enum tern_status finish(struct options *o, struct tern_err *err)
@@ -136,7 +113,9 @@ static enum tern_status finish(struct options *o, struct tern_err *err)
     s->ternary = o->type != UINT32_MAX ? o->type : s->ternary;
     s->embd = o->embd != UINT32_MAX ? o->embd : s->embd;
     s->n_ctx = o->ctx ? o->ctx : s->n_ctx;
-    return o->layers ? take_layers(o, err) : TERN_OK;
+    s->slice = o->layers != NULL;
+    return s->slice ? tern_option_layers(o->layers, o->shape, s->n_layers, &s->first, &s->last, err)
+                    : TERN_OK;
 }
 
 /* TERN_END: --help was printed. */
@@ -152,7 +131,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     o->file.cpu = tern_cpu_detect();
     optind = 1;
     opterr = 0;
-    while ((c = getopt_long(argc, argv, ":o:t:qh", longs, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":o:c:t:qh", longs, NULL)) != -1) {
         if (c == 'h') {
             print_help();
             return TERN_END;

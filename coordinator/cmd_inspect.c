@@ -17,7 +17,7 @@
 
 #define DEFAULT_CTX 2048 /* as `tern run`: the trained context, but at most this */
 
-enum { OPT_JSON = 256, OPT_LAYERS, OPT_LAYOUT, OPT_TENSORS, OPT_HASH, OPT_PRE };
+enum { OPT_JSON = 256, OPT_LAYERS, OPT_LAYOUT, OPT_KV, OPT_TENSORS, OPT_HASH, OPT_PRE };
 
 static const struct option longs[] = {
     { "model", required_argument, NULL, 'm' },
@@ -26,6 +26,7 @@ static const struct option longs[] = {
     { "ctx-size", required_argument, NULL, 'c' },
     { "threads", required_argument, NULL, 't' },
     { "layout", required_argument, NULL, OPT_LAYOUT },
+    { "kv", required_argument, NULL, OPT_KV },
     { "tensors", no_argument, NULL, OPT_TENSORS },
     { "hash", no_argument, NULL, OPT_HASH },
     { "pre", required_argument, NULL, OPT_PRE },
@@ -44,6 +45,7 @@ static const char help[] =
     "  -t, --threads N           ... and N compute threads (default: 1)\n"
     "      --layout LAYOUT       ... and ternary weights in 2bit or 1.6bit (default: auto, what is best\n"
     "                            on this machine)\n"
+    "      --kv f16|int8         ... and a KV cache of these (default: f16)\n"
     "      --tensors             list every tensor\n"
     "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
     "      --pre NAME            the pre-tokenizer to assume, whatever the file says\n"
@@ -55,6 +57,7 @@ struct options {
     const char *layers, *pre;
     uint32_t ctx, threads;
     enum tern_layout_wish layout;
+    enum tern_kv_type kv;
     bool json, tensors, hash;
 };
 
@@ -69,6 +72,7 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     case 't': return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->threads, err);
     case OPT_JSON: o->json = true; return TERN_OK;
     case OPT_LAYOUT: return tern_option_layout(arg, &o->layout, err);
+    case OPT_KV: return tern_option_kv(arg, &o->kv, err);
     case OPT_LAYERS: o->layers = arg; return TERN_OK;
     case OPT_TENSORS: o->tensors = true; return TERN_OK;
     case OPT_HASH: o->hash = true; return TERN_OK;
@@ -84,6 +88,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
 
     memset(o, 0, sizeof *o);
     o->threads = 1;
+    o->kv = TERN_KV_DEFAULT;
     optind = 1;
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":m:c:t:h", longs, NULL)) != -1) {
@@ -100,28 +105,6 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     if (optind < argc)
         return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a model goes behind -m", argv[optind]);
     return o->model[0] ? TERN_OK : tern_option_default_model("-m", o->model, sizeof o->model, err);
-}
-
-/* "3-7" or "3", inclusive; checked against the model's layers. */
-static enum tern_status parse_layers(const char *arg, const struct tern_arch *arch, uint32_t *first,
-                                     uint32_t *last, struct tern_err *err)
-{
-    unsigned a, b;
-    int n = -1;
-
-    if (sscanf(arg, "%9u-%9u%n", &a, &b, &n) != 2 || n != (int)strlen(arg)) {
-        if (sscanf(arg, "%9u%n", &a, &n) != 1 || n != (int)strlen(arg))
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: '%s' is not a range of layers such as 0-14",
-                             arg);
-        b = a;
-    }
-    if (a > b || b >= arch->n_layers)
-        return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "--layers: the model has layers 0 to %u, and the first comes first: not '%s'",
-                         arch->n_layers - 1, arg);
-    *first = a;
-    *last = b + 1;
-    return TERN_OK;
 }
 
 /* The layers a file holds: all, or those of a slice. */
@@ -158,11 +141,12 @@ static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t las
         if (l == (int)in->layout)
             out->need = need;
     }
-    out->kv_bytes = pages * out->need.kv_page_bytes[TERN_KV_DEFAULT];
+    for (int t = 0; t < TERN_N_KV_TYPES; t++)
+        out->kv_bytes[t] = pages * out->need.kv_page_bytes[t];
     out->rows_bytes = with_embd ? ((size_t)in->rows * a->n_embd + a->n_vocab) * sizeof(float) : 0;
     out->total_bytes = out->need.tiles_bytes + out->need.norms_bytes + out->need.embd_bytes +
-                       out->need.head_bytes + out->kv_bytes + out->need.scratch_bytes + out->rows_bytes +
-                       out->need.fixed_bytes;
+                       out->need.head_bytes + out->kv_bytes[in->kv] + out->need.scratch_bytes +
+                       out->rows_bytes + out->need.fixed_bytes;
     return TERN_OK;
 }
 
@@ -190,11 +174,13 @@ static enum tern_status predict_all(struct inspect *in, const struct options *o,
     if (st)
         return st;
     in->threads = o->threads;
+    in->kv = o->kv;
     /* As `tern run`: a chunk of a prompt, and one token of a sequence. */
     in->rows = (o->layers ? CHUNK_OVER_WORKERS : CHUNK_IN_PROCESS) + 1;
     in->ctx = o->ctx ? o->ctx : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX : in->arch.n_ctx_train;
     layers_in_file(in->g, &in->first, &in->last);
-    if (o->layers && (st = parse_layers(o->layers, &in->arch, &in->first, &in->last, err)))
+    if (o->layers &&
+        (st = tern_option_layers(o->layers, "the model", in->arch.n_layers, &in->first, &in->last, err)))
         return st;
     if (in->last > in->first) {
         in->memory_status = predict(in, in->first, in->last, false, &in->worker, &in->memory_err);

@@ -36,7 +36,8 @@ static const char help[] =
     "\n"
     "usage: tern perplexity -f FILE [-m FILE] [options]\n"
     "\n"
-    "The text is cut into chunks of -c tokens (default: 512); of each the second half is scored.\n"
+    "The text is cut into chunks of -c tokens (default: 512); of each the second half is scored,\n"
+    "for which every logit is needed: the head is always read in full.\n"
     "Running values go to stderr, \"Final estimate: PPL = X +/- Y\" to stdout.\n"
     "\n"
     "  -f, --file FILE           the text (- is stdin)\n"
@@ -80,7 +81,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "f:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
-            engine_options_print_help();
+            engine_options_print_help(true);
             return TERN_END;
         }
         if (c == '?' || c == ':')

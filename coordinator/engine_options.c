@@ -8,11 +8,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char help_before_wire[] =
+static const char help_model[] =
     "Model and machine\n"
-    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model)\n"
+    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model)\n";
+
+static const char help_sizes[] =
     "  -c, --ctx-size N          positions of one sequence; 0: what the model was trained with\n"
-    "  -t, --threads N           compute threads (default: all CPUs this process may use)\n"
+    "  -t, --threads N           compute threads (default: all CPUs this process may use)\n";
+
+static const char help_before_wire[] =
     "      --cpu LEVEL           ref, avx2, avxvnni, avx512, avx512vbmi; on ARM ref, neon,\n"
     "                            dotprod, i8mm (default: the best this machine has)\n"
     "      --pre NAME            pre-tokenizer instead of the file's: llama-bpe, default, gpt-2\n"
@@ -49,8 +53,11 @@ static const char help_after_wire[] =
     "  -q, --quiet               no progress, no figures\n"
     "      --verbose             log every step\n";
 
-void engine_options_print_help(void)
+void engine_options_print_help(bool with_sizes)
 {
+    fputs(help_model, stdout);
+    if (with_sizes)
+        fputs(help_sizes, stdout);
     fputs(help_before_wire, stdout);
     fputs(tern_boundary_name(TERN_BOUNDARY_DEFAULT), stdout);
     fputs(help_after_wire, stdout);
@@ -119,10 +126,7 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
             return TERN_FAIL(err, TERN_ERR_USAGE,
                              "--wire: '%s' is not int8, int8-32, int8-64, int8-row, int8x2, f16 or f32", arg);
         return TERN_OK;
-    case ENGINE_OPT_KV:
-        if (!tern_kv_type_by_name(arg, &o->kv))
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--kv: '%s' is not f16 or int8", arg);
-        return TERN_OK;
+    case ENGINE_OPT_KV: return tern_option_kv(arg, &o->kv, err);
     case ENGINE_OPT_CPU: o->cpu_given = true; return tern_option_cpu(arg, &o->cpu, err);
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
     case ENGINE_OPT_I2S: o->i2s_name = arg; return tern_option_i2s(arg, &o->i2s_layout, err);

@@ -95,8 +95,9 @@ enum {
     { "json", no_argument, NULL, ENGINE_OPT_JSON }, { "verbose", no_argument, NULL, ENGINE_OPT_VERBOSE }
 /* clang-format on */
 
-/* Prints the part of --help that describes them. */
-void engine_options_print_help(void);
+/* Prints the part of --help that describes them; without sizes, -c and -t are left out: the command has its
+ * own. */
+void engine_options_print_help(bool with_sizes);
 
 void engine_options_default(struct engine_options *o);
 

@@ -10,6 +10,7 @@
 
 #include "engine/arch.h"
 #include "engine/gguf.h"
+#include "engine/kv.h"
 #include "engine/model.h"
 #include "engine/tokenizer.h"
 
@@ -19,7 +20,7 @@
 struct inspect_memory {
     struct tern_model_need need;
     size_t tiles_bytes[TERN_N_TILE_LAYOUTS]; /* need.tiles_bytes, were the layout another */
-    size_t kv_bytes;                         /* all pages of the context */
+    size_t kv_bytes[TERN_N_KV_TYPES];        /* all pages of the context */
     size_t rows_bytes;                       /* rows and logits of a coordinator */
     size_t total_bytes;
 };
@@ -35,6 +36,7 @@ struct inspect {
     bool has_worker, has_coordinator; /* memory was predicted */
     uint32_t first, last, ctx, threads, rows;
     enum tern_tile_layout layout; /* that memory was predicted for */
+    enum tern_kv_type kv;         /* and this */
     struct inspect_memory worker, coordinator;
     bool has_hash;
     uint8_t hash[TERN_HASH_BYTES];

@@ -117,38 +117,42 @@ static json_t *tensors(const struct inspect *in)
     return o;
 }
 
-static json_t *memory(const struct inspect_memory *m)
+static json_t *memory(const struct inspect *in, const struct inspect_memory *m)
 {
     return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "tiles_bytes",
                      bytes(m->need.tiles_bytes), "norms_bytes", bytes(m->need.norms_bytes), "embd_bytes",
                      bytes(m->need.embd_bytes), "head_bytes", bytes(m->need.head_bytes), "kv_bytes",
-                     bytes(m->kv_bytes), "scratch_bytes", bytes(m->need.scratch_bytes), "rows_bytes",
+                     bytes(m->kv_bytes[in->kv]), "scratch_bytes", bytes(m->need.scratch_bytes), "rows_bytes",
                      bytes(m->rows_bytes), "fixed_bytes", bytes(m->need.fixed_bytes), "total_bytes",
                      bytes(m->total_bytes));
 }
 
 static json_t *all_memory(const struct inspect *in)
 {
-    json_t *o = in->has_worker ? memory(&in->worker) : json_object();
+    json_t *o = in->has_worker ? memory(in, &in->worker) : json_object();
 
     if (in->has_worker) {
-        json_t *by_layout = json_object();
+        json_t *by_layout = json_object(), *by_kv = json_object();
 
         for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++)
             json_object_set_new(by_layout, tern_pack_layout_name((enum tern_tile_layout)l),
                                 bytes(in->worker.tiles_bytes[l]));
+        for (int t = 0; t < TERN_N_KV_TYPES; t++)
+            json_object_set_new(by_kv, tern_kv_type_name((enum tern_kv_type)t),
+                                bytes(in->worker.kv_bytes[t]));
         json_object_set_new(o, "first_layer", json_integer(in->first));
         json_object_set_new(o, "last_layer", json_integer(in->last - 1));
         json_object_set_new(o, "layout", json_string(tern_pack_layout_name(in->layout)));
         json_object_set_new(o, "tiles_bytes_by_layout", by_layout);
-        json_object_set_new(o, "kv_page_bytes", bytes(in->worker.need.kv_page_bytes[TERN_KV_F16]));
-        json_object_set_new(o, "kv_int8_page_bytes", bytes(in->worker.need.kv_page_bytes[TERN_KV_INT8]));
+        json_object_set_new(o, "kv", json_string(tern_kv_type_name(in->kv)));
+        json_object_set_new(o, "kv_bytes_by_type", by_kv);
+        json_object_set_new(o, "kv_page_bytes", bytes(in->worker.need.kv_page_bytes[in->kv]));
     }
     json_object_set_new(o, "ctx", json_integer(in->ctx));
     json_object_set_new(o, "rows", json_integer(in->rows));
     json_object_set_new(o, "threads", json_integer(in->threads));
     if (in->has_coordinator)
-        json_object_set_new(o, "coordinator", memory(&in->coordinator));
+        json_object_set_new(o, "coordinator", memory(in, &in->coordinator));
     return o;
 }
 

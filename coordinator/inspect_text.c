@@ -222,16 +222,17 @@ static void print_part(const char *what, size_t bytes)
         printf("  %-26s %14zu  %s\n", what, bytes, human(bytes, buf));
 }
 
-static void print_memory(const struct inspect_memory *m, enum tern_tile_layout layout)
+static void print_memory(const struct inspect *in, const struct inspect_memory *m)
 {
     char what[64];
 
-    snprintf(what, sizeof what, "ternary weights, %s", tern_pack_layout_name(layout));
+    snprintf(what, sizeof what, "ternary weights, %s", tern_pack_layout_name(in->layout));
     print_part(what, m->need.tiles_bytes);
     print_part("norms", m->need.norms_bytes);
     print_part("embedding and head, mapped", m->need.embd_bytes);
-    print_part("screened head", m->need.head_bytes); /* none with --head full */
-    print_part("KV cache", m->kv_bytes);
+    print_part("screened copy of the head", m->need.head_bytes);
+    snprintf(what, sizeof what, "KV cache, %s", tern_kv_type_name(in->kv));
+    print_part(what, m->kv_bytes[in->kv]);
     print_part("scratch", m->need.scratch_bytes);
     print_part("rows and logits", m->rows_bytes);
     print_part("program", m->need.fixed_bytes);
@@ -239,9 +240,16 @@ static void print_memory(const struct inspect_memory *m, enum tern_tile_layout l
     for (int l = 0; l < TERN_N_TILE_LAYOUTS; l++) {
         snprintf(what, sizeof what, "in all with --layout %s",
                  tern_pack_layout_name((enum tern_tile_layout)l));
-        if (l != (int)layout && m->need.tiles_bytes)
+        if (l != (int)in->layout && m->need.tiles_bytes)
             print_part(what, m->total_bytes - m->need.tiles_bytes + m->tiles_bytes[l]);
     }
+    for (int t = 0; t < TERN_N_KV_TYPES; t++) {
+        snprintf(what, sizeof what, "in all with --kv %s", tern_kv_type_name((enum tern_kv_type)t));
+        if (t != (int)in->kv && m->kv_bytes[t])
+            print_part(what, m->total_bytes - m->kv_bytes[in->kv] + m->kv_bytes[t]);
+    }
+    if (m->need.head_bytes)
+        print_part("in all with --head full", m->total_bytes - m->need.head_bytes);
 }
 
 void inspect_print_text(const struct inspect *in)
@@ -263,12 +271,12 @@ void inspect_print_text(const struct inspect *in)
         print_tokenizer(in);
     print_tensors(in);
     if (in->has_worker) {
-        printf("\nMemory of a worker of layers %u-%u: context %u, %u rows a step, %u threads\n", in->first,
-               in->last - 1, in->ctx, in->rows, in->threads);
-        print_memory(&in->worker, in->layout);
+        printf("\nMemory of a worker of layers %u-%u: context %u, %u rows a step, %u thread%s\n", in->first,
+               in->last - 1, in->ctx, in->rows, in->threads, in->threads == 1 ? "" : "s");
+        print_memory(in, &in->worker);
     }
     if (in->has_coordinator) {
         printf("\nMemory of the coordinator\n");
-        print_memory(&in->coordinator, in->layout);
+        print_memory(in, &in->coordinator);
     }
 }

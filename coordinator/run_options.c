@@ -281,7 +281,7 @@ enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
     while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:f:n:r:s:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
-            engine_options_print_help();
+            engine_options_print_help(true);
             fputs(help_output, stdout);
             return TERN_END;
         }

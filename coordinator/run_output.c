@@ -43,7 +43,7 @@ static void print_stages(const struct session *s, const struct sched_stats *st)
     const struct pipe *p = s->pipe;
     const double steps = st->steps ? (double)st->steps : 1, rows = st->rows ? (double)st->rows : 1;
 
-    fprintf(stderr, "  %-12s %7s  %-10s %-6s %11s %11s %8s %9s%s\n", "stage", "layers", "cpu", "tiles",
+    fprintf(stderr, "  %-12s %7s  %-10s %-6s %11s %11s %8s %9s%s\n", "stage", "layers", "cpu", "layout",
             "weights", "KV", "ms/step", "in queue", p->remote ? "  bytes in/token" : "");
     for (uint32_t i = 0; i < p->n_stages; i++) {
         const struct pipe_stage_info *g = &p->stages[i];
@@ -115,8 +115,9 @@ void run_output_figures(const struct session *s, const struct generate *gens, ui
                 per_second((double)predicted, wall_ms));
     print_stages(s, st);
     print_head(s);
-    fprintf(stderr, "  %llu steps in %.2f s  wire %s  seed %llu\n", (unsigned long long)st->steps,
-            wall_ms / 1e3, tern_boundary_name(s->o->wire), (unsigned long long)seed);
+    fprintf(stderr, "  %llu steps in %.2f s  wire %s  kv %s  seed %llu\n", (unsigned long long)st->steps,
+            wall_ms / 1e3, tern_boundary_name(s->o->wire), tern_kv_type_name(s->o->kv),
+            (unsigned long long)seed);
 }
 
 /* -- JSON ------------------------------------------------------------------------------------------------ */
@@ -185,12 +186,12 @@ static json_t *answer_json(const struct session *s, const struct generate *g, ui
 
     for (uint32_t i = 0; i < g->n_tokens; i++)
         json_array_append_new(tokens, token_json(g, i));
-    o = json_pack("{s:o, s:o, s:s, s:{s:i, s:i, s:i}, s:I, s:s, s:s}", "text",
+    o = json_pack("{s:o, s:o, s:s, s:{s:i, s:i, s:i}, s:I, s:s, s:s, s:s}", "text",
                   json_stringn(g->text, g->n_text), "tokens", tokens, "finish_reason",
                   generate_end_name(g->end), "usage", "prompt_tokens", (int)g->n_prompt, "completion_tokens",
                   (int)g->n_tokens, "total_tokens", (int)(g->n_prompt + g->n_tokens), "seed",
-                  (json_int_t)seed, "wire", tern_boundary_name(s->o->wire), "cpu",
-                  tern_cpu_name(s->kern.level));
+                  (json_int_t)seed, "wire", tern_boundary_name(s->o->wire), "kv", tern_kv_type_name(s->o->kv),
+                  "cpu", tern_cpu_name(s->kern.level));
     if (!o)
         return NULL;
     if (g->seq.failed)

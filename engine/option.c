@@ -108,6 +108,34 @@ enum tern_status tern_option_layout(const char *text, enum tern_layout_wish *out
     return TERN_OK;
 }
 
+enum tern_status tern_option_layers(const char *text, const char *whose, uint32_t n_layers, uint32_t *first,
+                                    uint32_t *last, struct tern_err *err)
+{
+    uint64_t a, b;
+    char *end;
+    bool good = digits(text, &a, &end);
+
+    b = a;
+    if (good && *end == '-')
+        good = digits(end + 1, &b, &end);
+    if (!good || *end)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--layers: '%s' is not a range of layers such as 0-14", text);
+    if (a > b || b >= n_layers)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--layers: %s has layers 0 to %u, and the first comes first: not '%s'", whose,
+                         (unsigned)n_layers - 1, text);
+    *first = (uint32_t)a;
+    *last = (uint32_t)b + 1;
+    return TERN_OK;
+}
+
+enum tern_status tern_option_kv(const char *text, enum tern_kv_type *out, struct tern_err *err)
+{
+    if (tern_kv_type_by_name(text, out))
+        return TERN_OK;
+    return TERN_FAIL(err, TERN_ERR_USAGE, "--kv: '%s' is not f16 or int8", text);
+}
+
 enum tern_status tern_option_default_model(const char *option, char *path, size_t cap, struct tern_err *err)
 {
     /* Installed: bin/ beside share/.  Source tree: build/PRESET/bin/. */

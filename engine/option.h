@@ -9,6 +9,7 @@
 #define TERN_ENGINE_OPTION_H
 
 #include "engine/base/status.h"
+#include "engine/kv.h"
 #include "engine/layout_choice.h"
 #include "kernels/cpu.h"
 #include "kernels/pack.h"
@@ -36,6 +37,15 @@ enum tern_status tern_option_i2s(const char *text, enum tern_i2s_layout *out,
 /* --layout: auto, 2bit or 1.6bit. */
 enum tern_status tern_option_layout(const char *text, enum tern_layout_wish *out,
                                     struct tern_err *err) TERN_MUST_CHECK;
+
+/* --layers: "3-7" or "3", both ends included, of a model with n_layers that errors call `whose`; becomes
+ * [*first, *last). */
+enum tern_status tern_option_layers(const char *text, const char *whose, uint32_t n_layers, uint32_t *first,
+                                    uint32_t *last, struct tern_err *err) TERN_MUST_CHECK;
+
+/* --kv: f16 or int8. */
+enum tern_status tern_option_kv(const char *text, enum tern_kv_type *out,
+                                struct tern_err *err) TERN_MUST_CHECK;
 
 /* The model when none was named: $TERN_MODEL, else the fable model beside the program, installed or in the
  * source tree.  `option` is what the sentence tells the user to give instead. */

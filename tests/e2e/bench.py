@@ -63,10 +63,12 @@ lab.check([x["test"] for x in deep] == ["pp8 @ d40", "tg2 @ d40"] and
           "behind positions that are there", r.text + r.errors)
 for x in deep:
     sane(x, x["test"])
-r = bench("-p", 0, "-n", 2, "-r", 2, "-t", 2, "--kv", "int8", "--json")
-lab.check(r.code == 0 and
-          0.5 < json.loads(r.text)["sessions"][0]["kv_bytes_per_position"] / s["kv_bytes_per_position"] < 0.6,
-          "codes and scales take little more than half of halves", r.text + r.errors)
+r = bench("-p", 8, "-n", 2, "-r", 1, "-t", 1, "--kv", "int8", "--json")
+data = json.loads(r.text)
+lab.check(data["results"][0]["kv"] == "int8" and rows[0]["kv"] == "f16" and
+          fable["kv_bytes_per_position"] == 6 * 2 * 128 * 2 and
+          data["sessions"][0]["kv_bytes_per_position"] == 6 * 2 * (128 + 2 * 4),
+          "int8 codes and their scales", r.text + r.errors)
 
 # -- forms ---------------------------------------------------------------------------------------------------
 r = bench(*QUICK, "-t", 1)
@@ -114,6 +116,9 @@ lab.check(all(0 < x["ns"] < 1e11 and 0 < x["gb_per_s"] < 10000 and (x["share"] i
 for args in (["-p", "x"], ["-p", "1,,2"], ["-n", "-3"], ["-r", "0"], ["-t", "0"], ["-b", "0"], ["-b", "33"],
              ["-o", "xml"], ["-pg", "5"], ["-pg", "5,0"], ["-c", "64"], ["-d", "x"], ["-p", "0", "-n", "0"],
              ["-p", ",".join(["1"] * 17)], ["-m", lab.path("gone.gguf")], ["stray"],
+             ["--kernels", "-m", lab.model], ["--kernels", "-t", "2"], ["--kernels", "-r", "2"],
+             ["--kernels", "--local", "2"], ["-pg"], ["--kv", "int4"], ["--layout", "3bit"],
+             ["--head", "half"],
              ["--kernels", "--cpu", "486"], ["--kernels", "--cpu", "ref,"], ["--cpu", "ref,avx2"],
              ["--synthetic", "5t"], ["--synthetic", "125m", "-m", lab.model], ["--type", "tq2_0"],
              ["--synthetic", "125m", "--type", "f16"], ["--synthetic", "125m", "--embd-type", "i2_s"]):

@@ -123,6 +123,27 @@ for layout in ("2bit", "1.6bit"):
               "and that is what the weights take: %d bytes" % weights[layout, 0], memory)
 lab.check(weights["1.6bit", 0] < 0.9 * weights["2bit", 0] and weights["1.6bit", 2] < 0.9 * weights["2bit", 2],
           "1.6 bits are fewer than 2", weights)
+
+# -- KV types and the head -----------------------------------------------------------------------------------
+whole = {}
+for kv in ("f16", "int8"):
+    r = lab.run("run", "-p", "Once", "-n", 2, "--temp", 0, "-c", 256, "--kv", kv, "--json")
+    said = json.loads(r.text) if r.code == 0 else {}
+    memory = json.loads(lab.run("inspect", "--kv", kv, "-c", 256, "--json").text)["memory"]
+    lab.check(said.get("kv") == kv and memory["kv"] == kv and
+              memory["kv_bytes"] == memory["kv_bytes_by_type"][kv], "--kv %s is named" % kv,
+              r.text + r.errors)
+    r = lab.run("run", "-p", "Once", "-n", 2, "--kv", kv, "--head", "statistical")
+    lab.check("kv " + kv in r.errors and "head: statistical, may differ" in r.errors and
+              ("2bit" in r.errors or "1.6bit" in r.errors), "figures name KV, head and layout", r.errors)
+    whole[kv] = memory["total_bytes"]
+    r = lab.run("inspect", "--kv", kv, "-c", 256)
+    other = "int8" if kv == "f16" else "f16"
+    lab.check(all(w in r.text for w in ("KV cache, " + kv, "in all with --kv " + other,
+                                        "screened copy of the head", "in all with --head full",
+                                        "in all with --layout")),
+              "tern inspect says what options change", r.text[-1500:])
+lab.check(whole["int8"] < whole["f16"], "int8 takes less", whole)
 p = lab.run("run", "-p", "Once", "-n", 2, "--temp", 0, "--verbose")
 lab.check(re.search(r"layout (2bit|1\.6bit) \((measured|remembered)\): 2bit [0-9.]+, 1\.6bit [0-9.]+",
                     p.errors),

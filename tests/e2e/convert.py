@@ -41,6 +41,10 @@ lab.check(r.code == 0 and read(again) == read(whole), "the same bytes with one t
 r = convert(*SMALL, "-o", again, "--seed", 2, "--force")
 lab.check(r.code == 0 and read(again) != read(whole), "other weights with another seed", r.errors)
 
+r = convert(*SMALL, "-o", again, "-c", 512, "--force")
+lab.check(r.code == 0 and inspect(again)["architecture"]["n_ctx_train"] == 512, "a context of its own",
+          r.errors)
+
 # -- slices --------------------------------------------------------------------------------------------------
 parts = [lab.path("front.gguf"), lab.path("back.gguf")]
 for path, layers in zip(parts, ("0-4", "5-10")):
@@ -75,6 +79,7 @@ for args, words in ((["--synthetic", "5t", "-o", new], ["5t", "2b4t", "100b"]),
                     (SMALL + ["-o", new, "--layers", "11"], ["0 to 10"]),
                     (SMALL + ["-o", new, "--layers", "4-2"], ["4-2"]),
                     (SMALL + ["-o", new, "--layers", "x"], ["range"]),
+                    (SMALL + ["-o", new, "-c", "0"], ["-c"]),
                     (SMALL + ["-o", new, "--type", "f16"], ["i2_s"]),
                     (SMALL + ["-o", new, "--embd-type", "tq2_0"], ["q6_k"]),
                     (["--synthetic", "3b", "-o", new, "--type", "tq2_0"], ["3200", "TQ2_0"]),

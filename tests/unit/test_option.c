@@ -69,6 +69,32 @@ static void test_levels_and_layouts(void **state)
     assert_int_equal(tern_option_i2s("AB", &layout, &unit_err), TERN_ERR_USAGE);
 }
 
+static void test_layers_and_kv(void **state)
+{
+    static const char *const bad[] = {
+        "",    "-", "3-", "-3", "3-4-5", "a", "1 - 2", "0x1", " 1", "4-2", "8", "0-8", "99999999999999999999",
+        "3--4"
+    };
+    uint32_t first = 77, last = 77;
+    enum tern_kv_type kv = TERN_KV_F16;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(tern_option_layers(bad[i], "it", 8, &first, &last, &unit_err), TERN_ERR_USAGE);
+    assert_int_equal(first, 77);
+    assert_int_equal(last, 77);
+    assert_ok(tern_option_layers("0-7", "it", 8, &first, &last, &unit_err));
+    assert_int_equal(first, 0);
+    assert_int_equal(last, 8);
+    assert_ok(tern_option_layers("3", "it", 8, &first, &last, &unit_err));
+    assert_int_equal(first, 3);
+    assert_int_equal(last, 4);
+    assert_int_equal(tern_option_kv("f32", &kv, &unit_err), TERN_ERR_USAGE);
+    assert_int_equal(kv, TERN_KV_F16);
+    assert_ok(tern_option_kv("int8", &kv, &unit_err));
+    assert_int_equal(kv, TERN_KV_INT8);
+}
+
 static void test_defaults(void **state)
 {
     char path[64], small[4];
@@ -85,9 +111,8 @@ static void test_defaults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole_numbers),
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_levels_and_layouts),
+        cmocka_unit_test(test_whole_numbers),      cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_levels_and_layouts), cmocka_unit_test(test_layers_and_kv),
         cmocka_unit_test(test_defaults),
     };
 
