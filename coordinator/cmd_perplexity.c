@@ -150,10 +150,11 @@ static enum tern_status print_json(const struct perplexity *p, const struct opti
     for (uint32_t i = 0; i < p->n_chunks; i++)
         json_array_append_new(chunks, chunk_json(p, i, o->nll));
     perplexity_estimate(p, p->n_chunks, &ppl, &error);
-    root = json_pack("{s:o, s:o, s:i, s:i, s:I, s:s, s:s, s:f, s:o}", "ppl", json_out_number(ppl), "error",
-                     json_out_number(error), "n_ctx", (int)p->n_ctx, "n_chunks", (int)p->n_chunks, "n_tokens",
-                     (json_int_t)n_tokens, "wire", tern_boundary_name(o->engine.wire), "cpu",
-                     tern_cpu_name(p->s->kern.level), "elapsed_ms", ms, "chunks", chunks);
+    root = json_pack("{s:o, s:o, s:i, s:i, s:I, s:s, s:s, s:s, s:f, s:o}", "ppl", json_out_number(ppl),
+                     "error", json_out_number(error), "n_ctx", (int)p->n_ctx, "n_chunks", (int)p->n_chunks,
+                     "n_tokens", (json_int_t)n_tokens, "wire", tern_boundary_name(o->engine.wire), "kv",
+                     tern_kv_type_name(o->engine.kv), "cpu", tern_cpu_name(p->s->kern.level), "elapsed_ms",
+                     ms, "chunks", chunks);
     return json_out_print(&root, 12, err);
 }
 
@@ -190,9 +191,9 @@ static enum tern_status score(struct options *o, const struct tern_ids *ids, str
     if (!st) {
         ms = (double)(tern_now_ns() - t0) / 1e6;
         if (!o->engine.quiet)
-            fprintf(stderr, "%zu tokens, %u chunks of %u, %.1f tokens/s, wire %s\n", ids->n,
+            fprintf(stderr, "%zu tokens, %u chunks of %u, %.1f tokens/s, wire %s, kv %s\n", ids->n,
                     (unsigned)p->n_chunks, (unsigned)p->n_ctx, (double)p->n_chunks * p->n_ctx * 1e3 / ms,
-                    tern_boundary_name(o->engine.wire));
+                    tern_boundary_name(o->engine.wire), tern_kv_type_name(o->engine.kv));
         st = o->engine.json ? print_json(p, o, ids->n, ms, err) : print_text(p, o, err);
     }
     sched_free(&s->sched); /* before the sequences it points to */
