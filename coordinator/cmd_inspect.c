@@ -143,6 +143,9 @@ static enum tern_status predict(struct inspect *in, uint32_t first, uint32_t las
     }
     for (int t = 0; t < TERN_N_KV_TYPES; t++)
         out->kv_bytes[t] = pages * out->need.kv_page_bytes[t];
+    /* The type of the file's head decides for --head auto alone. */
+    out->statistical_bytes =
+        !with_embd ? 0 : tern_head_copy_bytes(TERN_HEAD_STATISTICAL, TERN_F16, a->n_vocab, a->n_embd);
     out->rows_bytes = with_embd ? ((size_t)in->rows * a->n_embd + a->n_vocab) * sizeof(float) : 0;
     out->total_bytes = out->need.tiles_bytes + out->need.norms_bytes + out->need.embd_bytes +
                        out->need.head_bytes + out->kv_bytes[in->kv] + out->need.scratch_bytes +

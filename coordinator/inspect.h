@@ -21,6 +21,7 @@ struct inspect_memory {
     struct tern_model_need need;
     size_t tiles_bytes[TERN_N_TILE_LAYOUTS]; /* need.tiles_bytes, were the layout another */
     size_t kv_bytes[TERN_N_KV_TYPES];        /* all pages of the context */
+    size_t statistical_bytes;                /* need.head_bytes with --head statistical; coordinator */
     size_t rows_bytes;                       /* rows and logits of a coordinator */
     size_t total_bytes;
 };

@@ -119,9 +119,10 @@ static json_t *tensors(const struct inspect *in)
 
 static json_t *memory(const struct inspect *in, const struct inspect_memory *m)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "tiles_bytes",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "tiles_bytes",
                      bytes(m->need.tiles_bytes), "norms_bytes", bytes(m->need.norms_bytes), "embd_bytes",
-                     bytes(m->need.embd_bytes), "head_bytes", bytes(m->need.head_bytes), "kv_bytes",
+                     bytes(m->need.embd_bytes), "head_bytes", bytes(m->need.head_bytes),
+                     "head_statistical_bytes", bytes(m->statistical_bytes), "kv_bytes",
                      bytes(m->kv_bytes[in->kv]), "scratch_bytes", bytes(m->need.scratch_bytes), "rows_bytes",
                      bytes(m->rows_bytes), "fixed_bytes", bytes(m->need.fixed_bytes), "total_bytes",
                      bytes(m->total_bytes));

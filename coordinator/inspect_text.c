@@ -219,7 +219,7 @@ static void print_part(const char *what, size_t bytes)
     char buf[32];
 
     if (bytes)
-        printf("  %-26s %14zu  %s\n", what, bytes, human(bytes, buf));
+        printf("  %-30s %12zu  %s\n", what, bytes, human(bytes, buf));
 }
 
 static void print_memory(const struct inspect *in, const struct inspect_memory *m)
@@ -248,8 +248,11 @@ static void print_memory(const struct inspect *in, const struct inspect_memory *
         if (t != (int)in->kv && m->kv_bytes[t])
             print_part(what, m->total_bytes - m->kv_bytes[in->kv] + m->kv_bytes[t]);
     }
-    if (m->need.head_bytes)
+    if (m->need.head_bytes) {
         print_part("in all with --head full", m->total_bytes - m->need.head_bytes);
+        print_part("in all with --head statistical",
+                   m->total_bytes - m->need.head_bytes + m->statistical_bytes);
+    }
 }
 
 void inspect_print_text(const struct inspect *in)

@@ -141,6 +141,7 @@ for kv in ("f16", "int8"):
     other = "int8" if kv == "f16" else "f16"
     lab.check(all(w in r.text for w in ("KV cache, " + kv, "in all with --kv " + other,
                                         "screened copy of the head", "in all with --head full",
+                                        "in all with --head statistical",
                                         "in all with --layout")),
               "tern inspect says what options change", r.text[-1500:])
 lab.check(whole["int8"] < whole["f16"], "int8 takes less", whole)
