@@ -3,8 +3,8 @@
  * The race of the two layouts, and where its result is kept: see layout_choice.h.
  *
  * The buffer is cut into parts; a take runs one layout over the next few of them, so that by the time a part
- * comes round again it has left the caches.  Takes of the layouts alternate, so that what lasts disturbs both;
- * the best of each counts, since what comes and goes only slows a take down.
+ * comes round again it has left the caches.  Takes of the layouts alternate, so that what lasts disturbs
+ * both; the best of each counts, since what comes and goes only slows a take down.
  */
 #include "engine/layout_choice.h"
 
