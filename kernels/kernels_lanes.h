@@ -2,10 +2,10 @@
 /*
  * The ops on float rows of all vector levels, written once over the sixteen lanes of the contract.
  *
- * A level includes its verbs (kernels_avx2.h, kernels_avx512.h, kernels_neon.h), then this file and its sisters
- * kernels_lanes_*.h, and gets static functions of its own instruction set.  Elementwise ops round exactly
- * like their scalar definitions whatever the width; only reductions need care, and those keep lane i % 16 in
- * place to the end.  Tails are masked: nothing is read beyond the stated shapes.
+ * A level includes its verbs (kernels_avx2.h, kernels_avx512.h, kernels_neon.h), then this file and its
+ * sisters kernels_lanes_*.h, and gets static functions of its own instruction set.  Elementwise ops round
+ * exactly like their scalar definitions whatever the width; only reductions need care, and those keep lane
+ * i % 16 in place to the end.  Tails are masked: nothing is read beyond the stated shapes.
  *
  * Empty when no verbs were included before.
  */
