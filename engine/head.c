@@ -49,7 +49,7 @@ struct sums {
     double xx, dd; /* squared norms of x and of what its codes lose */
 };
 
-/* False when x is not finite or has no scale. */
+/* False when x is not finite or has no scale.  s comes in as zeros. */
 static bool quantize16(const struct tern_head *h, const float *x, int16_t *p, float *step, struct sums *s)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to nearest even */
@@ -61,7 +61,6 @@ static bool quantize16(const struct tern_head *h, const float *x, int16_t *p, fl
     if (!(*step > 1e-30f))
         return false;
     inv = 1.0f / *step;
-    *s = (struct sums){ 0, 0 };
     for (size_t i = 0; i < h->n_embd; i++) {
         float c = (x[i] * inv + magic) - magic; /* |x * inv| < levels + 1/2 */
         double d = (double)x[i] - (double)c * (double)*step;
@@ -82,7 +81,6 @@ static bool quantize8(const struct tern_head *h, const float *x, int8_t *p, int3
     if (inv == 0.0f)
         return false;
     *step = 1.0f / inv;
-    *s = (struct sums){ 0, 0 };
     for (size_t i = 0; i < h->n_embd; i++) {
         double d = (double)x[i] - (double)p[i] * (double)*step;
 
@@ -98,7 +96,7 @@ static bool prepare(struct tern_head *h, const float *x, struct tern_head_query 
     const double k = (double)h->n_embd, u = 0x1p-24, up = 1.0 + 0x1p-18;
     const size_t at = (size_t)(q - h->queries);
     const bool rigorous = h->mode == TERN_HEAD_SCREENED;
-    struct sums s;
+    struct sums s = { 0, 0 };
     double norm, lost, share;
 
     if (!h->m->kern->all_finite(x, h->n_embd))
