@@ -69,6 +69,7 @@ void engine_options_default(struct engine_options *o)
     o->i2s_layout = TERN_I2S_A;
     o->wire = TERN_BOUNDARY_DEFAULT;
     o->kv = TERN_KV_DEFAULT;
+    o->chunk = CHUNK_IN_PROCESS;
     o->dead_after_ms = 3000;
 }
 
@@ -132,6 +133,7 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_I2S: o->i2s_name = arg; return tern_option_i2s(arg, &o->i2s_layout, err);
     case ENGINE_OPT_LAYOUT: return tern_option_layout(arg, &o->layout, err);
     case ENGINE_OPT_CHUNK:
+        o->chunk_given = true;
         if (strcmp(arg, "all") == 0) {
             o->chunk = TERN_MAX_STEP_ROWS;
             return TERN_OK;
@@ -173,8 +175,8 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
         return TERN_FAIL(err, TERN_ERR_USAGE, "--key goes with --cluster FILE");
     if (o->quiet && o->verbose)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--quiet and --verbose exclude each other");
-    if (!o->chunk)
-        o->chunk = o->local || o->cluster ? CHUNK_OVER_WORKERS : CHUNK_IN_PROCESS;
+    if (!o->chunk_given && (o->local || o->cluster))
+        o->chunk = CHUNK_OVER_WORKERS;
     if (!o->threads_given)
         o->threads = tern_option_default_threads();
     if (!o->cpu_given)

@@ -42,7 +42,8 @@ struct engine_options {
     enum tern_boundary wire;
     enum tern_head_mode head;
     enum tern_kv_type kv;
-    uint32_t chunk; /* prompt rows per step; 0: not given, filled by engine_options_finish */
+    uint32_t chunk; /* prompt rows per step */
+    bool chunk_given;
     uint32_t local; /* child processes; 0: none */
     uint32_t n_split;
     uint32_t split[TERN_MAX_WORKERS];

@@ -77,6 +77,7 @@ enum tern_status sched_new(const struct sched_options *o, struct sched **out, st
     struct sched *s = calloc(1, sizeof *s);
     enum tern_status st;
 
+    TERN_BUG_IF(o->chunk < 1);
     if (!s)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the scheduler");
     s->o = *o;
