@@ -216,10 +216,29 @@ static int report(const struct lab *l)
     return l->different[SCREENED][0] || l->different[SCREENED][1] || s->fallback * 2 > s->rows;
 }
 
+static void close_all(struct lab *l)
+{
+    for (int h = 0; h < N_HEADS; h++) {
+        sampler_free(&l->greedy[h]);
+        sampler_free(&l->drawn[h]);
+        tern_head_free(&l->heads[h]);
+    }
+    free(l->ids);
+    free(l->x);
+    free(l->y);
+    free(l->out);
+    tern_scratch_free(&l->s);
+    tern_kv_store_free(&l->kv);
+    tern_model_free(&l->m);
+    tern_pool_free(&l->pool);
+    tern_gguf_close(&l->g);
+}
+
 int main(int argc, char **argv)
 {
     struct lab l = { 0 };
     uint64_t n;
+    int result;
     size_t stride;
 
     if (argc < 4) {
@@ -238,5 +257,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "head_contexts: the text is too short\n");
         return 2;
     }
-    return report(&l);
+    result = report(&l);
+    close_all(&l);
+    return result;
 }
