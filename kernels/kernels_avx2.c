@@ -5,11 +5,7 @@
 #include "kernels/kernels_avx2.h"
 #include "kernels/kernels_avx2_probe.h"
 #include "kernels/kernels_impl.h"
-#include "kernels/kernels_lanes.h"
-#include "kernels/kernels_lanes_attend.h"
-#include "kernels/kernels_lanes_largest.h"
-#include "kernels/kernels_lanes_matvec.h"
-#include "kernels/kernels_lanes_screen.h"
+#include "kernels/kernels_lanes_all.h"
 
 #ifdef TERN_HAVE_LANES
 
@@ -89,16 +85,12 @@ static void screen4(const struct tern_screen *s, size_t row_first, size_t row_la
 
 bool tern_kernels_init_avx2(struct tern_kernels *k)
 {
-    init_rows(k);
-    init_attend(k);
-    init_largest(k);
-    init_matvec(k);
+    init_lanes(k);
     k->ternary[TERN_TILES_2BIT] = ternary_2bit;
     k->ternary[TERN_TILES_5TRIT] = ternary_5trit;
     k->probe_read = probe_read;
     k->probe_dot = probe_dot;
     k->probe_dot_macs = PROBE_CHAINS * 32;
-    init_screen(k);
     k->screen4 = screen4;
     return true;
 }

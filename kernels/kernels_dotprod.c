@@ -65,29 +65,7 @@ static void screen4(const struct tern_screen *s, size_t row_first, size_t row_la
     screen4_all(s, row_first, row_last, nibbles_of);
 }
 
-#define PROBE_SUMS 16
-
-static uint32_t probe_dot(size_t n_steps)
-{
-    int8x16_t code = vdupq_n_s8(1), q = vdupq_n_s8(1);
-    int32x4_t a[PROBE_SUMS];
-    UNROLL
-    for (size_t i = 0; i < PROBE_SUMS; i++)
-        a[i] = vdupq_n_s32(0);
-    PIN(code);
-    PIN(q);
-    for (; n_steps > 0; n_steps--) {
-        UNROLL
-        for (size_t i = 0; i < PROBE_SUMS; i++) {
-            a[i] = vdotq_s32(a[i], code, q);
-            PIN(a[i]);
-        }
-    }
-    UNROLL
-    for (size_t i = 1; i < PROBE_SUMS; i++)
-        a[0] = vaddq_s32(a[0], a[i]);
-    return (uint32_t)vaddvq_s32(a[0]);
-}
+DEFINE_PROBE_DOT(vdotq_s32, int8x16_t, vdupq_n_s8)
 
 bool tern_kernels_init_dotprod(struct tern_kernels *k)
 {

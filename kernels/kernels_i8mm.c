@@ -120,30 +120,7 @@ static void ternary_5trit(const struct tern_ternary *t, size_t tile_first, size_
         shared_tiles(TERN_TILES_5TRIT, t, tile_first, tile_last, multiply);
 }
 
-#define PROBE_SUMS 16
-
-static uint32_t probe_dot(size_t n_steps)
-{
-    uint8x16_t code = vdupq_n_u8(1);
-    int8x16_t q = vdupq_n_s8(1);
-    int32x4_t a[PROBE_SUMS];
-    UNROLL
-    for (size_t i = 0; i < PROBE_SUMS; i++)
-        a[i] = vdupq_n_s32(0);
-    PIN(code);
-    PIN(q);
-    for (; n_steps > 0; n_steps--) {
-        UNROLL
-        for (size_t i = 0; i < PROBE_SUMS; i++) {
-            a[i] = vusmmlaq_s32(a[i], code, q);
-            PIN(a[i]);
-        }
-    }
-    UNROLL
-    for (size_t i = 1; i < PROBE_SUMS; i++)
-        a[0] = vaddq_s32(a[0], a[i]);
-    return (uint32_t)vaddvq_s32(a[0]);
-}
+DEFINE_PROBE_DOT(vusmmlaq_s32, uint8x16_t, vdupq_n_u8)
 
 bool tern_kernels_init_i8mm(struct tern_kernels *k)
 {

@@ -9,11 +9,7 @@
 #include "kernels/kernels_neon_tiles.h" /* first: the lanes are written in its verbs */
 
 #include "kernels/kernels_impl.h"
-#include "kernels/kernels_lanes.h"
-#include "kernels/kernels_lanes_attend.h"
-#include "kernels/kernels_lanes_largest.h"
-#include "kernels/kernels_lanes_matvec.h"
-#include "kernels/kernels_lanes_screen.h"
+#include "kernels/kernels_lanes_all.h"
 #include "kernels/kernels_neon_screen4.h"
 
 #ifdef TERN_HAVE_LANES
@@ -284,11 +280,7 @@ static uint32_t probe_dot(size_t n_steps)
 
 bool tern_kernels_init_neon(struct tern_kernels *k)
 {
-    init_rows(k);
-    init_attend(k);
-    init_largest(k);
-    init_matvec(k);
-    init_screen(k);
+    init_lanes(k);
     k->screen4 = screen4;
     k->ternary[TERN_TILES_2BIT] = ternary_2bit;
     k->ternary[TERN_TILES_5TRIT] = ternary_5trit;

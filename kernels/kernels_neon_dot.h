@@ -235,5 +235,34 @@ INLINE void dot_panel(const uint8_t *panel, size_t cols, const int8_t *q, size_t
         dot_panel_rows(panel, cols, q, stride, 1, dot);
 }
 
+/* -- the level's int8 peak ------------------------------------------------------------------------------- */
+
+#define PROBE_SUMS 16
+
+/* probe_dot by one instruction, `step`, in as many chains as it takes that none waits for itself. */
+#define DEFINE_PROBE_DOT(step, code_type, ones)                                                              \
+    static uint32_t probe_dot(size_t n_steps)                                                                \
+    {                                                                                                        \
+        code_type code = ones(1);                                                                            \
+        int8x16_t q = vdupq_n_s8(1);                                                                         \
+        int32x4_t a[PROBE_SUMS];                                                                             \
+        UNROLL                                                                                               \
+        for (size_t i = 0; i < PROBE_SUMS; i++)                                                              \
+            a[i] = vdupq_n_s32(0);                                                                           \
+        PIN(code);                                                                                           \
+        PIN(q);                                                                                              \
+        for (; n_steps > 0; n_steps--) {                                                                     \
+            UNROLL                                                                                           \
+            for (size_t i = 0; i < PROBE_SUMS; i++) {                                                        \
+                a[i] = step(a[i], code, q);                                                                  \
+                PIN(a[i]);                                                                                   \
+            }                                                                                                \
+        }                                                                                                    \
+        UNROLL                                                                                               \
+        for (size_t i = 1; i < PROBE_SUMS; i++)                                                              \
+            a[0] = vaddq_s32(a[0], a[i]);                                                                    \
+        return (uint32_t)vaddvq_s32(a[0]);                                                                   \
+    }
+
 #endif
 #endif
