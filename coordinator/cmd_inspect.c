@@ -30,6 +30,7 @@ static const struct option longs[] = {
     { "tensors", no_argument, NULL, OPT_TENSORS },
     { "hash", no_argument, NULL, OPT_HASH },
     { "pre", required_argument, NULL, OPT_PRE },
+    TERN_FILE_LONG_OPTIONS,
     { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 },
 };
@@ -49,8 +50,8 @@ static const char help[] =
     "      --tensors             list every tensor\n"
     "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
     "      --pre NAME            the pre-tokenizer to assume, whatever the file says\n"
-    "      --json                one object\n"
-    "  -h, --help                this text\n";
+    "      --json                one object\n";
+static const char help_end[] = "  -h, --help                this text\n";
 
 struct options {
     char model[4096];
@@ -59,6 +60,7 @@ struct options {
     enum tern_layout_wish layout;
     enum tern_kv_type kv;
     bool json, tensors, hash;
+    struct tern_file_options file;
 };
 
 static enum tern_status parse_one(struct options *o, int c, const char *arg, struct tern_err *err)
@@ -76,7 +78,8 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     case OPT_LAYERS: o->layers = arg; return TERN_OK;
     case OPT_TENSORS: o->tensors = true; return TERN_OK;
     case OPT_HASH: o->hash = true; return TERN_OK;
-    default: o->pre = arg; return TERN_OK;
+    case OPT_PRE: o->pre = arg; return TERN_OK;
+    default: return tern_file_option(&o->file, c, arg, err);
     }
 }
 
@@ -94,6 +97,8 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     while ((c = getopt_long(argc, argv, ":m:c:t:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
+            fputs(tern_file_option_help, stdout);
+            fputs(help_end, stdout);
             return TERN_END;
         }
         if (c == ':' || c == '?')
@@ -206,7 +211,7 @@ static enum tern_status hash(struct inspect *in, unsigned threads, struct tern_e
 
     if (st)
         return st;
-    progress_begin(&progress, "hashing the model", in->g->size < ((size_t)64 << 20));
+    progress_begin(&progress, "hashing the model", tern_gguf_file_bytes(in->g) < (64 << 20));
     st = tern_identity_compute(in->g, &in->arch, TERN_IDENTITY_ALL, pool, progress_update, &progress, &id,
                                err);
     progress_end(&progress);
@@ -261,7 +266,7 @@ int cmd_inspect(int argc, char **argv)
         return st == TERN_END ? EX_OK : cmd_fail("inspect", &err);
     signal(SIGPIPE, SIG_IGN);
     memset(&in, 0, sizeof in);
-    st = tern_gguf_open(o.model, &g, &err);
+    st = tern_model_file_open(o.model, &o.file, &g, &err);
     if (!st) {
         in.path = o.model;
         in.g = g;
@@ -277,7 +282,7 @@ int cmd_inspect(int argc, char **argv)
     if (!st)
         st = verdict(&in, &err);
     if (!st)
-        st = tern_mapping_check(&g->map, &err);
+        st = tern_gguf_check(g, &err);
     tern_tokenizer_free(&in.tokenizer);
     tern_gguf_close(&g);
     return st ? cmd_fail("inspect", &err) : EX_OK;

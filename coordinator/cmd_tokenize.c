@@ -23,6 +23,7 @@ enum { OPT_PRE = 256, OPT_IDS, OPT_JSON, OPT_NO_BOS, OPT_PARSE, OPT_NO_PARSE, OP
 static const struct option longs[] = {
     { "model", required_argument, NULL, 'm' },
     { "pre", required_argument, NULL, OPT_PRE },
+    TERN_FILE_LONG_OPTIONS,
     { "prompt", required_argument, NULL, 'p' },
     { "file", required_argument, NULL, 'f' },
     { "ids", no_argument, NULL, OPT_IDS },
@@ -54,13 +55,14 @@ static const char help[] =
     "                            not print them\n"
     "      --no-parse-special    \"<|eot_id|>\" in the text is text; with --decode special tokens\n"
     "                            print nothing\n"
-    "      --parse-special       it is the token (the default)\n"
-    "  -h, --help                this text\n";
+    "      --parse-special       it is the token (the default)\n";
+static const char help_end[] = "  -h, --help                this text\n";
 
 struct options {
     char model[4096];
     const char *pre, *prompt, *file, *decode;
     bool ids, json, no_bos, literal;
+    struct tern_file_options files;
 };
 
 static enum tern_status parse_one(struct options *o, int c, const char *arg, struct tern_err *err)
@@ -80,7 +82,8 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     case OPT_NO_BOS: o->no_bos = true; break;
     case OPT_PARSE: o->literal = false; break;
     case OPT_NO_PARSE: o->literal = true; break;
-    default: o->decode = arg; break;
+    case OPT_DECODE: o->decode = arg; break;
+    default: return tern_file_option(&o->files, c, arg, err);
     }
     return TERN_OK;
 }
@@ -98,6 +101,8 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
 
         if (c == 'h') {
             fputs(help, stdout);
+            fputs(tern_file_option_help, stdout);
+            fputs(help_end, stdout);
             return TERN_END;
         }
         if (c == ':' || c == '?')
@@ -283,7 +288,8 @@ int cmd_tokenize(int argc, char **argv)
     if (st)
         return st == TERN_END ? EX_OK : cmd_fail("tokenize", &err);
     signal(SIGPIPE, SIG_IGN);
-    if (!(st = tern_gguf_open(o.model, &g, &err)) && !(st = tern_tokenizer_new(g, o.pre, &t, &err))) {
+    if (!(st = tern_model_file_open(o.model, &o.files, &g, &err)) &&
+        !(st = tern_tokenizer_new(g, o.pre, &t, &err))) {
         tern_gguf_close(&g);
         st = o.decode ? decode(&o, t, &ids, &err) : encode(&o, t, &ids, &err);
     }

@@ -19,8 +19,9 @@ static const char help_sizes[] =
 static const char help_before_wire[] =
     "      --cpu LEVEL           ref, avx2, avxvnni, avx512, avx512vbmi; on ARM ref, neon,\n"
     "                            dotprod, i8mm (default: the best this machine has)\n"
-    "      --pre NAME            pre-tokenizer instead of the file's: llama-bpe, default, gpt-2\n"
-    "      --i2s-layout A|B|C    bit layout of I2_S tensors (default: A, that of all published files)\n"
+    "      --pre NAME            pre-tokenizer instead of the file's: llama-bpe, default, gpt-2\n";
+
+static const char help_layout[] =
     "      --layout LAYOUT       how ternary weights lie in memory: 2bit, 1.6bit, or auto, which\n"
     "                            measures once which one this machine is faster with (default: auto;\n"
     "                            the same text)\n"
@@ -59,6 +60,8 @@ void engine_options_print_help(bool with_sizes)
     if (with_sizes)
         fputs(help_sizes, stdout);
     fputs(help_before_wire, stdout);
+    fputs(tern_file_option_help, stdout);
+    fputs(help_layout, stdout);
     fputs(tern_boundary_name(TERN_BOUNDARY_DEFAULT), stdout);
     fputs(help_after_wire, stdout);
 }
@@ -66,7 +69,6 @@ void engine_options_print_help(bool with_sizes)
 void engine_options_default(struct engine_options *o)
 {
     memset(o, 0, sizeof *o);
-    o->i2s_layout = TERN_I2S_A;
     o->wire = TERN_BOUNDARY_DEFAULT;
     o->kv = TERN_KV_DEFAULT;
     o->chunk = CHUNK_IN_PROCESS;
@@ -121,6 +123,8 @@ static enum tern_status short_option(struct engine_options *o, int c, const char
 
 enum tern_status engine_option(struct engine_options *o, int c, const char *arg, struct tern_err *err)
 {
+    enum tern_status st;
+
     switch (c) {
     case ENGINE_OPT_WIRE:
         if (!tern_boundary_by_name(arg, &o->wire))
@@ -130,7 +134,6 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_KV: return tern_option_kv(arg, &o->kv, err);
     case ENGINE_OPT_CPU: o->cpu_given = true; return tern_option_cpu(arg, &o->cpu, err);
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
-    case ENGINE_OPT_I2S: o->i2s_name = arg; return tern_option_i2s(arg, &o->i2s_layout, err);
     case ENGINE_OPT_LAYOUT: return tern_option_layout(arg, &o->layout, err);
     case ENGINE_OPT_CHUNK:
         o->chunk_given = true;
@@ -153,8 +156,10 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_DUMP_STEPS: o->dump_steps = arg; return TERN_OK;
     case ENGINE_OPT_JSON: o->json = true; return TERN_OK;
     case ENGINE_OPT_VERBOSE: o->verbose = true; return TERN_OK;
-    default: return short_option(o, c, arg, err);
+    default: break;
     }
+    st = tern_file_option(&o->file, c, arg, err);
+    return st == TERN_END ? short_option(o, c, arg, err) : st;
 }
 
 enum tern_status engine_options_finish(struct engine_options *o, struct tern_err *err)

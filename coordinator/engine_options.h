@@ -12,6 +12,7 @@
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
 #include "engine/boundary.h"
+#include "engine/file_option.h"
 #include "engine/head.h"
 #include "engine/kv.h"
 #include "engine/layout_choice.h"
@@ -30,8 +31,7 @@
 struct engine_options {
     char model[4096]; /* filled by engine_options_finish when not given */
     const char *pre;  /* NULL: the file's */
-    enum tern_i2s_layout i2s_layout;
-    const char *i2s_name; /* "A", "B", "C"; NULL: not given */
+    struct tern_file_options file;
     enum tern_layout_wish layout;
     uint32_t ctx;     /* 0: not given */
     bool ctx_trained; /* -c 0: the model's own */
@@ -59,7 +59,6 @@ enum {
     ENGINE_OPT_KV,
     ENGINE_OPT_CPU,
     ENGINE_OPT_PRE,
-    ENGINE_OPT_I2S,
     ENGINE_OPT_LAYOUT,
     ENGINE_OPT_CHUNK,
     ENGINE_OPT_HEAD,
@@ -83,7 +82,7 @@ enum {
     { "kv", required_argument, NULL, ENGINE_OPT_KV }, \
     { "cpu", required_argument, NULL, ENGINE_OPT_CPU }, \
     { "pre", required_argument, NULL, ENGINE_OPT_PRE }, \
-    { "i2s-layout", required_argument, NULL, ENGINE_OPT_I2S }, \
+    TERN_FILE_LONG_OPTIONS, \
     { "layout", required_argument, NULL, ENGINE_OPT_LAYOUT }, \
     { "chunk", required_argument, NULL, ENGINE_OPT_CHUNK }, \
     { "head", required_argument, NULL, ENGINE_OPT_HEAD }, \

@@ -29,7 +29,7 @@
 #define START_MS     5000
 #define STOP_MS      2000
 #define STOP_POLL_MS 10
-#define MAX_ARGS     32
+#define MAX_ARGS     (32 + TERN_FILE_WORDS)
 
 struct child {
     pid_t pid;                                     /* 0: not running, or reaped */
@@ -211,10 +211,8 @@ static void make_args(const struct local_workers *w, const struct local_workers_
         a->argv[n++] = "--cpu";
         a->argv[n++] = o->cpu;
     }
-    if (o->i2s_layout) {
-        a->argv[n++] = "--i2s-layout";
-        a->argv[n++] = o->i2s_layout;
-    }
+    if (o->file)
+        n += (int)tern_file_option_words(o->file, a->argv + n);
     if (o->layout) {
         a->argv[n++] = "--layout";
         a->argv[n++] = o->layout;

@@ -11,6 +11,7 @@
 
 #include "coordinator/cluster_spec.h"
 #include "engine/base/status.h"
+#include "engine/file_option.h"
 #include "proto/keys.h"
 
 #include <stdbool.h>
@@ -23,11 +24,11 @@ struct local_workers_options {
     uint32_t n;            /* processes */
     const uint32_t *split; /* [n] layer counts, or NULL: even */
     const char *model_path;
-    unsigned threads;       /* of each worker */
-    const char *cpu;        /* level name for the workers, or NULL: the best */
-    const char *i2s_layout; /* "A", "B", "C", or NULL */
-    const char *layout;     /* of tiles: "2bit", "1.6bit", or NULL: each chooses */
-    bool verbose;           /* let the workers' logs through; else only warnings and errors */
+    unsigned threads;                     /* of each worker */
+    const char *cpu;                      /* level name for the workers, or NULL: the best */
+    const struct tern_file_options *file; /* or NULL: all defaults */
+    const char *layout;                   /* of tiles: "2bit", "1.6bit", or NULL: each chooses */
+    bool verbose;                         /* let the workers' logs through; else only warnings and errors */
 };
 
 /* Call from the thread that lives longest (main): the death signal is tied to the thread that forked.

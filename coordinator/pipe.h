@@ -62,8 +62,7 @@ struct pipe_options {
     const struct tern_gguf *gguf;
     const struct tern_arch *arch;
     const struct tern_kernels *kern;
-    struct tern_pool *pool; /* the coordinator's; an in-process stage shares it */
-    enum tern_i2s_layout i2s_layout;
+    struct tern_pool *pool;       /* the coordinator's; an in-process stage shares it */
     enum tern_tile_layout layout; /* of an in-process stage */
     enum tern_boundary boundary;
     enum tern_kv_type kv;

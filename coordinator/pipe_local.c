@@ -123,7 +123,6 @@ static enum tern_status load(struct local *l, const struct pipe_options *o, stru
         .first = 0,
         .last = o->arch->n_layers,
         .with_embd = false,
-        .i2s_layout = o->i2s_layout,
         .layout = o->layout,
         .progress = progress_update,
         .progress_arg = &bar,

@@ -41,10 +41,10 @@ enum tern_status session_open(const struct engine_options *o, struct session **o
     s->o = o;
     s->dump_fd = -1;
     mo.with_embd = true;
-    mo.i2s_layout = o->i2s_layout;
     tern_kernels_init(&s->kern, o->cpu);
     if ((st = o->dump_steps ? pipe_dump_create(o->dump_steps, &s->dump_fd, err) : TERN_OK) ||
-        (st = tern_gguf_open(o->model, &s->gguf, err)) || (st = tern_arch_read(s->gguf, &s->arch, err)) ||
+        (st = tern_model_file_open(o->model, &o->file, &s->gguf, err)) ||
+        (st = tern_arch_read(s->gguf, &s->arch, err)) ||
         (st = tern_tokenizer_new(s->gguf, o->pre, &s->tok, err)) ||
         (st = tern_pool_new(o->threads, &s->pool, err)) ||
         (st = tern_model_load(s->gguf, &s->arch, &s->kern, s->pool, &mo, &s->model, err)) ||
@@ -112,7 +112,7 @@ static enum tern_status start_workers(struct session *s, struct tern_err *err)
     lo.threads = stage_threads(o);
     lo.layout = tern_pack_layout_name(s->layout.layout);
     lo.cpu = o->cpu_given ? tern_cpu_name(o->cpu) : NULL;
-    lo.i2s_layout = o->i2s_name;
+    lo.file = &o->file;
     lo.verbose = o->verbose;
     return local_workers_start(&lo, &s->workers, &s->cluster, &s->key, err);
 }
@@ -157,7 +157,6 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
     po.arch = &s->arch;
     po.kern = &s->kern;
     po.pool = s->pool;
-    po.i2s_layout = s->o->i2s_layout;
     po.boundary = s->o->wire;
     po.kv = s->o->kv;
     po.n_pages = pages * n_slots;

@@ -43,6 +43,10 @@ static enum tern_status read_name(const struct tern_gguf *g, struct tern_arch *a
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (tern_str_is(s, known[i])) {
             snprintf(a->name, sizeof a->name, "%s", known[0]);
+            a->activation = TERN_RELU2;
+            a->rope = TERN_ROPE_NEOX;
+            a->norms = TERN_SUB_NORMS;
+            a->embd_scale = 1.0f;
             snprintf(a->key_prefix, sizeof a->key_prefix, "%s", known[i]);
             return TERN_OK;
         }

@@ -398,8 +398,6 @@ enum tern_status tern_gguf_parse(const char *name, const void *bytes, size_t siz
         free(g);
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to read a model file");
     }
-    g->map.fd = -1;
-    g->map.slot = -1;
     g->bytes = bytes;
     g->size = size;
     st = parse_all(g, err);
@@ -413,13 +411,18 @@ enum tern_status tern_gguf_parse(const char *name, const void *bytes, size_t siz
 
 enum tern_status tern_gguf_open(const char *path, struct tern_gguf **out, struct tern_err *err)
 {
-    struct tern_mapping map;
+    struct tern_mapping map, *maps = malloc(sizeof *maps);
     struct tern_gguf *g = NULL;
     struct tern_err lost;
-    enum tern_status st = tern_mapping_open(path, &map, err);
+    enum tern_status st;
 
-    if (st)
+    if (!maps)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to read a model file");
+    st = tern_mapping_open(path, &map, err);
+    if (st) {
+        free(maps);
         return st;
+    }
     st = tern_gguf_parse(path, map.bytes, map.size, &g, err);
     /* A file that shrinks while we read it looks malformed; say what really happened. */
     if (tern_mapping_check(&map, &lost)) {
@@ -430,9 +433,12 @@ enum tern_status tern_gguf_open(const char *path, struct tern_gguf **out, struct
     if (st) {
         tern_gguf_close(&g);
         tern_mapping_close(&map);
+        free(maps);
         return st;
     }
-    g->map = map;
+    *maps = map;
+    g->maps = maps;
+    g->n_maps = 1;
     *out = g;
     return TERN_OK;
 }
@@ -443,14 +449,84 @@ void tern_gguf_close(struct tern_gguf **gp)
 
     if (!g)
         return;
-    if (g->map.bytes)
-        tern_mapping_close(&g->map);
+    for (size_t i = 0; i < g->n_maps; i++)
+        tern_mapping_close(&g->maps[i]);
+    free(g->maps);
+    free(g->options);
+    free(g->owned);
     free(g->by_name);
     free(g->tensors);
     free(g->kv);
     free(g->name);
     free(g);
     *gp = NULL;
+}
+
+enum tern_status tern_gguf_check(const struct tern_gguf *g, struct tern_err *err)
+{
+    for (size_t i = 0; i < g->n_maps; i++) {
+        enum tern_status st = tern_mapping_check(&g->maps[i], err);
+
+        if (st)
+            return st;
+    }
+    return TERN_OK;
+}
+
+void tern_gguf_release(const struct tern_gguf *g, const struct tern_tensor *t)
+{
+    if (t->map < g->n_maps)
+        tern_mapping_release(&g->maps[t->map], (size_t)(t->data - g->maps[t->map].bytes), t->bytes);
+}
+
+void tern_gguf_release_all(const struct tern_gguf *g)
+{
+    for (size_t i = 0; i < g->n_maps; i++)
+        tern_mapping_release(&g->maps[i], 0, g->maps[i].size);
+}
+
+uint64_t tern_gguf_file_bytes(const struct tern_gguf *g)
+{
+    uint64_t all = 0;
+
+    for (size_t i = 0; i < g->n_maps; i++)
+        all += g->maps[i].size;
+    return g->n_maps ? all : g->size;
+}
+
+enum tern_status tern_gguf_adopt(struct tern_gguf *g, struct tern_tensor *tensors, size_t n,
+                                 struct tern_mapping *maps, size_t n_maps, struct tern_err *err)
+{
+    uint32_t *by_name = malloc((n + 1) * sizeof *by_name);
+
+    if (!by_name)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the tensors of %s", g->name);
+    for (size_t i = 0; i < n; i++)
+        by_name[i] = (uint32_t)i;
+    qsort_r(by_name, n, sizeof *by_name, index_by_name, tensors);
+    for (size_t i = 1; i < n; i++) {
+        struct tern_str name = tensors[by_name[i]].name;
+
+        if (order(tensors[by_name[i - 1]].name, name) == 0) {
+            enum tern_status st = TERN_FAIL(err, TERN_ERR_FORMAT, "%s: there are two tensors '%.*s'", g->name,
+                                            TERN_STR_ARGS(name));
+            free(by_name);
+            return st;
+        }
+    }
+    free(g->by_name);
+    free(g->tensors);
+    g->by_name = by_name;
+    g->tensors = tensors;
+    g->n_tensors = n;
+    if (maps != g->maps) {
+        for (size_t i = 0; i < g->n_maps; i++)
+            tern_mapping_close(&g->maps[i]);
+        free(g->maps);
+    }
+    g->maps = maps;
+    g->n_maps = n_maps;
+    return TERN_OK;
 }
 
 const struct tern_tensor *tern_gguf_tensor(const struct tern_gguf *g, const char *name)

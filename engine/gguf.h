@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The GGUF container (ggml's docs/gguf.md, versions 2 and 3): header, metadata and tensor directory over
- * untrusted bytes.
+ * A model in the terms of GGUF: metadata and a directory of tensors, over untrusted bytes.
+ *
+ * Parsing reads the GGUF container (ggml's docs/gguf.md, versions 2 and 3).  The parts of a split file and
+ * Hugging Face folders end up in the same struct (model_file.h): metadata of the first part or made from
+ * config.json, tensors of all files under the names GGUF has for them.
  *
  * Parsing checks every length, count and offset with arithmetic that cannot wrap: after success every string,
  * array and tensor lies inside the bytes, tensor names are unique, and every tensor's size agrees with its
@@ -46,21 +49,39 @@ struct tern_gguf_kv {
     size_t bytes;        /* all of it */
 };
 
+/* How the bytes of a tensor become weights, where its type alone does not say; zeros for tensors of GGUF
+ * files. */
+struct tern_tensor_view {
+    bool absmean;     /* master weights: the ternary matrix is still to be made of them */
+    bool plus_one;    /* of a norm: the weight is one more than what is stored */
+    float scale;      /* of TERN_TYPE_HF_PACKED: what a weight of 1 stands for */
+    uint32_t n_heads; /* not 0: rows of each of so many heads are to be interleaved, row 2j from row j and row
+                       * 2j + 1 from row j + d/2 of the d rows of a head (formats of llama in GGUF) */
+};
+
 struct tern_tensor {
     struct tern_str name;
-    uint32_t type;       /* ggml type id */
+    uint32_t type;       /* ggml type id, or TERN_TYPE_HF_PACKED */
     uint32_t n_dims;     /* 1..4 */
     uint64_t ne[4];      /* ne[0] is contiguous (in features); unused dimensions are 1 */
     const uint8_t *data; /* first byte, inside the mapping */
     size_t bytes;
+    uint32_t map; /* index into maps; meaningless when there are none */
+    struct tern_tensor_view view;
 };
 
+/* What a file does not say of itself, and its user may (model_file.h). */
+struct tern_file_options;
+
 struct tern_gguf {
-    struct tern_mapping map; /* map.bytes is NULL when parsed from memory */
-    char *name;              /* what sentences call this file */
-    const uint8_t *bytes;
+    struct tern_mapping *maps; /* [n_maps] files under it; none when parsed from memory */
+    size_t n_maps;
+    char *name;           /* what sentences call this model */
+    const uint8_t *bytes; /* of the container (the first part's, or the metadata made for a folder) */
     size_t size;
-    uint32_t version; /* 2 or 3 */
+    void *owned;                       /* bytes that are ours, or NULL */
+    struct tern_file_options *options; /* owned; NULL: all defaults */
+    uint32_t version;                  /* 2 or 3 */
     uint64_t alignment;
     size_t n_kv;
     struct tern_gguf_kv *kv; /* in file order */
@@ -78,6 +99,25 @@ enum tern_status tern_gguf_parse(const char *name, const void *bytes, size_t siz
                                  struct tern_err *err) TERN_MUST_CHECK;
 
 void tern_gguf_close(struct tern_gguf **g);
+
+/* Fails when a file under the model was truncated or written to since it was opened (tern_mapping_check). */
+enum tern_status tern_gguf_check(const struct tern_gguf *g, struct tern_err *err) TERN_MUST_CHECK;
+
+/* Tells the system that a tensor's bytes, or those of all files, are not needed in memory any more. */
+void tern_gguf_release(const struct tern_gguf *g, const struct tern_tensor *t);
+void tern_gguf_release_all(const struct tern_gguf *g);
+
+/* Bytes of all files under the model. */
+uint64_t tern_gguf_file_bytes(const struct tern_gguf *g);
+
+/*
+ * For those who put a model together of several files.  Takes tensors [n] (malloc'ed, names borrowed
+ * from what lives as long as g) and maps [n_maps] (malloc'ed, open), in place of those of g, whose old
+ * tensors must not be in use.  Twin names are refused.  On failure everything stays the caller's.
+ */
+enum tern_status tern_gguf_adopt(struct tern_gguf *g, struct tern_tensor *tensors, size_t n,
+                                 struct tern_mapping *maps, size_t n_maps,
+                                 struct tern_err *err) TERN_MUST_CHECK;
 
 /* NULL when absent. */
 const struct tern_gguf_kv *tern_gguf_find(const struct tern_gguf *g, const char *key);

@@ -6,10 +6,12 @@
 
 #include "engine/base/mem.h"
 #include "engine/identity_impl.h"
+#include "engine/model_file.h"
 
 #include <pthread.h>
 #include <sodium.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,24 @@ struct job {
     void *arg;
     atomic_bool given_up;
 };
+
+void tern_identity_hash_reading(crypto_generichash_state *h, const struct tern_gguf *g,
+                                const struct tern_tensor *t)
+{
+    const struct tern_tensor_view *v = &t->view;
+    enum tern_i2s_layout i2s =
+        t->type == TERN_TYPE_I2_S ? tern_model_file_options(g)->i2s_layout : TERN_I2S_A;
+    char text[120];
+    uint32_t scale;
+    int n;
+
+    memcpy(&scale, &v->scale, sizeof scale);
+    if (!v->absmean && !v->plus_one && scale == 0 && v->n_heads == 0 && i2s == TERN_I2S_A)
+        return;
+    n = snprintf(text, sizeof text, "absmean=%d plus_one=%d scale=%08x heads=%u i2s=%d", v->absmean,
+                 v->plus_one, scale, v->n_heads, (int)i2s);
+    crypto_generichash_update(h, (const unsigned char *)text, (size_t)n);
+}
 
 static void hash_tensors(void *arg, size_t first, size_t last, unsigned thread)
 {
@@ -49,8 +69,9 @@ static void hash_tensors(void *arg, size_t first, size_t last, unsigned thread)
             if (reports && !job->progress(job->arg, done, job->total))
                 atomic_store(&job->given_up, true);
         }
+        tern_identity_hash_reading(&h, job->g, t);
         crypto_generichash_final(&h, job->by_size[i]->hash, TERN_HASH_BYTES);
-        tern_mapping_release(&job->g->map, (size_t)(t->data - job->g->bytes), t->bytes);
+        tern_gguf_release(job->g, t);
     }
 }
 
@@ -77,10 +98,10 @@ static enum tern_status hash_all(struct job *job, struct tern_identity *id, stru
     if (id->n > 0)
         tern_pool_run(pool, hash_tensors, job, id->n, 1);
     free(job->by_size);
-    tern_mapping_release(&job->g->map, 0, job->g->size); /* with the pages that came along with neighbours */
+    tern_gguf_release_all(job->g); /* with the pages that came along with neighbours */
     if (atomic_load(&job->given_up) || (job->progress && !job->progress(job->arg, job->total, job->total)))
         return TERN_FAIL(err, TERN_END, "%s: hashing was given up", job->g->name);
-    return job->g->map.bytes ? tern_mapping_check(&job->g->map, err) : TERN_OK;
+    return tern_gguf_check(job->g, err);
 }
 
 static void put_u32(crypto_generichash_state *h, uint32_t v)

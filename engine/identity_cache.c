@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char format_name[] = "tern tensor hashes 1";
+static const char format_name[] = "tern tensor hashes 2";
 
 static void hash_u64(crypto_generichash_state *h, uint64_t v)
 {
@@ -23,13 +23,18 @@ static void hash_u64(crypto_generichash_state *h, uint64_t v)
 static void make_key(const struct tern_gguf *g, const struct tern_identity *id,
                      uint8_t key[static TERN_HASH_BYTES])
 {
-    const uint64_t file[] = { g->map.dev, g->map.ino, g->map.size, g->map.mtime_ns, g->map.ctime_ns, id->n };
     crypto_generichash_state h;
 
     crypto_generichash_init(&h, NULL, 0, TERN_HASH_BYTES);
     crypto_generichash_update(&h, (const unsigned char *)format_name, sizeof format_name);
-    for (size_t i = 0; i < sizeof file / sizeof file[0]; i++)
-        hash_u64(&h, file[i]);
+    for (size_t i = 0; i < g->n_maps; i++) {
+        const struct tern_mapping *m = &g->maps[i];
+        const uint64_t file[] = { m->dev, m->ino, m->size, m->mtime_ns, m->ctime_ns };
+
+        for (size_t j = 0; j < sizeof file / sizeof file[0]; j++)
+            hash_u64(&h, file[j]);
+    }
+    hash_u64(&h, id->n);
     for (size_t i = 0; i < id->n; i++) {
         const struct tern_tensor *t = id->entries[i].tensor;
 
@@ -38,7 +43,9 @@ static void make_key(const struct tern_gguf *g, const struct tern_identity *id,
         hash_u64(&h, t->type);
         for (int d = 0; d < 4; d++)
             hash_u64(&h, t->ne[d]);
-        hash_u64(&h, (uint64_t)(t->data - g->bytes));
+        hash_u64(&h, t->map);
+        tern_identity_hash_reading(&h, g, t);
+        hash_u64(&h, (uint64_t)(t->data - g->maps[t->map].bytes));
     }
     crypto_generichash_final(&h, key, TERN_HASH_BYTES);
 }
@@ -49,7 +56,7 @@ bool tern_identity_cache_load(const struct tern_gguf *g, struct tern_identity *i
     uint8_t key[TERN_HASH_BYTES], *buf;
     bool ok;
 
-    if (!g->map.bytes)
+    if (g->n_maps == 0)
         return false;
     buf = malloc(n + 1);
     if (!buf)
@@ -63,20 +70,25 @@ bool tern_identity_cache_load(const struct tern_gguf *g, struct tern_identity *i
 }
 
 /* A file that changed while it was hashed must not be remembered. */
-static bool unchanged(const struct tern_mapping *m)
+static bool unchanged(const struct tern_gguf *g)
 {
-    struct stat sb;
+    for (size_t i = 0; i < g->n_maps; i++) {
+        const struct tern_mapping *m = &g->maps[i];
+        struct stat sb;
 
-    return fstat(m->fd, &sb) == 0 && (uint64_t)sb.st_size == m->size &&
-           (uint64_t)sb.st_mtim.tv_sec * 1000000000u + (uint64_t)sb.st_mtim.tv_nsec == m->mtime_ns &&
-           (uint64_t)sb.st_ctim.tv_sec * 1000000000u + (uint64_t)sb.st_ctim.tv_nsec == m->ctime_ns;
+        if (fstat(m->fd, &sb) != 0 || (uint64_t)sb.st_size != m->size ||
+            (uint64_t)sb.st_mtim.tv_sec * 1000000000u + (uint64_t)sb.st_mtim.tv_nsec != m->mtime_ns ||
+            (uint64_t)sb.st_ctim.tv_sec * 1000000000u + (uint64_t)sb.st_ctim.tv_nsec != m->ctime_ns)
+            return false;
+    }
+    return g->n_maps > 0;
 }
 
 void tern_identity_cache_store(const struct tern_gguf *g, const struct tern_identity *id)
 {
     uint8_t key[TERN_HASH_BYTES], *buf;
 
-    if (!g->map.bytes || !unchanged(&g->map))
+    if (!unchanged(g))
         return;
     buf = malloc(id->n * TERN_HASH_BYTES + 1);
     if (!buf)

@@ -11,10 +11,16 @@
 
 #include "engine/identity.h"
 
+#include <sodium.h>
+
 /* Fills the entries' hashes; false when there is no cache that can be used. */
 bool tern_identity_cache_load(const struct tern_gguf *g, struct tern_identity *id);
 
 /* Writes the entries' hashes; failures are nobody's concern. */
 void tern_identity_cache_store(const struct tern_gguf *g, const struct tern_identity *id);
+
+/* Adds what else decides how a tensor's bytes become weights; nothing for most tensors. */
+void tern_identity_hash_reading(crypto_generichash_state *h, const struct tern_gguf *g,
+                                const struct tern_tensor *t);
 
 #endif

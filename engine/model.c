@@ -9,14 +9,13 @@
 #include "engine/forward.h"
 #include "engine/head.h"
 #include "engine/model_impl.h"
+#include "engine/ternary_source.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define NORM_ALIGN  64 /* bytes; each vector begins on a cache line */
-#define MAX_THREADS 256
+#define NORM_ALIGN 64 /* bytes; each vector begins on a cache line */
 
 /* What ternd holds besides weights, KV and scratch: code, libraries, heap, the queues of its links; and for
  * each thread the touched part of its stack.  Measured on a release build: 7.4 MB resident when idle, 2 to 3
@@ -152,113 +151,25 @@ static enum tern_status load_norms(struct tern_model *m, const struct tern_gguf 
 
 /* -- ternary matrices -------------------------------------------------------------------------- */
 
-/* One matrix being repacked by all threads.  Each thread writes its own entry only. */
-struct packing {
-    struct tern_packing what;
-    struct {
-        enum tern_pack_result result;
-        float scale; /* 0: no block with weights seen */
-    } seen[MAX_THREADS];
-};
-
-static void pack_range(void *arg, size_t first, size_t last, unsigned thread)
-{
-    struct packing *p = arg;
-    float scale = 0;
-    enum tern_pack_result r;
-
-    if (p->seen[thread].result != TERN_PACK_OK)
-        return;
-    r = tern_pack(&p->what, first, last, &scale);
-    if (r == TERN_PACK_OK && scale != 0 && p->seen[thread].scale != 0 && scale != p->seen[thread].scale)
-        r = TERN_PACK_SCALES;
-    if (r == TERN_PACK_OK && scale != 0)
-        p->seen[thread].scale = scale;
-    p->seen[thread].result = r;
-}
-
-static enum tern_status refuse_packing(const struct tern_gguf *g, const struct tern_tensor *t,
-                                       enum tern_pack_result r, struct tern_err *err)
-{
-    const char *why =
-        r == TERN_PACK_BAD_CODE
-            ? "holds codes that are no ternary weights; the file is damaged or of another layout"
-        : r == TERN_PACK_SCALES ? "has blocks of different scales; Tern needs one scale a matrix"
-                                : "has a scale that is not a positive number; the file is damaged";
-
-    return TERN_FAIL(err, r == TERN_PACK_SCALES ? TERN_ERR_UNSUPPORTED : TERN_ERR_FORMAT,
-                     "%s: tensor '%.*s' (%s) %s", g->name, TERN_STR_ARGS(t->name),
-                     tern_gguf_type_name(t->type), why);
-}
-
-/* Each layout of I2_S packs units of its own, which the size check of the directory does not know. */
-static enum tern_status check_i2s_shape(const struct tern_gguf *g, const struct tern_tensor *t,
-                                        enum tern_i2s_layout layout, struct tern_err *err)
-{
-    uint64_t n = t->ne[0] * t->ne[1]; /* the parser has seen that this fits */
-    bool ok = layout == TERN_I2S_A ? n % 128 == 0 : layout == TERN_I2S_B ? n % 64 == 0 : t->ne[1] % 4 == 0;
-
-    if (ok)
-        return TERN_OK;
-    return TERN_FAIL(err, TERN_ERR_FORMAT,
-                     "%s: tensor '%.*s' of %llu x %llu weights cannot be I2_S in layout %c, which needs %s",
-                     g->name, TERN_STR_ARGS(t->name), (unsigned long long)t->ne[0],
-                     (unsigned long long)t->ne[1], 'A' + (int)layout,
-                     layout == TERN_I2S_A   ? "a multiple of 128 weights"
-                     : layout == TERN_I2S_B ? "a multiple of 64 weights"
-                                            : "a multiple of 4 rows");
-}
-
-/* Gathers what the threads have seen: one result, one scale. */
-static enum tern_pack_result join(const struct packing *p, unsigned n_threads, float *scale)
-{
-    *scale = 0;
-    for (unsigned i = 0; i < n_threads; i++) {
-        if (p->seen[i].result != TERN_PACK_OK)
-            return p->seen[i].result;
-        if (p->seen[i].scale == 0)
-            continue;
-        if (*scale != 0 && *scale != p->seen[i].scale)
-            return TERN_PACK_SCALES;
-        *scale = p->seen[i].scale;
-    }
-    /* A TQ matrix without any weight is legal and zero; I2_S always states its scale. */
-    if (!isfinite(*scale) || *scale < 0 || (*scale == 0 && p->what.type == TERN_TYPE_I2_S))
-        return TERN_PACK_BAD_SCALE;
-    return TERN_PACK_OK;
-}
-
 static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern_tensor *t,
                                     const struct tern_model_options *o, struct tern_pool *pool, uint8_t **at,
                                     struct tern_matrix *out, struct tern_err *err)
 {
     size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
-    struct packing p = { .what = { .type = t->type,
-                                   .i2s = o->i2s_layout,
-                                   .src = t->data,
-                                   .m = m,
-                                   .k = k,
-                                   .layout = o->layout,
-                                   .tiles = *at } };
-    enum tern_pack_result r;
-    enum tern_status st;
+    struct tern_ternary_source s;
+    enum tern_status st = tern_ternary_open(g, t, pool, &s, err);
 
-    if (t->type == TERN_TYPE_I2_S) {
-        st = check_i2s_shape(g, t, o->i2s_layout, err);
-        if (st)
-            return st;
-    }
     TERN_BUG_IF(!tern_pack_bytes(o->layout, m, k, &bytes)); /* add_layer has asked */
-    tern_pool_run(pool, pack_range, &p, tern_pack_tiles(m), 8);
-    r = join(&p, tern_pool_threads(pool), &out->scale);
-    if (r != TERN_PACK_OK)
-        return refuse_packing(g, t, r, err);
+    if (!st)
+        st = tern_ternary_pack(&s, pool, o->layout, *at, &out->scale, err);
+    if (st)
+        return st;
     out->tiles = *at;
     out->m = m;
     out->k = k;
     out->k_pad = tern_pack_k_pad(o->layout, k);
     *at += bytes;
-    tern_mapping_release(&g->map, (size_t)(t->data - g->bytes), t->bytes);
+    tern_gguf_release(g, t);
     return TERN_OK;
 }
 
@@ -373,9 +284,9 @@ enum tern_status tern_model_load(const struct tern_gguf *g, const struct tern_ar
     free(layers);
     /* Once more for all: reading a tensor brings pages of its neighbours back, and edges were left.  What is
      * needed yet comes again. */
-    tern_mapping_release(&g->map, 0, g->size);
+    tern_gguf_release_all(g);
     /* A file that shrinks while it is read looks damaged; say what really happened. */
-    if (g->map.bytes && tern_mapping_check(&g->map, &lost)) {
+    if (tern_gguf_check(g, &lost)) {
         st = lost.status;
         if (err)
             *err = lost;
@@ -405,7 +316,5 @@ void tern_model_free(struct tern_model **mp)
 
 enum tern_status tern_model_check(const struct tern_model *model, struct tern_err *err)
 {
-    if (!model->file || !model->file->map.bytes)
-        return TERN_OK;
-    return tern_mapping_check(&model->file->map, err);
+    return model->file ? tern_gguf_check(model->file, err) : TERN_OK;
 }

@@ -51,8 +51,7 @@ struct tern_model {
 struct tern_model_options {
     uint32_t first, last; /* last may be 0: none (a coordinator of remote workers) */
     bool with_embd;
-    enum tern_i2s_layout i2s_layout; /* A unless the user knows better */
-    enum tern_tile_layout layout;    /* to repack into: layout_choice.h */
+    enum tern_tile_layout layout; /* to repack into: layout_choice.h */
     /* May be NULL; on the calling thread; bytes. */
     bool (*progress)(void *arg, uint64_t done, uint64_t total); /* false: give up, with TERN_END */
     void *progress_arg;

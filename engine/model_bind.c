@@ -4,6 +4,7 @@
  * file, the tensor, what was expected and what was found.
  */
 #include "engine/model_impl.h"
+#include "engine/ternary_source.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -97,7 +98,7 @@ static enum tern_status find_matrix(const struct tern_gguf *g, const char *name,
 
     if (st)
         return st;
-    if (t->type != TERN_TYPE_I2_S && t->type != TERN_TYPE_TQ1_0 && t->type != TERN_TYPE_TQ2_0)
+    if (!tern_ternary_type(t->type))
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
                          "%s: tensor '%s' is %s; a ternary matrix must be I2_S, TQ1_0 or TQ2_0", g->name,
                          name, tern_gguf_type_name(t->type));

@@ -129,7 +129,7 @@ enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, 
     if (!t)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a tokenizer");
     st = load(t, g, pre, err);
-    if (g->map.bytes && tern_mapping_check(&g->map, &lost)) { /* what was read may have been zeros */
+    if (tern_gguf_check(g, &lost)) { /* what was read may have been zeros */
         st = lost.status;
         if (err)
             *err = lost;

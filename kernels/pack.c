@@ -237,7 +237,7 @@ static const uint8_t *open_tq(uint32_t type, const uint8_t *src, size_t k, size_
     return line;
 }
 
-static const uint8_t *open_span(const struct tern_packing *p, size_t row, size_t c, size_t n, uint8_t *line,
+static const uint8_t *open_span(const struct tern_trits *p, size_t row, size_t c, size_t n, uint8_t *line,
                                 struct seen *seen)
 {
     if (p->type != TERN_TYPE_I2_S)
@@ -315,17 +315,17 @@ static uint8_t five_trits(unsigned v)
 static void pack_tile(const struct tern_packing *p, size_t t, uint8_t lines[TERN_TILE_ROWS][LINE],
                       struct seen *seen)
 {
-    size_t cols = group_cols(p->layout), k_pad = tern_pack_k_pad(p->layout, p->k);
-    uint8_t *out = p->tiles + t * tern_pack_tile_bytes(p->layout, p->k);
-    for (size_t c = 0; c < p->k; c += SPAN) {
+    size_t cols = group_cols(p->layout), k_pad = tern_pack_k_pad(p->layout, p->from.k);
+    uint8_t *out = p->tiles + t * tern_pack_tile_bytes(p->layout, p->from.k);
+    for (size_t c = 0; c < p->from.k; c += SPAN) {
         const uint8_t *codes[TERN_TILE_ROWS];
-        size_t n = p->k - c < SPAN ? p->k - c : SPAN, n_pad = k_pad - c < SPAN ? k_pad - c : SPAN;
+        size_t n = p->from.k - c < SPAN ? p->from.k - c : SPAN, n_pad = k_pad - c < SPAN ? k_pad - c : SPAN;
         for (size_t r = 0; r < TERN_TILE_ROWS; r++) {
             size_t row = t * TERN_TILE_ROWS + r;
             uint8_t *line = lines[r];
-            if (row < p->m)
-                line += open_span(p, row, c, n, line, seen) - line;
-            memset(line + (row < p->m ? n : 0), 1, row < p->m ? n_pad - n : n_pad);
+            if (row < p->from.m)
+                line += open_span(&p->from, row, c, n, line, seen) - line;
+            memset(line + (row < p->from.m ? n : 0), 1, row < p->from.m ? n_pad - n : n_pad);
             codes[r] = line;
         }
         if (p->layout == TERN_TILES_2BIT)
@@ -336,25 +336,52 @@ static void pack_tile(const struct tern_packing *p, size_t t, uint8_t lines[TERN
     }
 }
 
+static void begin(const struct tern_trits *from, struct seen *seen)
+{
+    if (from->type == TERN_TYPE_I2_S) {
+        memcpy(&seen->scale, from->src + from->m * from->k / 4, sizeof seen->scale);
+        seen->bad_scale = !(seen->scale >= 0.0f) || seen->scale == INFINITY;
+    }
+}
+
+static enum tern_pack_result end(const struct seen *seen, float *scale)
+{
+    if (seen->bad_code)
+        return TERN_PACK_BAD_CODE;
+    if (seen->bad_scale)
+        return TERN_PACK_BAD_SCALE;
+    if (seen->differ)
+        return TERN_PACK_SCALES;
+    *scale = seen->scale;
+    return TERN_PACK_OK;
+}
+
 enum tern_pack_result tern_pack(const struct tern_packing *p, size_t tile_first, size_t tile_last,
                                 float *scale)
 {
     struct seen seen = { 0 };
     uint8_t lines[TERN_TILE_ROWS][LINE];
-    if (p->type == TERN_TYPE_I2_S) {
-        memcpy(&seen.scale, p->src + p->m * p->k / 4, sizeof seen.scale);
-        seen.bad_scale = !(seen.scale >= 0.0f) || seen.scale == INFINITY;
-    }
+    begin(&p->from, &seen);
     for (size_t t = tile_first; t < tile_last; t++)
         pack_tile(p, t, lines, &seen);
-    if (seen.bad_code)
-        return TERN_PACK_BAD_CODE;
-    if (seen.bad_scale)
-        return TERN_PACK_BAD_SCALE;
-    if (seen.differ)
-        return TERN_PACK_SCALES;
-    *scale = seen.scale;
-    return TERN_PACK_OK;
+    return end(&seen, scale);
+}
+
+enum tern_pack_result tern_pack_rows(const struct tern_trits *from, size_t first, size_t last, int8_t *w,
+                                     float *scale)
+{
+    struct seen seen = { 0 };
+    uint8_t line[LINE];
+    begin(from, &seen);
+    for (size_t row = first; row < last; row++, w += from->k) {
+        for (size_t c = 0; c < from->k; c += SPAN) {
+            size_t n = from->k - c < SPAN ? from->k - c : SPAN;
+            const uint8_t *codes = open_span(from, row, c, n, line, &seen);
+            for (size_t i = 0; i < n; i++)
+                w[c + i] = (int8_t)(codes[i] - 1);
+        }
+    }
+    return end(&seen, scale);
 }
 
 int tern_unpack_at(enum tern_tile_layout layout, const uint8_t *tiles, size_t k, size_t row, size_t col)

@@ -15,10 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ggml type ids of ternary matrices. */
-#define TERN_TYPE_TQ1_0 34
-#define TERN_TYPE_TQ2_0 35
-#define TERN_TYPE_I2_S  36
+/* ggml type ids of ternary matrices, and one of our own: TL1 and TL2 are those of the bitnet forks. */
+#define TERN_TYPE_TQ1_0     34
+#define TERN_TYPE_TQ2_0     35
+#define TERN_TYPE_I2_S      36
+#define TERN_TYPE_TL1       38
+#define TERN_TYPE_TL2       39
+#define TERN_TYPE_HF_PACKED 1000 /* uint8 [m/4][k] of Hugging Face: a quarter of the rows in each two bits */
 
 /* The three bit layouts that hide behind I2_S. */
 enum tern_i2s_layout { TERN_I2S_A, TERN_I2S_B, TERN_I2S_C };
@@ -42,13 +45,32 @@ size_t tern_pack_tiles(size_t m);
 size_t tern_pack_tile_bytes(enum tern_tile_layout layout, size_t k);
 bool tern_pack_bytes(enum tern_tile_layout layout, size_t m, size_t k, size_t *bytes);
 
+/* Tiles of TL1 or TL2 for matrices of m x k: bm rows and by columns to a block, rows of which go in
+ * strips of `strip` (BM, BY and bm of the programs that write such files). */
+struct tern_tl_tiles {
+    uint32_t m, k;
+    uint32_t bm, by, strip;
+};
+
+/* A matrix of ternary values as a file has it: m rows of k elements.  TQ types: k is a multiple of 256; I2_S:
+ * m * k is one of 128 for layout A, of 64 for B; m is one of 4 for C. */
+struct tern_trits {
+    uint32_t type;            /* TERN_TYPE_*, or TERN_F32, TERN_F16, TERN_BF16 */
+    enum tern_i2s_layout i2s; /* of I2_S */
+    struct tern_tl_tiles tl;  /* of TL1 and TL2 */
+    const uint8_t *src;       /* the tensor's bytes as in the file */
+    size_t m, k;
+    /* Not 0: row 2j of each of so many heads is the file's row j of it, row 2j + 1 the file's row j + d/2. */
+    size_t n_heads;
+    /* Of floats: t = clamp(round-half-even(w * absmean_s), -1, 1); when it is 0 they must be 0, scale or
+     * -scale. */
+    float absmean_s;
+    float scale; /* what 1 stands for; of floats and HF packed, the others have theirs in the tensor */
+};
+
 /* One matrix on its way from a file to tiles. */
 struct tern_packing {
-    uint32_t type;            /* TERN_TYPE_* */
-    enum tern_i2s_layout i2s; /* of I2_S */
-    const uint8_t *src;       /* the tensor's bytes as in the file */
-    size_t m, k; /* rows, elements of a row: TQ types: k a multiple of 256; I2_S: m * k a multiple
-                               * of 128 for A, of 64 for B; m a multiple of 4 for C */
+    struct tern_trits from;
     enum tern_tile_layout layout;
     uint8_t *tiles; /* tern_pack_bytes() of room, tile 0 first, 64-byte aligned */
 };
@@ -61,6 +83,10 @@ struct tern_packing {
  */
 enum tern_pack_result tern_pack(const struct tern_packing *p, size_t tile_first, size_t tile_last,
                                 float *scale);
+
+/* Rows [first, last) as -1, 0, +1 into w [last - first][k]; *scale as of tern_pack. */
+enum tern_pack_result tern_pack_rows(const struct tern_trits *from, size_t first, size_t last, int8_t *w,
+                                     float *scale);
 
 /* The weight -1, 0 or +1 at (row, col) of the packed tiles of a matrix of k columns; padding included. */
 int tern_unpack_at(enum tern_tile_layout layout, const uint8_t *tiles, size_t k, size_t row, size_t col);

@@ -20,7 +20,7 @@
 enum tern_status worker_new(const struct worker_options *o, struct worker **out, struct tern_err *err)
 {
     struct worker *w = calloc(1, sizeof *w);
-    struct worker_load_options lo = { o->file, o->kern, o->pool, o->i2s_layout, o->layout };
+    struct worker_load_options lo = { o->file, o->kern, o->pool, o->layout };
     enum tern_status st;
 
     if (!w)

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-const char worker_config_help[] =
+static const char help[] =
     "ternd: holds a slice of a model's layers for a coordinator (`tern run --cluster`).\n"
     "\n"
     "usage: ternd --listen ADDR:PORT --key FILE --allow FILE [options]\n"
@@ -27,9 +27,13 @@ const char worker_config_help[] =
     "  --name NAME          what logs and coordinators call this worker (default: the host's name)\n"
     "  --cpu LEVEL          ref, avx2, avxvnni, avx512, avx512vbmi; on ARM ref, neon, dotprod,\n"
     "                       i8mm (default: the best this machine has)\n"
-    "  --i2s-layout A|B|C   bit layout of I2_S tensors in the file (default: A)\n"
     "  --layout LAYOUT      how ternary weights lie in memory: 2bit, 1.6bit, or auto, which measures once\n"
     "                       which one this machine is faster with; the same bits (default: auto)\n"
+    "\n"
+    "What the model file does not say of itself, as for tern:\n";
+
+static const char help_rest[] =
+    "\n"
     "  --verbose            log every change of state\n"
     "  --quiet              log warnings and errors only\n"
     "  --help, --version\n"
@@ -37,6 +41,13 @@ const char worker_config_help[] =
     "For programs that start ternd themselves:\n"
     "  --ready-fd N         write the bound endpoint and a newline to this descriptor, then close it\n"
     "  --lifeline N         exit when this descriptor reaches its end\n";
+
+void worker_config_print_help(void)
+{
+    fputs(help, stdout);
+    fputs(tern_file_option_help, stdout);
+    fputs(help_rest, stdout);
+}
 
 enum option_id {
     OPT_LISTEN = 256,
@@ -47,7 +58,6 @@ enum option_id {
     OPT_MEMORY,
     OPT_NAME,
     OPT_CPU,
-    OPT_I2S,
     OPT_LAYOUT,
     OPT_VERBOSE,
     OPT_QUIET,
@@ -66,7 +76,7 @@ static const struct option options[] = {
     { "memory", required_argument, NULL, OPT_MEMORY },
     { "name", required_argument, NULL, OPT_NAME },
     { "cpu", required_argument, NULL, OPT_CPU },
-    { "i2s-layout", required_argument, NULL, OPT_I2S },
+    TERN_FILE_LONG_OPTIONS,
     { "layout", required_argument, NULL, OPT_LAYOUT },
     { "verbose", no_argument, NULL, OPT_VERBOSE },
     { "quiet", no_argument, NULL, OPT_QUIET },
@@ -123,6 +133,10 @@ static void default_name(char out[static TERN_MAX_NAME_BYTES + 1])
 
 static enum tern_status take_option(int id, const char *arg, struct worker_config *c, struct tern_err *err)
 {
+    enum tern_status st = tern_file_option(&c->file, id, arg, err);
+
+    if (st != TERN_END)
+        return st;
     switch ((enum option_id)id) {
     case OPT_LISTEN: c->listen = arg; return TERN_OK;
     case OPT_KEY: c->key_path = arg; return TERN_OK;
@@ -136,7 +150,6 @@ static enum tern_status take_option(int id, const char *arg, struct worker_confi
     case OPT_MEMORY: return tern_option_bytes("--memory", arg, &c->memory_limit, err);
     case OPT_NAME: return parse_name(arg, c->name, err);
     case OPT_CPU: return tern_option_cpu(arg, &c->cpu, err);
-    case OPT_I2S: return tern_option_i2s(arg, &c->i2s_layout, err);
     case OPT_LAYOUT: return tern_option_layout(arg, &c->layout, err);
     case OPT_VERBOSE: c->verbose = true; return TERN_OK;
     case OPT_QUIET: c->quiet = true; return TERN_OK;
@@ -169,7 +182,6 @@ static enum tern_status check_complete(struct worker_config *c, struct tern_err 
 enum tern_status worker_config_parse(int argc, char **argv, struct worker_config *out, struct tern_err *err)
 {
     struct worker_config c = { .cpu = tern_cpu_detect(),
-                               .i2s_layout = TERN_I2S_A,
                                .layout = TERN_LAYOUT_AUTO,
                                .ready_fd = -1,
                                .lifeline_fd = -1,

@@ -7,9 +7,9 @@
 
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
+#include "engine/file_option.h"
 #include "engine/layout_choice.h"
 #include "kernels/cpu.h"
-#include "kernels/pack.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,7 +23,7 @@ struct worker_config {
     unsigned threads;
     uint64_t memory_limit; /* bytes; 0: none */
     enum tern_cpu_level cpu;
-    enum tern_i2s_layout i2s_layout;
+    struct tern_file_options file;
     enum tern_layout_wish layout;
     bool verbose;
     bool quiet;                   /* verbose wins */
@@ -35,6 +35,6 @@ struct worker_config {
 enum tern_status worker_config_parse(int argc, char **argv, struct worker_config *out,
                                      struct tern_err *err) TERN_MUST_CHECK;
 
-extern const char worker_config_help[];
+void worker_config_print_help(void);
 
 #endif

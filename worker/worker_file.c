@@ -36,10 +36,11 @@ static enum tern_status find_layers(struct worker_file *f, struct tern_err *err)
     return TERN_OK;
 }
 
-enum tern_status worker_file_open(const char *path, struct worker_file *out, struct tern_err *err)
+enum tern_status worker_file_open(const char *path, const struct tern_file_options *o,
+                                  struct worker_file *out, struct tern_err *err)
 {
     struct worker_file f = { 0 };
-    enum tern_status st = tern_gguf_open(path, &f.gguf, err);
+    enum tern_status st = tern_model_file_open(path, o, &f.gguf, err);
 
     if (!st)
         st = tern_arch_read(f.gguf, &f.arch, err);

@@ -6,7 +6,7 @@
 #define TERN_WORKER_WORKER_FILE_H
 
 #include "engine/arch.h"
-#include "engine/gguf.h"
+#include "engine/model_file.h"
 
 #include <stdint.h>
 
@@ -17,8 +17,9 @@ struct worker_file {
     uint32_t first, last; /* layers present: [first, last), without holes */
 };
 
-enum tern_status worker_file_open(const char *path, struct worker_file *out,
-                                  struct tern_err *err) TERN_MUST_CHECK;
+/* o may be NULL. */
+enum tern_status worker_file_open(const char *path, const struct tern_file_options *o,
+                                  struct worker_file *out, struct tern_err *err) TERN_MUST_CHECK;
 void worker_file_close(struct worker_file *f);
 
 /* Tensors of layers [first, last). */

@@ -67,12 +67,9 @@ static enum tern_status compare(const struct worker_loader *l, const struct job 
 
 static enum tern_status load(struct worker_loader *l, const struct job *j, struct tern_err *err)
 {
-    struct tern_model_options mo = { .first = j->first,
-                                     .last = j->last,
-                                     .i2s_layout = l->o.i2s_layout,
-                                     .layout = l->o.layout,
-                                     .progress = on_progress,
-                                     .progress_arg = l };
+    struct tern_model_options mo = {
+        .first = j->first, .last = j->last, .layout = l->o.layout, .progress = on_progress, .progress_arg = l
+    };
     const struct worker_file *f = l->o.file;
     enum tern_status st;
 
@@ -86,7 +83,7 @@ static enum tern_status load(struct worker_loader *l, const struct job *j, struc
         return st;
     l->n_loads++;
     /* Without this a file truncated meanwhile would have been read as zeros. */
-    st = tern_mapping_check(&f->gguf->map, err);
+    st = tern_gguf_check(f->gguf, err);
     if (st)
         tern_model_free(&l->model);
     return st;

@@ -22,7 +22,6 @@ struct worker_load_options { /* all borrowed */
     const struct worker_file *file;
     const struct tern_kernels *kern;
     struct tern_pool *pool;
-    enum tern_i2s_layout i2s_layout;
     enum tern_tile_layout layout;
 };
 

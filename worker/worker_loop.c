@@ -201,7 +201,6 @@ static enum tern_status open_all(struct loop *l, const struct worker_net *net, s
                                  .file = o->file,
                                  .kern = o->kern,
                                  .pool = o->pool,
-                                 .i2s_layout = o->config->i2s_layout,
                                  .layout = o->layout,
                                  .memory_limit = o->config->memory_limit,
                                  .allow = o->allow,

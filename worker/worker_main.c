@@ -103,7 +103,7 @@ static enum tern_status open_parts(struct program *p, struct tern_err *err)
     if (!st)
         st = tern_allow_open(c->allow_path, &p->allow, err);
     if (!st)
-        st = worker_file_open(c->model_path, &p->file, err);
+        st = worker_file_open(c->model_path, &c->file, &p->file, err);
     if (!st)
         st = tern_pool_new(c->threads, &p->pool, err);
     tern_kernels_init(&p->kern, c->cpu);
@@ -144,7 +144,7 @@ int main(int argc, char **argv)
         return fail(&err);
     if (p.config.show_help || p.config.show_version) {
         if (p.config.show_help)
-            fputs(worker_config_help, stdout);
+            worker_config_print_help();
         else
             puts("ternd " TERN_VERSION);
         return fflush(stdout) == 0 ? 0 : tern_status_exit_code(TERN_ERR_IO);

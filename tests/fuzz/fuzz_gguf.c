@@ -11,6 +11,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/model.h"
+#include "engine/model_file.h"
 
 #include <math.h>
 #include <string.h>
@@ -104,10 +105,10 @@ static void check_tiles(enum tern_tile_layout layout, const uint8_t *tiles, size
 /* The weights of all layouts of tiles agree. */
 static void check_same(const struct tern_packing *p, const uint8_t *other)
 {
-    for (size_t r = 0; r < p->m; r++)
-        for (size_t c = 0; c < p->k; c++)
-            FUZZ_CHECK(tern_unpack_at(p->layout, p->tiles, p->k, r, c) ==
-                       tern_unpack_at(TERN_TILES_5TRIT, other, p->k, r, c));
+    for (size_t r = 0; r < p->from.m; r++)
+        for (size_t c = 0; c < p->from.k; c++)
+            FUZZ_CHECK(tern_unpack_at(p->layout, p->tiles, p->from.k, r, c) ==
+                       tern_unpack_at(TERN_TILES_5TRIT, other, p->from.k, r, c));
 }
 
 /* Any ternary tensor, whether a model wants it or not. */
@@ -115,7 +116,7 @@ static void pack(const struct tern_tensor *t)
 {
     size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes, fewer;
     bool is_i2s = t->type == TERN_TYPE_I2_S;
-    struct tern_packing p = { .type = t->type, .src = t->data, .m = m, .k = k }, q;
+    struct tern_packing p = { .from = { .type = t->type, .src = t->data, .m = m, .k = k } }, q;
 
     if (!is_i2s && t->type != TERN_TYPE_TQ1_0 && t->type != TERN_TYPE_TQ2_0)
         return;
@@ -134,7 +135,7 @@ static void pack(const struct tern_tensor *t)
 
         if (is_i2s && (m * k % unit[layout] != 0 || (layout == TERN_I2S_C && m % 4 != 0)))
             continue;
-        p.i2s = q.i2s = (enum tern_i2s_layout)layout;
+        p.from.i2s = q.from.i2s = (enum tern_i2s_layout)layout;
         r = tern_pack(&p, 0, tern_pack_tiles(m), &scale);
         FUZZ_CHECK(tern_pack(&q, 0, tern_pack_tiles(m), &again) == r);
         if (r != TERN_PACK_OK)
@@ -152,8 +153,9 @@ static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t 
                  enum tern_i2s_layout i2s, enum tern_tile_layout layout)
 {
     const struct tern_model_options o = {
-        .first = first, .last = a->n_layers, .with_embd = with_embd, .i2s_layout = i2s, .layout = layout
+        .first = first, .last = a->n_layers, .with_embd = with_embd, .layout = layout
     };
+    const struct tern_file_options file = { .i2s_layout = i2s };
     struct tern_model_need need;
     struct tern_model *m = NULL;
     struct tern_err err, err2;
@@ -164,6 +166,7 @@ static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t 
     } else if (need.tiles_bytes > SMALL || need.norms_bytes > SMALL) {
         return;
     }
+    FUZZ_CHECK(tern_model_file_set_options((struct tern_gguf *)(uintptr_t)g, &file, &err2) == TERN_OK);
     st2 = tern_model_load(g, a, &kern, pool, &o, &m, &err2);
     FUZZ_CHECK(!st || st2); /* what cannot be predicted does not load */
     if (st2) {

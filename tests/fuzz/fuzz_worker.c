@@ -142,7 +142,7 @@ static void set_up(void)
 
     tern_log_set_level(TERN_LOG_ERROR);
     tern_kernels_init(&lab.kern, tern_cpu_detect());
-    st = worker_file_open(MODEL, &lab.file, &err);
+    st = worker_file_open(MODEL, NULL, &lab.file, &err);
     if (!st)
         st = tern_pool_new(1, &lab.pool, &err);
     if (!st)

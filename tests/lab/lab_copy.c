@@ -21,7 +21,7 @@ void lab_name(const struct tern_tensor *t, char out[256])
 int8_t *lab_read_ternary(const struct tern_tensor *t, float *scale)
 {
     size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes;
-    struct tern_packing p = { .type = t->type, .i2s = TERN_I2S_A, .src = t->data, .m = m, .k = k };
+    struct tern_packing p = { .from = { .type = t->type, .src = t->data, .m = m, .k = k } };
     int8_t *w;
 
     if (!tern_pack_bytes(p.layout, m, k, &bytes))

@@ -129,7 +129,7 @@ static void ternary_case(const struct tern_kernels *k, enum tern_tile_layout lay
     float scale, *y = malloc(n_rows * m * sizeof *y), act_scale[8];
     int32_t act_sum[8];
     assert_true(tern_pack_file(TERN_TYPE_I2_S, TERN_I2S_A, w, m, n, 1.0f, file));
-    struct tern_packing p = { TERN_TYPE_I2_S, TERN_I2S_A, file, m, n, layout, tiles };
+    struct tern_packing p = { { .type = TERN_TYPE_I2_S, .src = file, .m = m, .k = n }, layout, tiles };
     assert_int_equal(tern_pack(&p, 0, tern_pack_tiles(m), &scale), TERN_PACK_OK);
     for (size_t r = 0; r < n_rows; r++) {
         act_scale[r] = 1.0f;

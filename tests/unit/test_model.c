@@ -7,6 +7,7 @@
 
 #include "engine/gguf_write.h"
 #include "engine/model.h"
+#include "engine/model_file.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -34,13 +35,13 @@ static int tear_down(void **state)
 static enum tern_status load(const struct tern_gguf *g, uint32_t first, uint32_t last, bool with_embd,
                              enum tern_i2s_layout layout, struct tern_model **out)
 {
-    const struct tern_model_options o = {
-        .first = first, .last = last, .with_embd = with_embd, .i2s_layout = layout, .layout = tiles
-    };
+    const struct tern_model_options o = { first, last, with_embd, tiles, NULL, NULL };
+    const struct tern_file_options file = { .i2s_layout = layout };
     struct tern_arch arch;
 
     memset(&unit_err, 0, sizeof unit_err);
     *out = NULL;
+    assert_ok(tern_model_file_set_options((struct tern_gguf *)(uintptr_t)g, &file, &unit_err));
     assert_ok(tern_arch_read(g, &arch, &unit_err));
     return tern_model_load(g, &arch, &kern, pools[1], &o, out, &unit_err);
 }

@@ -72,10 +72,11 @@ static void tq_vectors(void **unused)
 static void round_trip_to(enum tern_tile_layout layout, const struct tern_packing *source, const int8_t *w)
 {
     struct tern_packing p = *source;
-    size_t bytes, pad = tern_pack_k_pad(layout, p.k), n_tiles = tern_pack_tiles(p.m), cut = n_tiles / 2;
+    size_t bytes, pad = tern_pack_k_pad(layout, p.from.k), n_tiles = tern_pack_tiles(p.from.m);
+    size_t cut = n_tiles / 2;
     float scale[2] = { -1, -1 };
-    assert_true(tern_pack_bytes(layout, p.m, p.k, &bytes));
-    assert_int_equal(bytes, n_tiles * tern_pack_tile_bytes(layout, p.k));
+    assert_true(tern_pack_bytes(layout, p.from.m, p.from.k, &bytes));
+    assert_int_equal(bytes, n_tiles * tern_pack_tile_bytes(layout, p.from.k));
     assert_int_equal(bytes, n_tiles * 64 * pad / (layout == TERN_TILES_2BIT ? 16 : 20));
     p.layout = layout;
     p.tiles = aligned_alloc(64, bytes + 64);
@@ -85,8 +86,8 @@ static void round_trip_to(enum tern_tile_layout layout, const struct tern_packin
     assert_true(scale[1] == 0.75f && (cut == 0 || scale[0] == 0.75f));
     for (size_t r = 0; r < n_tiles * 16; r++) {
         for (size_t c = 0; c < pad; c++)
-            assert_int_equal(tern_unpack_at(layout, p.tiles, p.k, r, c),
-                             r < p.m && c < p.k ? w[r * p.k + c] : 0);
+            assert_int_equal(tern_unpack_at(layout, p.tiles, p.from.k, r, c),
+                             r < p.from.m && c < p.from.k ? w[r * p.from.k + c] : 0);
     }
     for (size_t i = 0; i < bytes && layout == TERN_TILES_5TRIT; i++)
         assert_true(p.tiles[i] <= 242);
@@ -103,7 +104,7 @@ static void round_trip(uint32_t type, enum tern_i2s_layout i2s, size_t m, size_t
                         : type == TERN_TYPE_TQ2_0 ? m * k / 256 * 66
                                                   : m * k / 4 + 32;
     uint8_t *file = malloc(file_bytes);
-    struct tern_packing p = { .type = type, .i2s = i2s, .src = file, .m = m, .k = k };
+    struct tern_packing p = { .from = { .type = type, .i2s = i2s, .src = file, .m = m, .k = k } };
     for (size_t i = 0; i < m * k; i++)
         w[i] = (int8_t)(rnd() % 3) - 1;
     assert_true(tern_pack_file(type, i2s, w, m, k, 0.75f, file));
@@ -140,7 +141,7 @@ static void round_trips(void **unused)
 static enum tern_pack_result pack_once(uint32_t type, const uint8_t *file, float *scale)
 {
     static _Alignas(64) uint8_t tiles[16 * 512];
-    struct tern_packing p = { type, TERN_I2S_A, file, 2, 512, TERN_TILES_2BIT, tiles };
+    struct tern_packing p = { { .type = type, .src = file, .m = 2, .k = 512 }, TERN_TILES_2BIT, tiles };
     float other = *scale;
     enum tern_pack_result r = tern_pack(&p, 0, 1, scale);
     p.layout = TERN_TILES_5TRIT;

@@ -82,7 +82,7 @@ static void test_values(void **state)
     assert_int_equal(o.engine.wire, TERN_BOUNDARY_INT8X2);
     assert_int_equal(o.engine.cpu, TERN_CPU_REF);
     assert_string_equal(o.engine.pre, "default");
-    assert_int_equal(o.engine.i2s_layout, TERN_I2S_B);
+    assert_int_equal(o.engine.file.i2s_layout, TERN_I2S_B);
     assert_int_equal(o.engine.layout, TERN_LAYOUT_5TRIT);
     assert_int_equal(o.engine.chunk, 7);
     assert_int_equal(o.engine.local, 3);
