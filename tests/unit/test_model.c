@@ -38,7 +38,6 @@ static enum tern_status load(const struct tern_gguf *g, uint32_t first, uint32_t
     const struct tern_model_options o = { first, last, with_embd, tiles, NULL, NULL };
     const struct tern_file_options file = { .i2s_layout = layout };
     struct tern_arch arch;
-
     memset(&unit_err, 0, sizeof unit_err);
     *out = NULL;
     assert_ok(tern_model_file_set_options((struct tern_gguf *)(uintptr_t)g, &file, &unit_err));
