@@ -3,13 +3,14 @@
  * From the ternary types of files to Tern's tiles (kernels.h), and back.
  *
  * Every function works on tile rows [tile_first, tile_last) so that threads can share a matrix.  Sources are
- * hostile: a code 3 in I2_S, a byte of TQ1_0 that no encoder writes, or block scales that differ are
- * reported, never used.
+ * hostile: a code 3 in I2_S, a byte of TQ1_0 that no encoder writes, a float that is not ternary, or block
+ * scales that differ are reported, never used.
  */
 #ifndef TERN_KERNELS_PACK_H
 #define TERN_KERNELS_PACK_H
 
 #include "kernels/kernels.h"
+#include "kernels/pack_tl.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -45,22 +46,16 @@ size_t tern_pack_tiles(size_t m);
 size_t tern_pack_tile_bytes(enum tern_tile_layout layout, size_t k);
 bool tern_pack_bytes(enum tern_tile_layout layout, size_t m, size_t k, size_t *bytes);
 
-/* Tiles of TL1 or TL2 for matrices of m x k: bm rows and by columns to a block, rows of which go in
- * strips of `strip` (BM, BY and bm of the programs that write such files). */
-struct tern_tl_tiles {
-    uint32_t m, k;
-    uint32_t bm, by, strip;
-};
-
 /* A matrix of ternary values as a file has it: m rows of k elements.  TQ types: k is a multiple of 256; I2_S:
- * m * k is one of 128 for layout A, of 64 for B; m is one of 4 for C. */
+ * m * k is one of 128 for layout A, of 64 for B; m is one of 4 for C.  TL types: the tiles fit. */
 struct tern_trits {
     uint32_t type;            /* TERN_TYPE_*, or TERN_F32, TERN_F16, TERN_BF16 */
     enum tern_i2s_layout i2s; /* of I2_S */
     struct tern_tl_tiles tl;  /* of TL1 and TL2 */
     const uint8_t *src;       /* the tensor's bytes as in the file */
     size_t m, k;
-    /* Not 0: row 2j of each of so many heads is the file's row j of it, row 2j + 1 the file's row j + d/2. */
+    /* Not 0: row 2j of each of so many heads is the file's row j of it, row 2j + 1 the file's row j + d/2.  m
+     * is a multiple of twice as many. */
     size_t n_heads;
     /* Of floats: t = clamp(round-half-even(w * absmean_s), -1, 1); when it is 0 they must be 0, scale or
      * -scale. */
@@ -91,9 +86,26 @@ enum tern_pack_result tern_pack_rows(const struct tern_trits *from, size_t first
 /* The weight -1, 0 or +1 at (row, col) of the packed tiles of a matrix of k columns; padding included. */
 int tern_unpack_at(enum tern_tile_layout layout, const uint8_t *tiles, size_t k, size_t row, size_t col);
 
-/* Writes m x k ternary values w (row-major, -1/0/+1) as a tensor of a file type; dst has the
- * bytes that such a tensor takes in a file.  For tests and for writing models. */
+/* Writes m x k ternary values w (row-major, -1/0/+1) as a tensor of I2_S, TQ1_0 or TQ2_0; dst has the bytes
+ * that such a tensor takes in a file.  False when the type cannot have the shape.  (TL1 and TL2:
+ * tern_tl_write.) */
 bool tern_pack_file(uint32_t type, enum tern_i2s_layout layout, const int8_t *w, size_t m, size_t k,
                     float scale, uint8_t *dst);
+
+/*
+ * The same in ranges of rows, which threads may share: a tensor is the bytes of its ranges one behind the
+ * other, and then the tail.  Ranges begin at multiples of the unit and end at one or at m.
+ */
+
+/* 0 when the type cannot have the shape. */
+size_t tern_pack_file_unit(uint32_t type, enum tern_i2s_layout layout, size_t m, size_t k);
+/* Bytes of the rows in front of `row`, a multiple of the unit or m. */
+size_t tern_pack_file_offset(uint32_t type, size_t k, size_t row);
+/* w [rows][k] to dst, which has room for tern_pack_file_offset(type, k, rows). */
+void tern_pack_file_rows(uint32_t type, enum tern_i2s_layout layout, const int8_t *w, size_t rows, size_t k,
+                         float scale, uint8_t *dst);
+#define TERN_PACK_TAIL_BYTES 32
+/* What follows the rows: the scale of I2_S.  Returns how many bytes, 0 for types that have none. */
+size_t tern_pack_file_tail(uint32_t type, float scale, uint8_t tail[static TERN_PACK_TAIL_BYTES]);
 
 #endif
