@@ -206,7 +206,7 @@ static enum tern_status read_tensor(struct parse *p, struct tern_tensor *t, uint
 
 static enum tern_status size_tensor(struct parse *p, struct tern_tensor *t)
 {
-    static const uint64_t one_block[4] = { 256, 1, 1, 1 };
+    static const uint64_t some[4] = { 256, 16, 1, 1 };
     const char *file = p->g->name, *type = tern_gguf_type_name(t->type);
     size_t unused;
 
@@ -214,7 +214,13 @@ static enum tern_status size_tensor(struct parse *p, struct tern_tensor *t)
         return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED,
                          "%s: tensor '%.*s' has type id %u, which Tern does not know", file,
                          TERN_STR_ARGS(t->name), t->type);
-    if (!tern_gguf_tensor_bytes(t->type, one_block, &unused))
+    if (tern_gguf_is_mxfp4(p->g, t))
+        return TERN_FAIL(
+            p->err, TERN_ERR_UNSUPPORTED,
+            "%s: tensor '%.*s' has type MXFP4 (id %u, which is TL2 in files of bitnet.cpp alone); "
+            "it is not ternary, and Tern cannot read it",
+            file, TERN_STR_ARGS(t->name), t->type);
+    if (!tern_gguf_tensor_bytes(t->type, some, &unused))
         return TERN_FAIL(p->err, TERN_ERR_UNSUPPORTED,
                          "%s: tensor '%.*s' has type %s (id %u), which Tern cannot read; convert the model "
                          "to I2_S, TQ1_0 or TQ2_0",

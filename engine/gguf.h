@@ -148,6 +148,10 @@ double tern_gguf_array_f64(const struct tern_gguf_kv *kv, uint64_t i);
  * that are no multiple of the block, and overflow. */
 bool tern_gguf_tensor_bytes(uint32_t type, const uint64_t ne[4], size_t *bytes);
 
+/* The id of TL2 is also that of MXFP4, which no ternary model has.  Shape, architecture and file type of g
+ * tell them apart; a part of a split file without metadata is believed to hold TL2. */
+bool tern_gguf_is_mxfp4(const struct tern_gguf *g, const struct tern_tensor *t);
+
 /* "I2_S", "F16", ...; "type 77" style names are not made: NULL when unknown. */
 const char *tern_gguf_type_name(uint32_t type);
 

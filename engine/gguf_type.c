@@ -5,10 +5,14 @@
 #include "engine/gguf.h"
 
 #include "engine/base/mem.h"
+#include "kernels/pack.h"
 
-#define TYPE_I2_S 36
+#include <string.h>
 
-/* elems 0: known by name only; its tensors cannot be sized, so a file that holds one is refused. */
+#define FILE_TYPE_TL2 39 /* of general.file_type */
+
+/* elems 0: no blocks; sized as a whole, or (HF packed) of no GGUF file, so that one that holds it is
+ * refused. */
 static const struct {
     uint32_t type;
     const char *name;
@@ -25,8 +29,10 @@ static const struct {
     { 23, "IQ4_XS", 256, 136 },  { 24, "I8", 1, 1 },          { 25, "I16", 1, 2 },
     { 26, "I32", 1, 4 },         { 27, "I64", 1, 8 },         { 28, "F64", 1, 8 },
     { 29, "IQ1_M", 256, 56 },    { 30, "BF16", 1, 2 },        { 34, "TQ1_0", 256, 54 },
-    { 35, "TQ2_0", 256, 66 },    { TYPE_I2_S, "I2_S", 1, 0 }, { 38, "TL1", 0, 0 },
-    { 39, "TL2/MXFP4", 0, 0 },
+    { 35, "TQ2_0", 256, 66 },    { TERN_TYPE_I2_S, "I2_S", 0, 0 },
+    { TERN_TYPE_TL1, "TL1", 0, 0 },
+    { TERN_TYPE_TL2, "TL2", 0, 0 },
+    { TERN_TYPE_HF_PACKED, "HF packed", 0, 0 },
     // clang-format on
 };
 
@@ -38,13 +44,17 @@ const char *tern_gguf_type_name(uint32_t type)
     return NULL;
 }
 
-/* Two bits a weight, and 32 bytes that begin with the scale.  The forks know no stacked (3-D) matrices of
- * this type. */
-static bool i2s_bytes(const uint64_t ne[4], size_t *bytes)
+/* Types whose tensors have one scale, in 32 bytes behind the codes.  The forks know no stacked (3-D) matrices
+ * of these types. */
+static bool whole_bytes(uint32_t type, const uint64_t ne[4], size_t *bytes)
 {
     size_t n;
 
-    if (ne[2] != 1 || ne[3] != 1 || !tern_mul_size(ne[0], ne[1], &n) || n % 4 != 0)
+    if (ne[2] != 1 || ne[3] != 1)
+        return false;
+    if (type == TERN_TYPE_TL1 || type == TERN_TYPE_TL2)
+        return tern_tl_bytes(type, ne[1], ne[0], &n) && tern_add_size(n, 32, bytes);
+    if (type != TERN_TYPE_I2_S || !tern_mul_size(ne[0], ne[1], &n) || n % 4 != 0)
         return false;
     return tern_add_size(n / 4, 32, bytes);
 }
@@ -56,9 +66,9 @@ bool tern_gguf_tensor_bytes(uint32_t type, const uint64_t ne[4], size_t *bytes)
 
         if (types[i].type != type)
             continue;
-        if (type == TYPE_I2_S)
-            return i2s_bytes(ne, bytes);
-        if (types[i].elems == 0 || ne[0] % types[i].elems != 0)
+        if (types[i].elems == 0)
+            return whole_bytes(type, ne, bytes);
+        if (ne[0] % types[i].elems != 0)
             return false;
         if (!tern_mul_size(ne[0] / types[i].elems, types[i].bytes, &n))
             return false;
@@ -69,4 +79,21 @@ bool tern_gguf_tensor_bytes(uint32_t type, const uint64_t ne[4], size_t *bytes)
         return true;
     }
     return false;
+}
+
+bool tern_gguf_is_mxfp4(const struct tern_gguf *g, const struct tern_tensor *t)
+{
+    struct tern_str arch = { "", 0 };
+    uint64_t file_type = 0;
+    enum tern_status has_arch = tern_gguf_string(g, "general.architecture", &arch, NULL);
+
+    if (t->type != TERN_TYPE_TL2)
+        return false;
+    if (t->ne[2] != 1 || t->ne[3] != 1)
+        return true;
+    if (arch.len >= 6 && memcmp(arch.ptr, "bitnet", 6) == 0)
+        return false;
+    if (tern_gguf_u64(g, "general.file_type", &file_type, NULL) == TERN_OK)
+        return file_type != FILE_TYPE_TL2;
+    return has_arch == TERN_OK && !tern_str_is(arch, "llama");
 }

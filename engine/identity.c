@@ -7,6 +7,7 @@
 #include "engine/base/mem.h"
 #include "engine/identity_impl.h"
 #include "engine/model_file.h"
+#include "engine/ternary_source.h"
 
 #include <pthread.h>
 #include <sodium.h>
@@ -33,17 +34,23 @@ void tern_identity_hash_reading(crypto_generichash_state *h, const struct tern_g
                                 const struct tern_tensor *t)
 {
     const struct tern_tensor_view *v = &t->view;
-    enum tern_i2s_layout i2s =
-        t->type == TERN_TYPE_I2_S ? tern_model_file_options(g)->i2s_layout : TERN_I2S_A;
-    char text[120];
+    const struct tern_file_options *o = tern_model_file_options(g);
+    enum tern_i2s_layout i2s = t->type == TERN_TYPE_I2_S ? o->i2s_layout : TERN_I2S_A;
+    bool quantize = o->quantize && (t->type == TERN_F32 || t->type == TERN_F16 || t->type == TERN_BF16);
+    struct tern_tl_tiles tl = { 0 };
+    char text[160];
     uint32_t scale;
     int n;
 
+    if (t->type == TERN_TYPE_TL1 || t->type == TERN_TYPE_TL2)
+        (void)tern_ternary_tiles(g, t, &tl); /* without them nothing is loaded */
     memcpy(&scale, &v->scale, sizeof scale);
-    if (!v->absmean && !v->plus_one && scale == 0 && v->n_heads == 0 && i2s == TERN_I2S_A)
+    if (!v->absmean && !v->plus_one && scale == 0 && v->n_heads == 0 && i2s == TERN_I2S_A && !quantize &&
+        tl.m == 0)
         return;
-    n = snprintf(text, sizeof text, "absmean=%d plus_one=%d scale=%08x heads=%u i2s=%d", v->absmean,
-                 v->plus_one, scale, v->n_heads, (int)i2s);
+    n = snprintf(text, sizeof text,
+                 "absmean=%d plus_one=%d scale=%08x heads=%u i2s=%d quantize=%d tiles=%u,%u,%u", v->absmean,
+                 v->plus_one, scale, v->n_heads, (int)i2s, quantize, tl.bm, tl.by, tl.strip);
     crypto_generichash_update(h, (const unsigned char *)text, (size_t)n);
 }
 

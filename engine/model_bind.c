@@ -100,8 +100,9 @@ static enum tern_status find_matrix(const struct tern_gguf *g, const char *name,
         return st;
     if (!tern_ternary_type(t->type))
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "%s: tensor '%s' is %s; a ternary matrix must be I2_S, TQ1_0 or TQ2_0", g->name,
-                         name, tern_gguf_type_name(t->type));
+                         "%s: tensor '%s' is %s; a ternary matrix must be I2_S, TQ1_0, TQ2_0, TL1, TL2, or "
+                         "ternary F32, F16 or BF16",
+                         g->name, name, tern_gguf_type_name(t->type));
     *out = t;
     return TERN_OK;
 }

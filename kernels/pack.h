@@ -83,6 +83,18 @@ enum tern_pack_result tern_pack(const struct tern_packing *p, size_t tile_first,
 enum tern_pack_result tern_pack_rows(const struct tern_trits *from, size_t first, size_t last, int8_t *w,
                                      float *scale);
 
+/*
+ * What tern_trits wants to know of floats (type F32, F16 or BF16).
+ *
+ * Sum: of the magnitudes, in a fixed order; not finite when one of them is not.
+ * Absmean, of a matrix of n weights with that sum: s = 1 / max(mean, 1e-5) and scale = 1 / s, each rounded to
+ * f32, the mean before; of F16 the scale is rounded to f16 after, as its published conversions are.
+ * Extremes: the smallest and the largest magnitude of weights that are not 0; both 0 when there are none.
+ */
+double tern_pack_sum(uint32_t type, const uint8_t *src, size_t n);
+void tern_pack_absmean(uint32_t type, double sum, size_t n, float *s, float *scale);
+void tern_pack_extremes(uint32_t type, const uint8_t *src, size_t n, float *least, float *most);
+
 /* The weight -1, 0 or +1 at (row, col) of the packed tiles of a matrix of k columns; padding included. */
 int tern_unpack_at(enum tern_tile_layout layout, const uint8_t *tiles, size_t k, size_t row, size_t col);
 

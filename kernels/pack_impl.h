@@ -39,6 +39,10 @@ const uint8_t *tern_pack_read(struct pack_reader *r, size_t row, size_t c, size_
 
 enum tern_pack_result tern_pack_read_end(const struct pack_reader *r, float *scale);
 
+/* The same for floats: elements [first, first + n) of the flat matrix. */
+void tern_pack_begin_floats(struct pack_reader *r);
+void tern_pack_read_floats(struct pack_reader *r, size_t first, size_t n, uint8_t *line);
+
 /* The same for the two types of pack_tl.h: *bad gets non-zero when a code is none. */
 const uint8_t *tern_tl_read(const struct tern_trits *from, size_t row, size_t c, size_t n, uint8_t *line,
                             uint32_t *bad);

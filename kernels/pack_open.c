@@ -160,81 +160,6 @@ static const uint8_t *open_tq(uint32_t type, const uint8_t *src, size_t k, size_
     return line;
 }
 
-/* -- floats ---------------------------------------------------------------------------------------------- */
-
-/*
- * Whether |w| * s rounds to 1 depends on |w| alone, and more of it never less: so there is one smallest
- * magnitude that does, and weights of any type are compared with it as integers.
- */
-
-/* The value of a type's magnitude bits. */
-static float magnitude(uint32_t type, uint32_t bits)
-{
-    return type == TERN_F16    ? f32_from_f16((uint16_t)bits)
-           : type == TERN_BF16 ? f32_from_bf16((uint16_t)bits)
-                               : f32_from_bits(bits);
-}
-
-/* The smallest magnitude m with m * s above a half, or infinity. */
-static uint32_t first_one(uint32_t type, float s, uint32_t inf)
-{
-    uint32_t lo = 0, hi = inf; /* lo is too small */
-    while (hi - lo > 1) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (magnitude(type, mid) * s > 0.5f)
-            hi = mid;
-        else
-            lo = mid;
-    }
-    return hi;
-}
-
-static void begin_floats(struct pack_reader *r)
-{
-    uint32_t type = r->from->type, bits = f32_bits(r->from->scale);
-    r->inf = type == TERN_F32 ? 0x7f800000u : type == TERN_F16 ? 0x7c00u : 0x7f80u;
-    if (r->from->absmean_s != 0) {
-        r->one = first_one(type, r->from->absmean_s, r->inf);
-        return;
-    }
-    r->one = type == TERN_F32 ? bits : type == TERN_F16 ? f16_from_f32(r->from->scale) : bits >> 16;
-    if (r->one == 0 || magnitude(type, r->one) != r->from->scale)
-        r->one = r->inf; /* nothing but zeros is right */
-}
-
-/* Sixteen bits: n codes of the weights at src.  Exact: the magnitude of those that are not 0 is `one`. */
-static const uint8_t *open_halves(const uint8_t *src, size_t n, uint8_t *line, struct pack_reader *r)
-{
-    uint16_t one = (uint16_t)r->one, inf = (uint16_t)r->inf;
-    uint16_t exact = r->from->absmean_s == 0, bad = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint16_t w, mag, is_one;
-        memcpy(&w, src + 2 * i, sizeof w);
-        mag = w & 0x7fff;
-        is_one = mag >= one;
-        bad |= (uint16_t)(mag >= inf) | (exact & (uint16_t)(mag != 0) & (uint16_t)(mag != one));
-        line[i] = (uint8_t)(1 + is_one - (2 * is_one & w >> 14));
-    }
-    r->bad_code |= bad != 0;
-    return line;
-}
-
-/* The same of thirty-two. */
-static const uint8_t *open_floats(const uint8_t *src, size_t n, uint8_t *line, struct pack_reader *r)
-{
-    uint32_t one = r->one, inf = r->inf, exact = r->from->absmean_s == 0, bad = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t w, mag, is_one;
-        memcpy(&w, src + 4 * i, sizeof w);
-        mag = w & 0x7fffffff;
-        is_one = mag >= one;
-        bad |= (uint32_t)(mag >= inf) | (exact & (uint32_t)(mag != 0) & (uint32_t)(mag != one));
-        line[i] = (uint8_t)(1 + is_one - (2 * is_one & w >> 30));
-    }
-    r->bad_code |= bad != 0;
-    return line;
-}
-
 /* -- any type -------------------------------------------------------------------------------------------- */
 
 static const uint8_t *open_i2s(const struct tern_trits *t, size_t row, size_t c, size_t n, uint8_t *line,
@@ -270,9 +195,9 @@ const uint8_t *tern_pack_read(struct pack_reader *r, size_t row, size_t c, size_
     switch (t->type) {
     case TERN_TYPE_I2_S: return open_i2s(t, row, c, n, line, r);
     case TERN_TYPE_HF_PACKED: return open_hf(t, row, c, n, line, r);
-    case TERN_F32: return open_floats(t->src + (row * t->k + c) * 4, n, line, r);
+    case TERN_F32:
     case TERN_F16:
-    case TERN_BF16: return open_halves(t->src + (row * t->k + c) * 2, n, line, r);
+    case TERN_BF16: tern_pack_read_floats(r, row * t->k + c, n, line); return line;
     case TERN_TYPE_TL1:
     case TERN_TYPE_TL2:
         line += tern_tl_read(t, row, c, n, line, &bad) - line;
@@ -293,7 +218,7 @@ void tern_pack_read_begin(struct pack_reader *r, const struct tern_trits *from)
     else if (from->type == TERN_TYPE_TQ1_0 || from->type == TERN_TYPE_TQ2_0)
         r->scale = 0;
     else if (from->type != TERN_TYPE_HF_PACKED)
-        begin_floats(r);
+        tern_pack_begin_floats(r);
     r->bad_scale = !(r->scale >= 0.0f) || r->scale == INFINITY;
 }
 

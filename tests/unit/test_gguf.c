@@ -319,8 +319,11 @@ static void test_tensor_refusals(void **state)
         { 4, 32, 1, 32, TERN_ERR_UNSUPPORTED, "type id 4" },
         { 77, 32, 1, 32, TERN_ERR_UNSUPPORTED, "type id 77" },
         { UINT32_MAX, 32, 1, 32, TERN_ERR_UNSUPPORTED, "type id 4294967295" },
-        { 38, 128, 1, 32, TERN_ERR_UNSUPPORTED, "TL1" },
-        { 39, 128, 1, 32, TERN_ERR_UNSUPPORTED, "MXFP4" },
+        { 38, 3, 3, 32, TERN_ERR_FORMAT, "in type TL1" },
+        { 39, 128, 16, 32, TERN_ERR_FORMAT, "in type TL2" },
+        { 39, 256, 3, 32, TERN_ERR_FORMAT, "in type TL2" },
+        { 39, 1ull << 33, 1ull << 33, 32, TERN_ERR_FORMAT, "in type TL2" },
+        { 1000, 128, 16, 32, TERN_ERR_UNSUPPORTED, "HF packed" },
     };
     struct build *b = malloc(sizeof *b);
 
@@ -380,6 +383,46 @@ static void test_tensor_names(void **state)
     free(b);
 }
 
+/* One id, two types: who made the file, and of what, says which. */
+static void test_tells_mxfp4_from_tl2(void **state)
+{
+    static const struct {
+        const char *arch;
+        int file_type; /* 0: not in the file */
+        bool mxfp4;
+    } cases[] = {
+        { "llama", 39, false },        { "llama", 0, false }, { "bitnet", 1, false },
+        { "bitnet-b1.58", 38, false }, { NULL, 0, false },    { NULL, 39, false },
+        { "llama", 38, true },         { "llama", 7, true },  { "gpt-oss", 0, true },
+        { "gpt-oss", 38, true },       { NULL, 38, true },
+    };
+    struct build *b = malloc(sizeof *b);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct tern_gguf *g;
+        uint8_t *heap;
+
+        header(b, 3, 1, (cases[i].arch != NULL) + (cases[i].file_type != 0));
+        if (cases[i].arch)
+            str(b, "general.architecture"), u32(b, TERN_GGUF_STRING), str(b, cases[i].arch);
+        if (cases[i].file_type)
+            str(b, "general.file_type"), u32(b, TERN_GGUF_U32), u32(b, (uint32_t)cases[i].file_type);
+        tensor(b, "case", 39, 256, 32, 0);
+        pad(b, 32);
+        data(b, 4352); /* 256 * 32 / 32 blocks of 17 bytes; TL2 has 2080 */
+        if (cases[i].mxfp4) {
+            refuse(b, TERN_ERR_UNSUPPORTED, "MXFP4");
+            continue;
+        }
+        assert_ok(parse(b, &g, &heap));
+        assert_int_equal(g->tensors[0].bytes, 2080);
+        tern_gguf_close(&g);
+        free(heap);
+    }
+    free(b);
+}
+
 static void test_sizes(void **state)
 {
     static const struct {
@@ -387,10 +430,18 @@ static void test_sizes(void **state)
         uint64_t ne[4];
         size_t bytes;
     } cases[] = {
-        { 0, { 3, 5, 1, 1 }, 60 },           { 1, { 3, 5, 2, 2 }, 120 },    { 2, { 64, 3, 1, 1 }, 108 },
-        { 8, { 64, 3, 1, 1 }, 204 },         { 12, { 512, 2, 1, 1 }, 576 }, { 14, { 256, 2, 1, 1 }, 420 },
-        { 30, { 7, 1, 1, 1 }, 14 },          { 34, { 256, 3, 1, 1 }, 162 }, { 35, { 256, 3, 1, 1 }, 198 },
+        { 0, { 3, 5, 1, 1 }, 60 },
+        { 1, { 3, 5, 2, 2 }, 120 },
+        { 2, { 64, 3, 1, 1 }, 108 },
+        { 8, { 64, 3, 1, 1 }, 204 },
+        { 12, { 512, 2, 1, 1 }, 576 },
+        { 14, { 256, 2, 1, 1 }, 420 },
+        { 30, { 7, 1, 1, 1 }, 14 },
+        { 34, { 256, 3, 1, 1 }, 162 },
+        { 35, { 256, 3, 1, 1 }, 198 },
         { 36, { 2560, 640, 1, 1 }, 409632 },
+        { 38, { 8640, 3200, 1, 1 }, 6912032 },
+        { 39, { 8640, 3200, 1, 1 }, 5794176 },
     };
     const uint64_t stacked[4] = { 128, 2, 2, 1 };
     size_t n = 0;
@@ -401,7 +452,10 @@ static void test_sizes(void **state)
         assert_int_equal(n, cases[i].bytes);
         assert_non_null(tern_gguf_type_name(cases[i].type));
     }
-    assert_false(tern_gguf_tensor_bytes(36, stacked, &n));
+    for (uint32_t type = 36; type < 40; type++)
+        assert_false(tern_gguf_tensor_bytes(type, stacked, &n));
+    assert_false(tern_gguf_tensor_bytes(1000, cases[0].ne, &n));
+    assert_string_equal(tern_gguf_type_name(1000), "HF packed");
     assert_null(tern_gguf_type_name(5));
     assert_string_equal(tern_gguf_type_name(36), "I2_S");
 }
@@ -443,11 +497,17 @@ static void test_refuses_what_is_no_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads_every_type),  cmocka_unit_test(test_finds_tensors),
-        cmocka_unit_test(test_every_truncation),  cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_metadata_refusals), cmocka_unit_test(test_tensor_refusals),
-        cmocka_unit_test(test_tensor_names),      cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_opens_fable),       cmocka_unit_test(test_refuses_what_is_no_file),
+        cmocka_unit_test(test_reads_every_type),
+        cmocka_unit_test(test_finds_tensors),
+        cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_metadata_refusals),
+        cmocka_unit_test(test_tensor_refusals),
+        cmocka_unit_test(test_tensor_names),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_tells_mxfp4_from_tl2),
+        cmocka_unit_test(test_opens_fable),
+        cmocka_unit_test(test_refuses_what_is_no_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
