@@ -37,8 +37,8 @@ static const char help[] =
     "\n"
     "A synthetic model has random ternary weights, 40 % of them zero, a vocabulary of the right size\n"
     "whose tokens mean nothing, and scales that keep activations finite: it computes like the real model\n"
-    "and writes nonsense.  Every shape is written as architecture bitnet-b1.58, the one that runs so far:\n"
-    "squared ReLU and sub-norms, also where the model it is named after has others.\n"
+    "and writes nonsense.  A shape named after a model has that model's architecture; sizes alone\n"
+    "(125m to 100b) are of architecture bitnet, as bitnet.cpp makes them.\n"
     "\n"
     "      --synthetic SHAPE    ";
 

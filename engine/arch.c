@@ -7,31 +7,61 @@
  */
 #include "engine/arch.h"
 
+#include "engine/base/log.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
 #include <sodium.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char *const known[] = { "bitnet-b1.58", "bitnet-25" }; /* the first is the name of both */
+/* Factors of RoPE frequencies: at the longest context no angle leaves the range of tern_sincos. */
+#define MIN_ROPE_FREQ 0.001
+#define MAX_ROPE_FREQ 1e6
 
 /* A key of the architecture: "bitnet-b1.58.block_count". */
 struct key {
     char text[96];
 };
 
-static struct key make_key(const struct tern_arch *a, const char *name)
+/* Under the file's prefix, or the architecture's own name where the key (an override) exists there alone. */
+static struct key make_key(const struct tern_gguf *g, const struct tern_arch *a, const char *name)
 {
-    struct key k;
+    struct key k, own;
 
     snprintf(k.text, sizeof k.text, "%s.%s", a->key_prefix, name);
-    return k;
+    snprintf(own.text, sizeof own.text, "%s.%s", a->name, name);
+    return !tern_gguf_find(g, k.text) && tern_gguf_find(g, own.text) ? own : k;
 }
 
-static enum tern_status read_name(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
+/* The prefix of the file's keys: `name`, or another that has a block_count. */
+static void find_prefix(const struct tern_gguf *g, struct tern_str name, struct tern_arch *a)
 {
+    static const char tail[] = ".block_count";
+    const size_t n_tail = sizeof tail - 1;
+
+    snprintf(a->key_prefix, sizeof a->key_prefix, "%.*s", TERN_STR_ARGS(name));
+    if (tern_gguf_find(g, make_key(g, a, "block_count").text))
+        return;
+    for (size_t i = 0; i < g->n_kv; i++) {
+        struct tern_str key = g->kv[i].key;
+
+        if (key.len > n_tail && key.len - n_tail < sizeof a->key_prefix &&
+            memcmp(key.ptr + key.len - n_tail, tail, n_tail) == 0) {
+            key.len -= n_tail;
+            snprintf(a->key_prefix, sizeof a->key_prefix, "%.*s", TERN_STR_ARGS(key));
+            return;
+        }
+    }
+}
+
+static enum tern_status read_family(const struct tern_gguf *g, struct tern_arch *a,
+                                    const struct tern_arch_family **out, struct tern_err *err)
+{
+    const struct tern_arch_family *f;
     struct tern_str s;
+    char names[160];
     enum tern_status st = tern_gguf_string(g, "general.architecture", &s, err);
 
     if (st == TERN_END)
@@ -40,26 +70,25 @@ static enum tern_status read_name(const struct tern_gguf *g, struct tern_arch *a
                          g->name);
     if (st)
         return st;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (tern_str_is(s, known[i])) {
-            snprintf(a->name, sizeof a->name, "%s", known[0]);
-            a->activation = TERN_RELU2;
-            a->rope = TERN_ROPE_NEOX;
-            a->norms = TERN_SUB_NORMS;
-            a->embd_scale = 1.0f;
-            snprintf(a->key_prefix, sizeof a->key_prefix, "%s", known[i]);
-            return TERN_OK;
-        }
-    return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                     "%s: its architecture is '%.*s'; Tern runs bitnet-b1.58 (also called bitnet-25)",
-                     g->name, TERN_STR_ARGS(s));
+    f = tern_arch_family_find(s);
+    if (!f) {
+        tern_arch_family_names(names, sizeof names);
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: its architecture is '%.*s'; Tern runs %s", g->name,
+                         TERN_STR_ARGS(s), names);
+    }
+    snprintf(a->name, sizeof a->name, "%s", f->name);
+    find_prefix(g, s, a);
+    a->activation = f->activation;
+    a->rope = f->rope;
+    *out = f;
+    return TERN_OK;
 }
 
 /* A whole number in 1..max.  fallback 0: the key must be there. */
 static enum tern_status read_u32(const struct tern_gguf *g, const struct tern_arch *a, const char *name,
                                  uint32_t fallback, uint32_t max, uint32_t *out, struct tern_err *err)
 {
-    struct key key = make_key(a, name);
+    struct key key = make_key(g, a, name);
     uint64_t v;
     enum tern_status st = tern_gguf_u64(g, key.text, &v, err);
 
@@ -82,7 +111,7 @@ static enum tern_status read_u32(const struct tern_gguf *g, const struct tern_ar
 static enum tern_status read_positive(const struct tern_gguf *g, const struct tern_arch *a, const char *name,
                                       double fallback, double max, double *out, struct tern_err *err)
 {
-    struct key key = make_key(a, name);
+    struct key key = make_key(g, a, name);
     double v;
     enum tern_status st = tern_gguf_f64(g, key.text, &v, err);
 
@@ -109,7 +138,7 @@ static enum tern_status read_head_dim(const struct tern_gguf *g, struct tern_arc
 
     a->head_dim = 0;
     for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
-        struct key key = make_key(a, sources[i]);
+        struct key key = make_key(g, a, sources[i]);
         uint32_t dim;
         enum tern_status st;
 
@@ -155,7 +184,8 @@ static enum tern_status read_heads(const struct tern_gguf *g, struct tern_arch *
 static enum tern_status refuse_rope_scaling(const struct tern_gguf *g, const struct tern_arch *a,
                                             struct tern_err *err)
 {
-    struct key type_key = make_key(a, "rope.scaling.type"), factor_key = make_key(a, "rope.scaling.factor");
+    struct key type_key = make_key(g, a, "rope.scaling.type"),
+               factor_key = make_key(g, a, "rope.scaling.factor");
     struct tern_str type = { "none", 4 };
     double factor = 0;
     enum tern_status st = tern_gguf_string(g, type_key.text, &type, err);
@@ -176,12 +206,23 @@ static enum tern_status refuse_rope_scaling(const struct tern_gguf *g, const str
                      g->name, TERN_STR_ARGS(type), factor);
 }
 
-/* Keys that change the mathematics when they are not 0. */
+/* Keys that change the mathematics unless they are 0, or the number that changes nothing. */
 static enum tern_status refuse_extras(const struct tern_gguf *g, const struct tern_arch *a,
                                       struct tern_err *err)
 {
-    static const char *const extras[] = { "attention.sliding_window", "attn_logit_softcapping",
-                                          "final_logit_softcapping", "expert_count", "pooling_type" };
+    const struct {
+        const char *name;
+        double neutral;
+    } extras[] = {
+        { "attention.sliding_window", 0 },
+        { "attn_logit_softcapping", 0 },
+        { "final_logit_softcapping", 0 },
+        { "expert_count", 0 },
+        { "attention.scale", 1 / sqrt((double)a->head_dim) },
+        { "embedding_scale", (double)a->embd_scale },
+        { "residual_scale", 1 },
+        { "logit_scale", 1 },
+    };
     struct key key;
     bool causal = true;
     enum tern_status st;
@@ -189,21 +230,124 @@ static enum tern_status refuse_extras(const struct tern_gguf *g, const struct te
     for (size_t i = 0; i < sizeof extras / sizeof extras[0]; i++) {
         double v = 0;
 
-        key = make_key(a, extras[i]);
+        key = make_key(g, a, extras[i].name);
         st = tern_gguf_f64(g, key.text, &v, err);
         if (st && st != TERN_END)
             return st;
-        if (v != 0)
+        if (v != 0 && !(fabs(v - extras[i].neutral) <= 1e-6 * extras[i].neutral))
             return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
                              "%s: %s is %g; Tern cannot compute models that need it", g->name, key.text, v);
     }
-    key = make_key(a, "attention.causal");
+    key = make_key(g, a, "attention.causal");
     st = tern_gguf_bool(g, key.text, &causal, err);
     if (st && st != TERN_END)
         return st;
     if (!causal)
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "%s: attention is not causal, so the model does not generate text", g->name);
+                         "%s: attention is not causal; Tern computes models whose attention is", g->name);
+    return TERN_OK;
+}
+
+/* -- what the family leaves open ------------------------------------------------------------------------- */
+
+/* Whether a layer has norms on the inputs of its matrices.  One such tensor is enough: then all must be
+ * there, or binding says which is missing. */
+static bool has_input_norms(const struct tern_gguf *g)
+{
+    static const char tail[] = "_norm_in.weight";
+    const size_t n_tail = sizeof tail - 1;
+
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        struct tern_str name = g->tensors[i].name;
+
+        if (name.len > n_tail && memcmp(name.ptr + name.len - n_tail, tail, n_tail) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A 1bitLLM model that its converter has called bitnet-b1.58. */
+static enum tern_status is_mislabelled(const struct tern_gguf *g, const struct tern_arch *a, bool *out,
+                                       struct tern_err *err)
+{
+    uint64_t n_vocab = a->n_vocab;
+    enum tern_status st = tern_gguf_u64(g, make_key(g, a, "vocab_size").text, &n_vocab, err);
+
+    if (st && st != TERN_END)
+        return st;
+    *out =
+        strcmp(a->name, "bitnet-b1.58") == 0 && (a->n_layers == 24 || a->n_layers == 26) && n_vocab == 32002;
+    return TERN_OK;
+}
+
+static enum tern_status read_activation(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
+{
+    struct key key = make_key(g, a, "hidden_act");
+    struct tern_str s;
+    bool mislabelled;
+    enum tern_status st = tern_gguf_string(g, key.text, &s, err);
+
+    if (st == TERN_OK) {
+        for (int i = TERN_RELU2; i <= TERN_GELU; i++)
+            if (tern_str_is(s, tern_activation_name((enum tern_activation)i))) {
+                a->activation = (enum tern_activation)i;
+                return TERN_OK;
+            }
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: %s is '%.*s'; Tern knows relu2, silu and gelu",
+                         g->name, key.text, TERN_STR_ARGS(s));
+    }
+    if (st != TERN_END || (st = is_mislabelled(g, a, &mislabelled, err)))
+        return st;
+    if (mislabelled) {
+        a->activation = TERN_SILU;
+        tern_log(
+            TERN_LOG_INFO, "activation",
+            "model=%s activation=silu: %u layers and 32002 tokens are those of 1bitLLM's models, whatever "
+            "the architecture is called; key=%s can say otherwise",
+            g->name, a->n_layers, key.text);
+    }
+    return TERN_OK;
+}
+
+static enum tern_status read_pooling(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
+{
+    struct key key = make_key(g, a, "pooling_type");
+    uint64_t v = a->norms & TERN_INPUT_NORMS ? TERN_POOL_MEAN : TERN_POOL_NONE;
+    enum tern_status st = tern_gguf_u64(g, key.text, &v, err);
+
+    if (st && st != TERN_END)
+        return st;
+    if (v > TERN_POOL_LAST)
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                         "%s: %s is %llu; Tern pools in the ways 0 to 3 (none, mean, first, last)", g->name,
+                         key.text, (unsigned long long)v);
+    a->pooling = (enum tern_pooling)v;
+    return TERN_OK;
+}
+
+static enum tern_status read_rope_freqs(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
+{
+    const struct tern_tensor *t = tern_gguf_tensor(g, "rope_freqs.weight");
+    uint32_t n = a->head_dim / 2;
+    bool ones = true;
+
+    if (!t)
+        return TERN_OK;
+    if ((t->type != TERN_F32 && t->type != TERN_F16 && t->type != TERN_BF16) || t->ne[0] != n ||
+        t->ne[1] != 1 || t->ne[2] != 1 || t->ne[3] != 1)
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: rope_freqs.weight must be %u numbers of type F32, F16 or BF16", g->name, n);
+    tern_dequant_row((enum tern_dtype)t->type, t->data, n, a->rope_freqs);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!(a->rope_freqs[i] >= MIN_ROPE_FREQ && a->rope_freqs[i] <= MAX_ROPE_FREQ))
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "%s: entry %u of rope_freqs.weight is %g; %g to %g can divide a frequency",
+                             g->name, i, (double)a->rope_freqs[i], MIN_ROPE_FREQ, MAX_ROPE_FREQ);
+        ones = ones && a->rope_freqs[i] == 1.0f;
+    }
+    if (ones) /* some converters write them */
+        memset(a->rope_freqs, 0, sizeof a->rope_freqs);
+    a->n_rope_freqs = ones ? 0 : n;
     return TERN_OK;
 }
 
@@ -226,57 +370,102 @@ static enum tern_status read_vocab(const struct tern_gguf *g, struct tern_arch *
     return TERN_OK;
 }
 
+static enum tern_status read_sizes(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
+{
+    enum tern_status st = read_u32(g, a, "block_count", 0, TERN_MAX_LAYERS, &a->n_layers, err);
+
+    if (!st)
+        st = read_u32(g, a, "embedding_length", 0, TERN_MAX_EMBD, &a->n_embd, err);
+    if (!st)
+        st = read_u32(g, a, "feed_forward_length", 0, TERN_MAX_FFN, &a->n_ffn, err);
+    if (!st)
+        st = read_u32(g, a, "context_length", 0, TERN_MAX_CONTEXT, &a->n_ctx_train, err);
+    if (!st)
+        st = read_heads(g, a, err);
+    return st ? st : read_vocab(g, a, err);
+}
+
+static enum tern_status read_numbers(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
+{
+    double eps = 0;
+    enum tern_status st = read_positive(g, a, "attention.layer_norm_rms_epsilon", 0, 1.0, &eps, err);
+
+    if (!st)
+        st = read_positive(g, a, "rope.freq_base", 10000.0, 1e12, &a->rope_theta, err);
+    if (st)
+        return st;
+    a->rms_eps = (float)eps;
+    if (!(a->rms_eps > 0))
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: the RMS epsilon %g is 0 in single precision", g->name,
+                         eps);
+    return TERN_OK;
+}
+
 enum tern_status tern_arch_read(const struct tern_gguf *g, struct tern_arch *out, struct tern_err *err)
 {
     struct tern_arch a = { .n_layers = 0 };
-    double eps = 0;
-    enum tern_status st = read_name(g, &a, err);
+    const struct tern_arch_family *f = NULL;
+    enum tern_status st = read_family(g, &a, &f, err);
 
     if (!st)
-        st = read_u32(g, &a, "block_count", 0, TERN_MAX_LAYERS, &a.n_layers, err);
+        st = read_sizes(g, &a, err);
     if (!st)
-        st = read_u32(g, &a, "embedding_length", 0, TERN_MAX_EMBD, &a.n_embd, err);
-    if (!st)
-        st = read_u32(g, &a, "feed_forward_length", 0, TERN_MAX_FFN, &a.n_ffn, err);
-    if (!st)
-        st = read_u32(g, &a, "context_length", 0, TERN_MAX_CONTEXT, &a.n_ctx_train, err);
-    if (!st)
-        st = read_heads(g, &a, err);
-    if (!st)
-        st = read_positive(g, &a, "attention.layer_norm_rms_epsilon", 0, 1.0, &eps, err);
-    if (!st)
-        st = read_positive(g, &a, "rope.freq_base", 10000.0, 1e12, &a.rope_theta, err);
-    if (!st)
-        st = refuse_rope_scaling(g, &a, err);
+        st = read_numbers(g, &a, err);
+    if (st)
+        return st;
+    a.norms = f->norms | (has_input_norms(g) ? f->optional_norms : 0);
+    a.embd_scale = f->scaled_embd ? sqrtf((float)a.n_embd) : 1.0f;
+    st = refuse_rope_scaling(g, &a, err);
     if (!st)
         st = refuse_extras(g, &a, err);
     if (!st)
-        st = read_vocab(g, &a, err);
-    if (st)
-        return st;
-    a.rms_eps = (float)eps;
-    if (!(a.rms_eps > 0))
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: the RMS epsilon %g is 0 in single precision", g->name,
-                         eps);
-    *out = a;
-    return TERN_OK;
+        st = read_activation(g, &a, err);
+    if (!st)
+        st = read_pooling(g, &a, err);
+    if (!st)
+        st = read_rope_freqs(g, &a, err);
+    if (!st)
+        *out = a;
+    return st;
+}
+
+/* As text, so that byte order and padding play no part. */
+static void hash_text(crypto_generichash_state *h, const char *fmt, ...) TERN_PRINTF(2, 3);
+
+static void hash_text(crypto_generichash_state *h, const char *fmt, ...)
+{
+    char text[256];
+    va_list args;
+    int n;
+
+    va_start(args, fmt);
+    n = vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    TERN_BUG_IF(n < 0 || n >= (int)sizeof text);
+    crypto_generichash_update(h, (const unsigned char *)text, (size_t)n);
+}
+
+static uint32_t bits_of(float f)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
 }
 
 void tern_arch_hash(const struct tern_arch *a, uint8_t out[static TERN_HASH_BYTES])
 {
-    char text[256];
-    uint32_t eps;
+    crypto_generichash_state h;
     uint64_t theta;
-    int n;
 
-    memcpy(&eps, &a->rms_eps, sizeof eps);
     memcpy(&theta, &a->rope_theta, sizeof theta);
-    /* As text, so that byte order and padding play no part. */
-    n = snprintf(text, sizeof text,
-                 "%s layers=%u embd=%u ffn=%u heads=%u kv_heads=%u head_dim=%u eps=%08x theta=%016llx",
-                 a->name, a->n_layers, a->n_embd, a->n_ffn, a->n_heads, a->n_kv_heads, a->head_dim, eps,
-                 (unsigned long long)theta);
-    TERN_BUG_IF(n < 0 || n >= (int)sizeof text);
-    TERN_BUG_IF(crypto_generichash(out, TERN_HASH_BYTES, (const unsigned char *)text, (size_t)n, NULL, 0) !=
-                0);
+    TERN_BUG_IF(crypto_generichash_init(&h, NULL, 0, TERN_HASH_BYTES) != 0);
+    hash_text(&h, "%s layers=%u embd=%u ffn=%u heads=%u kv_heads=%u head_dim=%u eps=%08x theta=%016llx",
+              a->name, a->n_layers, a->n_embd, a->n_ffn, a->n_heads, a->n_kv_heads, a->head_dim,
+              bits_of(a->rms_eps), (unsigned long long)theta);
+    hash_text(&h, " act=%s rope=%s norms=%x embd_scale=%08x", tern_activation_name(a->activation),
+              tern_rope_name(a->rope), a->norms, bits_of(a->embd_scale));
+    for (uint32_t i = 0; i < a->n_rope_freqs; i++)
+        hash_text(&h, " freq=%08x", bits_of(a->rope_freqs[i]));
+    crypto_generichash_final(&h, out, TERN_HASH_BYTES);
 }

@@ -26,20 +26,60 @@ static void mark_dead(const struct pass *p, size_t i)
         r->dead = p->m->first + p->i_layer + 1;
 }
 
-/* Row i of x, normed and quantised into the codes of row i. */
+/* Row i of x, quantised into row i of an input. */
+static void quantize_row(const struct pass *p, size_t input, size_t i, const float *x, size_t n)
+{
+    const struct tern_scratch *s = p->s;
+    const struct codes *c = &s->in[input];
+
+    c->act_scale[i] = p->kern->quantize(x, n, tern_pack_codes(n), c->q + i * s->code_stride, &c->act_sum[i]);
+    if (c->act_scale[i] == 0.0f) { /* not finite: compute on zeros, for nobody */
+        c->act_scale[i] = 1.0f;
+        mark_dead(p, i);
+    }
+}
+
+/* The same with a norm in between, where w is not NULL. */
 static void norm_quantize(const struct pass *p, size_t i, const float *x, const float *w, size_t n,
                           unsigned thread)
 {
     struct tern_scratch *s = p->s;
     float *normed = s->normed + thread * tern_round_up(s->wide, 16);
 
-    p->kern->rmsnorm(x, w, n, p->m->arch.rms_eps, normed);
-    s->act_scale[i] =
-        p->kern->quantize(normed, n, tern_pack_codes(n), s->codes + i * s->code_stride, &s->act_sum[i]);
-    if (s->act_scale[i] == 0.0f) { /* not finite: compute on zeros, for nobody */
-        s->act_scale[i] = 1.0f;
-        mark_dead(p, i);
+    if (w)
+        p->kern->rmsnorm(x, w, n, p->m->arch.rms_eps, normed);
+    quantize_row(p, 0, i, w ? normed : x, n);
+}
+
+/* Row i of x, normed, and once more for each matrix that has a norm of its own: in[0] == NULL for none. */
+static void norm_inputs(const struct pass *p, size_t i, const float *x, const float *w,
+                        const float *const in[MAX_INPUTS], unsigned thread)
+{
+    struct tern_scratch *s = p->s;
+    size_t n = p->m->arch.n_embd;
+    float *normed = s->normed + thread * tern_round_up(s->wide, 16), *again;
+
+    if (!in[0]) {
+        norm_quantize(p, i, x, w, n, thread);
+        return;
     }
+    again = s->renormed + thread * tern_round_up(n, 16);
+    p->kern->rmsnorm(x, w, n, p->m->arch.rms_eps, normed);
+    for (size_t j = 0; j < MAX_INPUTS && in[j]; j++) {
+        p->kern->rmsnorm(normed, in[j], n, p->m->arch.rms_eps, again);
+        quantize_row(p, j, i, again, n);
+    }
+}
+
+/* What a branch has computed for row i, normed where w is not NULL, onto the residual stream. */
+static void add_branch(const struct pass *p, size_t i, const float *w, float *x)
+{
+    size_t n = p->m->arch.n_embd;
+    float *o = p->s->o + i * n;
+
+    if (w)
+        p->kern->rmsnorm(o, w, n, p->m->arch.rms_eps, o);
+    p->kern->add(x, o, n);
 }
 
 /* -- passes over rows ------------------------------------------------------------------------------------ */
@@ -47,10 +87,21 @@ static void norm_quantize(const struct pass *p, size_t i, const float *x, const 
 static void pass_attn_in(void *arg, size_t first, size_t last, unsigned thread)
 {
     const struct pass *p = arg;
-    size_t n = p->m->arch.n_embd;
+    const struct tern_layer *l = p->layer;
+    const float *const in[MAX_INPUTS] = { l->q_in, l->k_in, l->v_in };
 
     for (size_t i = first; i < last; i++)
-        norm_quantize(p, i, p->x + p->s->live[i] * n, p->layer->attn_norm, n, thread);
+        norm_inputs(p, i, p->x + p->s->live[i] * p->m->arch.n_embd, l->attn_norm, in, thread);
+}
+
+/* One head of q or k: its norm where w is not NULL, and RoPE. */
+static void turn_head(const struct pass *p, size_t i, const float *w, float *h)
+{
+    size_t hd = p->m->arch.head_dim;
+
+    if (w)
+        p->kern->rmsnorm(h, w, hd, p->m->arch.rms_eps, h);
+    p->rope(h, p->s->cos_sin + i * hd, hd);
 }
 
 /* RoPE on q and k of a row; k and v go to the cache. */
@@ -68,11 +119,11 @@ static void pass_rope_store(void *arg, size_t first, size_t last, unsigned threa
         uint32_t at = r->pos % TERN_PAGE;
 
         for (uint32_t h = 0; h < a->n_heads; h++)
-            p->kern->rope_neox(s->q + i * q_dim + h * hd, s->cos_sin + i * hd, hd);
+            turn_head(p, i, p->layer->q_norm, s->q + i * q_dim + h * hd);
         for (uint32_t h = 0; h < a->n_kv_heads; h++) {
             float *k = s->k + i * kv_dim + h * hd;
 
-            p->kern->rope_neox(k, s->cos_sin + i * hd, hd);
+            turn_head(p, i, p->layer->k_norm, k);
             tern_kv_put(p->kv, p->kern, tern_kv_k(p->kv, page, p->i_layer, h), at, k);
             tern_kv_put(p->kv, p->kern, tern_kv_v(p->kv, page, p->i_layer, h), at,
                         s->v + i * kv_dim + h * hd);
@@ -86,19 +137,20 @@ static void pass_attn_out(void *arg, size_t first, size_t last, unsigned thread)
     size_t n = (size_t)p->m->arch.n_heads * p->m->arch.head_dim;
 
     for (size_t i = first; i < last; i++)
-        norm_quantize(p, i, p->s->att + i * n, p->layer->attn_sub_norm, n, thread);
+        norm_quantize(p, i, p->s->att + i * n, p->layer->o_in, n, thread);
 }
 
 static void pass_ffn_in(void *arg, size_t first, size_t last, unsigned thread)
 {
     const struct pass *p = arg;
-    size_t n = p->m->arch.n_embd;
+    const struct tern_layer *l = p->layer;
+    const float *const in[MAX_INPUTS] = { l->gate_in, l->up_in };
 
     for (size_t i = first; i < last; i++) {
-        float *x = p->x + p->s->live[i] * n;
+        float *x = p->x + p->s->live[i] * p->m->arch.n_embd;
 
-        p->kern->add(x, p->s->o + i * n, n);
-        norm_quantize(p, i, x, p->layer->ffn_norm, n, thread);
+        add_branch(p, i, l->attn_post, x);
+        norm_inputs(p, i, x, l->ffn_norm, in, thread);
     }
 }
 
@@ -111,8 +163,8 @@ static void pass_ffn_out(void *arg, size_t first, size_t last, unsigned thread)
         float *gate = p->s->gate + i * n;
 
         if (p->n_live <= FEW_ROWS)
-            p->kern->relu2_gate(gate, p->s->up + i * n, n, gate);
-        norm_quantize(p, i, gate, p->layer->ffn_sub_norm, n, thread);
+            p->gate(gate, p->s->up + i * n, n, gate);
+        norm_quantize(p, i, gate, p->layer->down_in, n, thread);
     }
 }
 
@@ -127,7 +179,7 @@ static void pass_boundary(void *arg, size_t first, size_t last, unsigned thread)
         float *x = p->x + row * n;
         uint8_t *enc = p->s->encoded + thread * p->s->encoded_stride;
 
-        p->kern->add(x, p->s->o + i * n, n);
+        add_branch(p, i, p->layer->ffn_post, x);
         if (!tern_boundary_round(p->boundary, p->kern, x, n, enc))
             mark_dead(p, i);
         else if (p->out && !p->rows[row].dead)
@@ -137,30 +189,31 @@ static void pass_boundary(void *arg, size_t first, size_t last, unsigned thread)
 
 /* -- passes over tiles ----------------------------------------------------------------------------------- */
 
-/* Up to three matrices with the same input, their tiles counted through. */
+/* Up to three matrices, their tiles counted through. */
 struct matrices {
-    const struct tern_kernels *kern;
-    enum tern_tile_layout layout;
+    const struct pass *p;
     unsigned n;
     struct tern_ternary t[3];
     size_t tiles[3];
 };
 
-static void add_matrix(struct matrices *ms, const struct pass *p, const struct tern_matrix *w, float *y)
+/* input: which of s->in it is multiplied with. */
+static void add_matrix(struct matrices *ms, const struct pass *p, const struct tern_matrix *w, size_t input,
+                       float *y)
 {
     const struct tern_scratch *s = p->s;
+    const struct codes *c = &s->in[input];
 
-    ms->kern = p->kern;
-    ms->layout = p->m->layout;
+    ms->p = p;
     ms->tiles[ms->n] = tern_pack_tiles(w->m);
     ms->t[ms->n++] = (struct tern_ternary){ .tiles = w->tiles,
                                             .k_pad = w->k_pad,
                                             .m = w->m,
                                             .scale = w->scale,
-                                            .q = s->codes,
+                                            .q = c->q,
                                             .q_stride = s->code_stride,
-                                            .act_scale = s->act_scale,
-                                            .act_sum = s->act_sum,
+                                            .act_scale = c->act_scale,
+                                            .act_sum = c->act_sum,
                                             .n_rows = p->n_live,
                                             .y = y,
                                             .y_stride = w->m };
@@ -169,23 +222,25 @@ static void add_matrix(struct matrices *ms, const struct pass *p, const struct t
 static void pass_tiles(void *arg, size_t first, size_t last, unsigned thread)
 {
     const struct matrices *ms = arg;
+    const struct pass *p = ms->p;
 
     (void)thread;
     for (unsigned i = 0; i < ms->n && first < last; i++) {
         size_t n = ms->tiles[i], end = last < n ? last : n;
 
         if (first < end)
-            ms->kern->ternary[ms->layout](&ms->t[i], first, end);
+            p->kern->ternary[p->m->layout](&ms->t[i], first, end);
         first = first > n ? first - n : 0;
         last = last > n ? last - n : 0;
     }
 }
 
-/* The same tiles of gate and up, and what becomes of the two while they are in the cache: relu(gate)^2 * up,
- * in gate's place. */
+/* The same tiles of gate and up, and what becomes of the two while they are in the cache: activation(gate) *
+ * up, in gate's place. */
 static void pass_gate_up(void *arg, size_t first, size_t last, unsigned thread)
 {
     const struct matrices *ms = arg;
+    const struct pass *p = ms->p;
     const struct tern_ternary *gate = &ms->t[0], *up = &ms->t[1];
 
     (void)thread;
@@ -194,19 +249,19 @@ static void pass_gate_up(void *arg, size_t first, size_t last, unsigned thread)
 
         end = last - first < GROUP_TILES ? last : first + GROUP_TILES;
         n = (end * TERN_TILE_ROWS < gate->m ? end * TERN_TILE_ROWS : gate->m) - at;
-        ms->kern->ternary[ms->layout](gate, first, end);
-        ms->kern->ternary[ms->layout](up, first, end);
+        p->kern->ternary[p->m->layout](gate, first, end);
+        p->kern->ternary[p->m->layout](up, first, end);
         for (size_t i = 0; i < gate->n_rows; i++) {
             float *g = gate->y + i * gate->y_stride + at;
 
-            ms->kern->relu2_gate(g, up->y + i * up->y_stride + at, n, g);
+            p->gate(g, up->y + i * up->y_stride + at, n, g);
         }
     }
 }
 
 static void run_tiles(const struct pass *p, struct matrices *ms, tern_pool_fn *fn, size_t n)
 {
-    size_t group = GROUP_TILES * tern_pack_tile_bytes(ms->layout, ms->t[0].k_pad) * p->n_live;
+    size_t group = GROUP_TILES * tern_pack_tile_bytes(p->m->layout, ms->t[0].k_pad) * p->n_live;
 
     tern_pool_run(p->pool, fn, ms, n, GROUP_TILES * (MIN_PIECE / group + 1));
 }
@@ -235,31 +290,32 @@ static void layer_forward(struct pass *p)
     struct tern_scratch *s = p->s;
     struct matrices ms;
     size_t q_dim = (size_t)a->n_heads * a->head_dim;
+    size_t own = a->norms & TERN_INPUT_NORMS ? 1 : 0; /* each matrix has an input of its own */
 
     run_rows(p, pass_attn_in, 1, a->n_embd);
     ms.n = 0;
-    add_matrix(&ms, p, &l->q, s->q);
-    add_matrix(&ms, p, &l->k, s->k);
-    add_matrix(&ms, p, &l->v, s->v);
+    add_matrix(&ms, p, &l->q, 0, s->q);
+    add_matrix(&ms, p, &l->k, own, s->k);
+    add_matrix(&ms, p, &l->v, 2 * own, s->v);
     run_matrices(p, &ms);
     run_rows(p, pass_rope_store, 1, q_dim);
     tern_pass_attention(p);
     run_rows(p, pass_attn_out, 1, q_dim);
     ms.n = 0;
-    add_matrix(&ms, p, &l->o, s->o);
+    add_matrix(&ms, p, &l->o, 0, s->o);
     run_matrices(p, &ms);
 
     run_rows(p, pass_ffn_in, 1, a->n_embd);
     ms.n = 0;
-    add_matrix(&ms, p, &l->gate, s->gate);
-    add_matrix(&ms, p, &l->up, s->up);
+    add_matrix(&ms, p, &l->gate, 0, s->gate);
+    add_matrix(&ms, p, &l->up, own, s->up);
     if (p->n_live <= FEW_ROWS)
         run_matrices(p, &ms);
     else
         run_tiles(p, &ms, pass_gate_up, ms.tiles[0]);
     run_rows(p, pass_ffn_out, 1, a->n_ffn);
     ms.n = 0;
-    add_matrix(&ms, p, &l->down, s->o);
+    add_matrix(&ms, p, &l->down, 0, s->o);
     run_matrices(p, &ms);
     run_rows(p, pass_boundary, 1, a->n_embd);
 }
@@ -284,23 +340,41 @@ static size_t gather_live(struct tern_scratch *s, const struct tern_row *rows, s
     return n_live;
 }
 
-/* Angle of pair j at position p: p * theta^(-2j/head_dim), in double; the table is f32. */
+/* Angle of pair j at position p: p * theta^(-2j/head_dim), divided by the model's factor if there is one, in
+ * double; the table is f32, in the order its op wants. */
 static void fill_cos_sin(struct tern_scratch *s, const struct tern_row *rows, size_t n_live)
 {
-    size_t half = s->arch.head_dim / 2;
+    const struct tern_arch *a = &s->arch;
+    size_t half = a->head_dim / 2;
+    bool in_turn = a->rope == TERN_ROPE_NORM;
 
     for (size_t j = 0; j < half; j++) {
-        double freq = tern_pow(s->arch.rope_theta, -2.0 * (double)j / (double)s->arch.head_dim);
+        double freq = tern_pow(a->rope_theta, -2.0 * (double)j / (double)a->head_dim);
+        size_t at_cos = in_turn ? 2 * j : j, at_sin = in_turn ? 2 * j + 1 : half + j;
 
+        if (a->n_rope_freqs)
+            freq /= (double)a->rope_freqs[j];
         for (size_t i = 0; i < n_live; i++) {
             float *cs = s->cos_sin + i * 2 * half;
             double sn, cn;
 
             tern_sincos((double)rows[s->live[i]].pos * freq, &sn, &cn);
-            cs[j] = (float)cn;
-            cs[half + j] = (float)sn;
+            cs[at_cos] = (float)cn;
+            cs[at_sin] = (float)sn;
         }
     }
+}
+
+static void choose_ops(struct pass *p)
+{
+    const struct tern_kernels *k = p->kern;
+
+    switch (p->m->arch.activation) {
+    case TERN_RELU2: p->gate = k->relu2_gate; break;
+    case TERN_SILU: p->gate = k->silu_gate; break;
+    case TERN_GELU: p->gate = k->gelu_gate; break;
+    }
+    p->rope = p->m->arch.rope == TERN_ROPE_NEOX ? k->rope_neox : k->rope_norm;
 }
 
 void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, struct tern_scratch *s,
@@ -319,6 +393,7 @@ void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, str
     uint32_t n_layers = m->last - m->first;
 
     TERN_BUG_IF(n > s->max_rows || tern_pool_threads(pool) > s->n_threads);
+    choose_ops(&p);
     spread_death(rows, n);
     tern_pool_hold(pool);
     for (uint32_t l = 0; l < n_layers; l++) {

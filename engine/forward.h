@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The mathematics in reading order: embed, layers, head.
+ * The mathematics in reading order: embed, layers, head.  One pass for all architectures (arch.h says what
+ * each is made of):
+ *
+ *   n = norm(x); q, k, v = matrices of n, each behind its input norm; q, k normed by head and turned by RoPE;
+ *   a = attention; x += post norm(o(sub or input norm(a)))
+ *   n = norm(x); g = activation(gate(n)) * up(n), each behind its input norm; x += post norm(down(sub or
+ *   input norm(g)))
+ *
+ * where every norm but the two on x may be absent.  All norms have the model's one epsilon.
  *
  * A batch is any mix of rows of several sequences.  A row's result never depends on its neighbours, on the
  * number of threads, or on how a prompt was cut into batches.
@@ -32,8 +40,8 @@ void tern_scratch_free(struct tern_scratch **s);
 /* What tern_scratch_new will take, for tern_model_need. */
 size_t tern_scratch_bytes(const struct tern_arch *arch, size_t max_rows, unsigned n_threads);
 
-/* x[i] = embedding of ids[i], f32 [n][n_embd], before any rounding.  ids are below n_vocab (the caller has
- * checked). */
+/* x[i] = embedding of ids[i] times the architecture's scale, f32 [n][n_embd], before the rounding of any
+ * boundary.  ids are below n_vocab (the caller has checked). */
 void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n, float *x);
 
 /*

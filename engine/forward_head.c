@@ -9,6 +9,8 @@ void tern_forward_embed(const struct tern_model *m, const int32_t *ids, size_t n
     for (size_t i = 0; i < n; i++)
         tern_dequant_row((enum tern_dtype)m->embd->type, m->embd->data + (size_t)ids[i] * row_bytes, d,
                          x + i * d);
+    for (size_t i = 0; m->arch.embd_scale != 1.0f && i < n * d; i++)
+        x[i] *= m->arch.embd_scale;
 }
 
 struct head_pass {

@@ -21,6 +21,17 @@ struct attend_block {
     size_t split_first;   /* and the first of its states in split */
 };
 
+/* Inputs of matrices that differ in their norms: one where attn_norm or ffn_norm serves all, up to three
+ * where each has a norm of its own. */
+#define MAX_INPUTS 3
+
+/* Quantised rows: the input of matrices. */
+struct codes {
+    int8_t *q;        /* [max_rows][code_stride] */
+    float *act_scale; /* [max_rows] */
+    int32_t *act_sum; /* [max_rows] */
+};
+
 struct tern_scratch {
     struct tern_arch arch;
     size_t max_rows;
@@ -35,13 +46,13 @@ struct tern_scratch {
     float *att;       /* [n_heads * head_dim] */
     float *gate, *up; /* [n_ffn] */
     float *o;         /* [n_embd]: what a residual branch adds */
-    int8_t *codes;    /* [code_stride]: quantised input of the next matrix */
-    float *act_scale; /* one a row */
-    int32_t *act_sum; /* one a row */
+    struct codes
+        in[MAX_INPUTS]; /* of the next matrices; all but the first only where there are input norms */
     size_t code_stride;
 
     /* One a thread. */
     float *normed;    /* [wide]: the row between norm and quantisation */
+    float *renormed;  /* [n_embd]: the same with an input norm on top; only where there are some */
     float *span;      /* state of a block's span: max and sum [block_rows * group], acc [... * head_dim] */
     uint8_t *encoded; /* [widest row at a boundary] */
     size_t wide, span_stride, encoded_stride;
@@ -59,6 +70,9 @@ struct pass {
     const struct tern_model *m;
     const struct tern_kernels *kern;
     const struct tern_layer *layer;
+    /* The architecture's ops. */
+    void (*gate)(const float *gate, const float *up, size_t n, float *y);
+    void (*rope)(float *h, const float *cos_sin, size_t head_dim);
     struct tern_scratch *s;
     struct tern_kv_store *kv;
     struct tern_pool *pool;

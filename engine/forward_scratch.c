@@ -32,6 +32,7 @@ static size_t layout(struct tern_scratch *s, uint8_t *base)
     size_t rows = s->max_rows, q_dim = (size_t)a->n_heads * a->head_dim,
            kv_dim = (size_t)a->n_kv_heads * a->head_dim;
     size_t group = a->n_heads / a->n_kv_heads, used = 0;
+    bool input_norms = a->norms & TERN_INPUT_NORMS;
 
     s->wide = max3(a->n_embd, q_dim, a->n_ffn);
     s->code_stride = tern_round_up(tern_pack_codes(s->wide), 64);
@@ -50,10 +51,14 @@ static size_t layout(struct tern_scratch *s, uint8_t *base)
     s->gate = place(base, &used, rows * a->n_ffn * sizeof(float));
     s->up = place(base, &used, rows * a->n_ffn * sizeof(float));
     s->o = place(base, &used, rows * a->n_embd * sizeof(float));
-    s->codes = place(base, &used, rows * s->code_stride);
-    s->act_scale = place(base, &used, rows * sizeof(float));
-    s->act_sum = place(base, &used, rows * sizeof(int32_t));
+    for (size_t i = 0; i < (input_norms ? MAX_INPUTS : 1); i++) {
+        s->in[i].q = place(base, &used, rows * s->code_stride);
+        s->in[i].act_scale = place(base, &used, rows * sizeof(float));
+        s->in[i].act_sum = place(base, &used, rows * sizeof(int32_t));
+    }
     s->normed = place(base, &used, s->n_threads * tern_round_up(s->wide, 16) * sizeof(float));
+    if (input_norms)
+        s->renormed = place(base, &used, s->n_threads * tern_round_up(a->n_embd, 16) * sizeof(float));
     s->span = place(base, &used, s->n_threads * s->span_stride * sizeof(float));
     s->blocks = place(base, &used, rows * sizeof *s->blocks);
     s->att_max = place(base, &used, rows * a->n_heads * sizeof(float));

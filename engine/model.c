@@ -11,6 +11,7 @@
 #include "engine/model_impl.h"
 #include "engine/ternary_source.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,7 @@ static bool add_layer(const struct tern_bound_layer *b, enum tern_tile_layout la
             !tern_add_size(*tiles, bytes, tiles))
             return false;
     for (int i = 0; i < TERN_BIND_N_NORMS; i++)
-        *norms += norm_bytes(b->norm[i]);
+        *norms += b->norm[i] ? norm_bytes(b->norm[i]) : 0;
     return true;
 }
 
@@ -116,6 +117,8 @@ static enum tern_status load_norm(const struct tern_gguf *g, const struct tern_k
     size_t n = (size_t)t->ne[0];
 
     tern_dequant_row((enum tern_dtype)t->type, t->data, n, w);
+    for (size_t i = 0; t->view.plus_one && i < n; i++)
+        w[i] += 1.0f;
     if (!kern->all_finite(w, n))
         return TERN_FAIL(err, TERN_ERR_FORMAT,
                          "%s: tensor '%.*s' holds infinite or undefined numbers; the file is damaged",
@@ -133,16 +136,12 @@ static enum tern_status load_norms(struct tern_model *m, const struct tern_gguf 
     enum tern_status st = TERN_OK;
 
     for (uint32_t l = 0; !st && l < m->last - m->first; l++) {
-        struct tern_layer *to = &m->layers[l];
-        const float **const place[TERN_BIND_N_NORMS] = {
-            [TERN_BIND_ATTN_NORM] = &to->attn_norm,
-            [TERN_BIND_ATTN_SUB_NORM] = &to->attn_sub_norm,
-            [TERN_BIND_FFN_NORM] = &to->ffn_norm,
-            [TERN_BIND_FFN_SUB_NORM] = &to->ffn_sub_norm,
-        };
+        uint8_t *to = (uint8_t *)&m->layers[l];
 
         for (int i = 0; !st && i < TERN_BIND_N_NORMS; i++)
-            st = load_norm(g, m->kern, layers[l].norm[i], &at, place[i], err);
+            if (layers[l].norm[i])
+                st = load_norm(g, m->kern, layers[l].norm[i], &at,
+                               (const float **)(void *)(to + tern_bind_norms[i].place), err);
     }
     if (!st && ends->norm)
         st = load_norm(g, m->kern, ends->norm, &at, &m->output_norm, err);
@@ -173,6 +172,22 @@ static enum tern_status load_matrix(const struct tern_gguf *g, const struct tern
     return TERN_OK;
 }
 
+/* What the matrix has as its own scale, times a tensor's. */
+static enum tern_status multiply_scale(const struct tern_gguf *g, const struct tern_tensor *t, float *scale,
+                                       struct tern_err *err)
+{
+    float f, product;
+
+    memcpy(&f, t->data, sizeof f);
+    product = *scale * f;
+    if (!(f > 0) || !isfinite(product) || (*scale > 0 && product == 0))
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: tensor '%.*s' is %g, which cannot scale a matrix of scale %g", g->name,
+                         TERN_STR_ARGS(t->name), (double)f, (double)*scale);
+    *scale = product;
+    return TERN_OK;
+}
+
 static enum tern_status load_matrices(struct tern_model *m, const struct tern_gguf *g,
                                       const struct tern_bound_layer *layers,
                                       const struct tern_model_options *o, struct tern_pool *pool,
@@ -195,6 +210,8 @@ static enum tern_status load_matrices(struct tern_model *m, const struct tern_gg
 
         for (int i = 0; i < TERN_BIND_N_MATRICES; i++) {
             st = load_matrix(g, layers[l].matrix[i], o, pool, &at, place[i], err);
+            if (!st && layers[l].scale[i])
+                st = multiply_scale(g, layers[l].scale[i], &place[i]->scale, err);
             if (st)
                 return st;
             done += layers[l].matrix[i]->bytes;

@@ -19,14 +19,20 @@
 struct tern_matrix {
     const uint8_t *tiles; /* [ceil(m/16)] tiles */
     size_t m, k, k_pad;   /* outputs, inputs, inputs rounded up to whole groups of columns */
-    float scale;
+    float scale;          /* the file's, times its separate .scale tensor where there is one, rounded once */
 };
 
+/* Norms that the architecture does not have are NULL. */
 struct tern_layer {
-    const float *attn_norm;     /* [n_embd] */
-    const float *attn_sub_norm; /* [n_heads * head_dim] */
-    const float *ffn_norm;      /* [n_embd] */
-    const float *ffn_sub_norm;  /* [n_ffn] */
+    const float *attn_norm;          /* [n_embd] */
+    const float *q_in, *k_in, *v_in; /* [n_embd], on attn_norm's result; input norms */
+    const float *q_norm, *k_norm;    /* [head_dim], on each head */
+    const float *o_in;               /* [n_heads * head_dim]: sub-norm or input norm */
+    const float *attn_post;          /* [n_embd] */
+    const float *ffn_norm;           /* [n_embd] */
+    const float *gate_in, *up_in;    /* [n_embd], on ffn_norm's result; input norms */
+    const float *down_in;            /* [n_ffn]: sub-norm or input norm */
+    const float *ffn_post;           /* [n_embd] */
     struct tern_matrix q, k, v, o, gate, up, down;
 };
 

@@ -6,21 +6,35 @@
 #include "engine/model_impl.h"
 #include "engine/ternary_source.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
+/* Behind "blk.N.", with ".weight" or, for a scale of its own, ".scale" behind. */
 static const char *const matrix_names[TERN_BIND_N_MATRICES] = {
-    [TERN_BIND_Q] = "attn_q.weight",      [TERN_BIND_K] = "attn_k.weight",
-    [TERN_BIND_V] = "attn_v.weight",      [TERN_BIND_O] = "attn_output.weight",
-    [TERN_BIND_GATE] = "ffn_gate.weight", [TERN_BIND_UP] = "ffn_up.weight",
-    [TERN_BIND_DOWN] = "ffn_down.weight",
+    [TERN_BIND_Q] = "attn_q",      [TERN_BIND_K] = "attn_k",      [TERN_BIND_V] = "attn_v",
+    [TERN_BIND_O] = "attn_output", [TERN_BIND_GATE] = "ffn_gate", [TERN_BIND_UP] = "ffn_up",
+    [TERN_BIND_DOWN] = "ffn_down",
 };
 
-static const char *const norm_names[TERN_BIND_N_NORMS] = {
-    [TERN_BIND_ATTN_NORM] = "attn_norm.weight",
-    [TERN_BIND_ATTN_SUB_NORM] = "attn_sub_norm.weight",
-    [TERN_BIND_FFN_NORM] = "ffn_norm.weight",
-    [TERN_BIND_FFN_SUB_NORM] = "ffn_sub_norm.weight",
+#define PLACE(field) offsetof(struct tern_layer, field)
+
+const struct tern_bind_norm tern_bind_norms[TERN_BIND_N_NORMS] = {
+    { "attn_norm", 0, TERN_NORM_EMBD, PLACE(attn_norm) },
+    { "attn_sub_norm", TERN_SUB_NORMS, TERN_NORM_HEADS, PLACE(o_in) },
+    { "ffn_norm", 0, TERN_NORM_EMBD, PLACE(ffn_norm) },
+    { "ffn_sub_norm", TERN_SUB_NORMS, TERN_NORM_FFN, PLACE(down_in) },
+    { "attn_q_norm", TERN_QK_NORMS, TERN_NORM_HEAD, PLACE(q_norm) },
+    { "attn_k_norm", TERN_QK_NORMS, TERN_NORM_HEAD, PLACE(k_norm) },
+    { "post_attention_norm", TERN_POST_NORMS, TERN_NORM_EMBD, PLACE(attn_post) },
+    { "post_ffw_norm", TERN_POST_NORMS, TERN_NORM_EMBD, PLACE(ffn_post) },
+    { "attn_q_norm_in", TERN_INPUT_NORMS, TERN_NORM_EMBD, PLACE(q_in) },
+    { "attn_k_norm_in", TERN_INPUT_NORMS, TERN_NORM_EMBD, PLACE(k_in) },
+    { "attn_v_norm_in", TERN_INPUT_NORMS, TERN_NORM_EMBD, PLACE(v_in) },
+    { "attn_output_norm_in", TERN_INPUT_NORMS, TERN_NORM_HEADS, PLACE(o_in) },
+    { "ffn_gate_norm_in", TERN_INPUT_NORMS, TERN_NORM_EMBD, PLACE(gate_in) },
+    { "ffn_up_norm_in", TERN_INPUT_NORMS, TERN_NORM_EMBD, PLACE(up_in) },
+    { "ffn_down_norm_in", TERN_INPUT_NORMS, TERN_NORM_FFN, PLACE(down_in) },
 };
 
 /* ne0 = inputs, ne1 = outputs. */
@@ -46,13 +60,21 @@ static void matrix_shape(const struct tern_arch *a, enum tern_bind_matrix which,
     }
 }
 
-static uint64_t norm_length(const struct tern_arch *a, enum tern_bind_norm which)
+static uint64_t norm_length(const struct tern_arch *a, enum tern_norm_length which)
 {
     switch (which) {
-    case TERN_BIND_ATTN_SUB_NORM: return (uint64_t)a->n_heads * a->head_dim;
-    case TERN_BIND_FFN_SUB_NORM: return a->n_ffn;
+    case TERN_NORM_HEAD: return a->head_dim;
+    case TERN_NORM_HEADS: return (uint64_t)a->n_heads * a->head_dim;
+    case TERN_NORM_FFN: return a->n_ffn;
     default: return a->n_embd;
     }
+}
+
+static bool has_norm(const struct tern_arch *a, int which)
+{
+    unsigned norms = tern_bind_norms[which].norms;
+
+    return norms == 0 || (a->norms & norms);
 }
 
 static enum tern_status find_shaped(const struct tern_gguf *g, const char *name, uint64_t ne0, uint64_t ne1,
@@ -125,23 +147,41 @@ static enum tern_status find_table(const struct tern_gguf *g, const char *name, 
     return TERN_OK;
 }
 
+/* A scale of its own; *out is NULL when there is none. */
+static enum tern_status find_scale(const struct tern_gguf *g, const char *name,
+                                   const struct tern_tensor **out, struct tern_err *err)
+{
+    const struct tern_tensor *t = tern_gguf_tensor(g, name);
+
+    if (t && (t->type != TERN_F32 || t->bytes != sizeof(float)))
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: tensor '%s' must be one number of type F32", g->name,
+                         name);
+    *out = t;
+    return TERN_OK;
+}
+
 enum tern_status tern_bind_layer(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t layer,
                                  struct tern_bound_layer *out, struct tern_err *err)
 {
-    struct tern_bound_layer b;
+    struct tern_bound_layer b = { .norm = { NULL } };
     char name[64];
     enum tern_status st = TERN_OK;
 
     for (int i = 0; !st && i < TERN_BIND_N_NORMS; i++) {
-        snprintf(name, sizeof name, "blk.%u.%s", layer, norm_names[i]);
-        st = find_norm(g, name, norm_length(arch, i), &b.norm[i], err);
+        if (!has_norm(arch, i))
+            continue;
+        snprintf(name, sizeof name, "blk.%u.%s.weight", layer, tern_bind_norms[i].name);
+        st = find_norm(g, name, norm_length(arch, tern_bind_norms[i].length), &b.norm[i], err);
     }
     for (int i = 0; !st && i < TERN_BIND_N_MATRICES; i++) {
         uint64_t ne0, ne1;
 
         matrix_shape(arch, i, &ne0, &ne1);
-        snprintf(name, sizeof name, "blk.%u.%s", layer, matrix_names[i]);
+        snprintf(name, sizeof name, "blk.%u.%s.weight", layer, matrix_names[i]);
         st = find_matrix(g, name, ne0, ne1, &b.matrix[i], err);
+        snprintf(name, sizeof name, "blk.%u.%s.scale", layer, matrix_names[i]);
+        if (!st)
+            st = find_scale(g, name, &b.scale[i], err);
     }
     if (!st)
         *out = b;
@@ -164,31 +204,34 @@ enum tern_status tern_bind_ends(const struct tern_gguf *g, const struct tern_arc
     return st;
 }
 
-/* Frequency factors of all ones change nothing; some converters write them. */
-static bool is_all_ones(const struct tern_tensor *t)
+/* Whether name is stem and tail. */
+static bool is_joined(struct tern_str name, const char *stem, const char *tail)
 {
-    static const uint8_t one[4] = { 0x00, 0x00, 0x80, 0x3f };
+    size_t n = strlen(stem);
 
-    if (t->type != TERN_F32)
-        return false;
-    for (size_t at = 0; at < t->bytes; at += sizeof one)
-        if (memcmp(t->data + at, one, sizeof one) != 0)
-            return false;
-    return true;
+    return name.len > n && memcmp(name.ptr, stem, n) == 0 &&
+           tern_str_is((struct tern_str){ name.ptr + n, name.len - n }, tail);
 }
 
-static bool known_in_layer(struct tern_str name)
+static bool known_in_layer(const struct tern_arch *a, struct tern_str name)
 {
     const char *dot = memchr(name.ptr + 4, '.', name.len - 4); /* behind "blk.N" */
     struct tern_str rest = { dot + 1, name.len - (size_t)(dot + 1 - name.ptr) };
 
     for (int i = 0; i < TERN_BIND_N_MATRICES; i++)
-        if (tern_str_is(rest, matrix_names[i]))
+        if (is_joined(rest, matrix_names[i], ".weight") || is_joined(rest, matrix_names[i], ".scale"))
             return true;
     for (int i = 0; i < TERN_BIND_N_NORMS; i++)
-        if (tern_str_is(rest, norm_names[i]))
+        if (has_norm(a, i) && is_joined(rest, tern_bind_norms[i].name, ".weight"))
             return true;
     return false;
+}
+
+/* Tensors of no layer.  RoPE's factors have been read with the hyper-parameters. */
+static bool known_outside(struct tern_str name)
+{
+    return tern_str_is(name, "token_embd.weight") || tern_str_is(name, "output.weight") ||
+           tern_str_is(name, "output_norm.weight") || tern_str_is(name, "rope_freqs.weight");
 }
 
 enum tern_status tern_bind_refuse_extras(const struct tern_gguf *g, const struct tern_arch *arch,
@@ -202,17 +245,9 @@ enum tern_status tern_bind_refuse_extras(const struct tern_gguf *g, const struct
             return TERN_FAIL(err, TERN_ERR_FORMAT,
                              "%s: tensor '%.*s' is of layer %d but the model has %u layers", g->name,
                              TERN_STR_ARGS(t->name), layer, arch->n_layers);
-        if (layer >= 0 && (layer < (int)first || layer >= (int)last || known_in_layer(t->name)))
+        if (layer >= 0 ? layer < (int)first || layer >= (int)last || known_in_layer(arch, t->name)
+                       : !with_embd || known_outside(t->name))
             continue;
-        if (layer < 0) {
-            bool is_rope = tern_str_is(t->name, "rope_freqs.weight");
-
-            if (is_rope
-                    ? is_all_ones(t)
-                    : !with_embd || tern_str_is(t->name, "token_embd.weight") ||
-                          tern_str_is(t->name, "output.weight") || tern_str_is(t->name, "output_norm.weight"))
-                continue;
-        }
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
                          "%s: tensor '%.*s' is not part of a %s model that Tern can compute; ignoring it "
                          "would give wrong answers",

@@ -20,17 +20,21 @@ enum tern_bind_matrix {
     TERN_BIND_N_MATRICES
 };
 
-enum tern_bind_norm {
-    TERN_BIND_ATTN_NORM,
-    TERN_BIND_ATTN_SUB_NORM,
-    TERN_BIND_FFN_NORM,
-    TERN_BIND_FFN_SUB_NORM,
-    TERN_BIND_N_NORMS
+/* A norm vector of a layer. */
+enum tern_norm_length { TERN_NORM_EMBD, TERN_NORM_HEAD, TERN_NORM_HEADS, TERN_NORM_FFN };
+struct tern_bind_norm {
+    const char *name;             /* behind "blk.N." */
+    unsigned norms;               /* the architectures that have it: one of TERN_SUB_NORMS ...; 0: all */
+    enum tern_norm_length length; /* n_embd, head_dim, n_heads * head_dim, n_ffn */
+    size_t place;                 /* offset of its pointer in struct tern_layer */
 };
+#define TERN_BIND_N_NORMS 15
+extern const struct tern_bind_norm tern_bind_norms[TERN_BIND_N_NORMS];
 
 struct tern_bound_layer {
     const struct tern_tensor *matrix[TERN_BIND_N_MATRICES]; /* ternary types only */
-    const struct tern_tensor *norm[TERN_BIND_N_NORMS];      /* F32, F16, BF16 */
+    const struct tern_tensor *scale[TERN_BIND_N_MATRICES];  /* one F32, or NULL */
+    const struct tern_tensor *norm[TERN_BIND_N_NORMS];      /* F32, F16, BF16; NULL: not of this model */
 };
 
 enum tern_status tern_bind_layer(const struct tern_gguf *g, const struct tern_arch *arch, uint32_t layer,
@@ -45,7 +49,7 @@ enum tern_status tern_bind_ends(const struct tern_gguf *g, const struct tern_arc
                                 struct tern_bound_ends *out, struct tern_err *err) TERN_MUST_CHECK;
 
 /* Refuses tensors of layers [first, last), and with_embd those of no layer, that would have to be used and
- * are not: biases, separate scales, RoPE factors.  Ignoring one would give a model that answers wrongly. */
+ * are not: biases, norms of other architectures.  Ignoring one would give a model that answers wrongly. */
 enum tern_status tern_bind_refuse_extras(const struct tern_gguf *g, const struct tern_arch *arch,
                                          uint32_t first, uint32_t last, bool with_embd,
                                          struct tern_err *err) TERN_MUST_CHECK;

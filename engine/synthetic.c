@@ -4,13 +4,15 @@
  *
  * A matrix of K inputs has scale 1 / sqrt(0.6 K): with 60 % of the weights not zero, normed inputs give
  * outputs of deviation 1. Embeddings have deviation 3 / sqrt(n_embd), so that logits of a tied head have
- * deviation 3: peaked, not certain.  Norms are ones.
+ * deviation 3: peaked, not certain.  Norms are ones, or of deviation 0.1 around 1, as are factors of RoPE and
+ * separate scales.
  *
  * A matrix is made in pieces of rows, each from a random state of its own, by all threads, and written in
  * order.
  */
 #include "engine/synthetic.h"
 
+#include "engine/arch.h"
 #include "engine/base/mem.h"
 #include "engine/gguf_write.h"
 #include "engine/quant_row.h"
@@ -106,10 +108,41 @@ static void put_tokenizer_of(struct tern_gguf_writer *w, const struct tern_gguf 
 
 /* -- metadata -------------------------------------------------------------------------------------------- */
 
+static const char *arch_name(const struct tern_synthetic *s)
+{
+    return s->arch ? s->arch : "bitnet-b1.58";
+}
+
+/* The norms of its layers (arch.h).  An architecture that nobody knows looks like bitnet-b1.58. */
+static unsigned norms_of(const struct tern_synthetic *s)
+{
+    const char *name = arch_name(s);
+    const struct tern_arch_family *f = tern_arch_family_find((struct tern_str){ name, strlen(name) });
+
+    if (!f)
+        return TERN_SUB_NORMS;
+    return f->norms | (s->no_input_norms ? 0 : f->optional_norms);
+}
+
+/* Keys that files of one architecture have and others lack. */
+static void put_particulars(struct tern_gguf_writer *w, const struct tern_synthetic *s)
+{
+    char key[96];
+
+    if (strcmp(arch_name(s), "bitnet") == 0) {
+        tern_gguf_put_string(w, "bitnet.rope.scaling.type", "linear");
+        tern_gguf_put_f32(w, "bitnet.rope.scaling.factor", 1.0f);
+    }
+    if (norms_of(s) & TERN_INPUT_NORMS) {
+        snprintf(key, sizeof key, "%s.pooling_type", arch_name(s));
+        tern_gguf_put_u32(w, key, TERN_POOL_LAST);
+    }
+}
+
 static enum tern_status put_metadata(struct tern_gguf_writer *w, const struct tern_synthetic *s,
                                      struct tern_err *err)
 {
-    const char *arch = s->arch ? s->arch : "bitnet-b1.58";
+    const char *arch = arch_name(s);
     const struct {
         const char *name;
         uint32_t v;
@@ -138,6 +171,7 @@ static enum tern_status put_metadata(struct tern_gguf_writer *w, const struct te
     tern_gguf_put_f32(w, key, (float)s->rms_eps);
     snprintf(key, sizeof key, "%s.rope.freq_base", arch);
     tern_gguf_put_f32(w, key, (float)s->rope_theta);
+    put_particulars(w, s);
     tern_gguf_put_u32(w, "general.quantization_version", 2);
     if (s->tokenizer)
         put_tokenizer_of(w, s->tokenizer);
@@ -148,7 +182,7 @@ static enum tern_status put_metadata(struct tern_gguf_writer *w, const struct te
 
 /* -- the tensors ----------------------------------------------------------------------------------------- */
 
-enum part { NORM, MATRIX, TABLE };
+enum part { NORM, MATRIX, TABLE, FACTORS };
 
 struct tensor {
     char name[64];
@@ -159,27 +193,60 @@ struct tensor {
 
 typedef enum tern_status visitor(void *arg, const struct tensor *t, struct tern_err *err);
 
+/* Behind "blk.N."; its place in this list is part of a tensor's id. */
+struct part_of_layer {
+    const char *name;
+    enum part part;
+    unsigned norms; /* not 0: only where the layer has these */
+    uint64_t ne0, ne1;
+};
+
 static enum tern_status visit_layer(const struct tern_synthetic *s, uint32_t l, visitor *visit, void *arg,
                                     struct tern_err *err)
 {
-    const uint64_t d = s->n_embd, ffn = s->n_ffn, q = (uint64_t)s->n_heads * s->head_dim,
-                   kv = (uint64_t)s->n_kv_heads * s->head_dim;
-    const struct {
-        const char *name;
-        enum part part;
-        uint64_t ne0, ne1;
-    } parts[] = {
-        { "attn_norm", NORM, d, 1 },      { "attn_q", MATRIX, d, q },      { "attn_k", MATRIX, d, kv },
-        { "attn_v", MATRIX, d, kv },      { "attn_sub_norm", NORM, q, 1 }, { "attn_output", MATRIX, q, d },
-        { "ffn_norm", NORM, d, 1 },       { "ffn_gate", MATRIX, d, ffn },  { "ffn_up", MATRIX, d, ffn },
-        { "ffn_sub_norm", NORM, ffn, 1 }, { "ffn_down", MATRIX, ffn, d },
+    const uint64_t d = s->n_embd, ffn = s->n_ffn, hd = s->head_dim, q = s->n_heads * hd,
+                   kv = s->n_kv_heads * hd;
+    const unsigned norms = norms_of(s);
+    const struct part_of_layer parts[] = {
+        { "attn_norm.weight", NORM, 0, d, 1 },
+        { "attn_q.weight", MATRIX, 0, d, q },
+        { "attn_k.weight", MATRIX, 0, d, kv },
+        { "attn_v.weight", MATRIX, 0, d, kv },
+        { "attn_sub_norm.weight", NORM, TERN_SUB_NORMS, q, 1 },
+        { "attn_output.weight", MATRIX, 0, q, d },
+        { "ffn_norm.weight", NORM, 0, d, 1 },
+        { "ffn_gate.weight", MATRIX, 0, d, ffn },
+        { "ffn_up.weight", MATRIX, 0, d, ffn },
+        { "ffn_sub_norm.weight", NORM, TERN_SUB_NORMS, ffn, 1 },
+        { "ffn_down.weight", MATRIX, 0, ffn, d },
+        { "attn_q_norm.weight", NORM, TERN_QK_NORMS, hd, 1 },
+        { "attn_k_norm.weight", NORM, TERN_QK_NORMS, hd, 1 },
+        { "post_attention_norm.weight", NORM, TERN_POST_NORMS, d, 1 },
+        { "post_ffw_norm.weight", NORM, TERN_POST_NORMS, d, 1 },
+        { "attn_q_norm_in.weight", NORM, TERN_INPUT_NORMS, d, 1 },
+        { "attn_k_norm_in.weight", NORM, TERN_INPUT_NORMS, d, 1 },
+        { "attn_v_norm_in.weight", NORM, TERN_INPUT_NORMS, d, 1 },
+        { "attn_output_norm_in.weight", NORM, TERN_INPUT_NORMS, q, 1 },
+        { "ffn_gate_norm_in.weight", NORM, TERN_INPUT_NORMS, d, 1 },
+        { "ffn_up_norm_in.weight", NORM, TERN_INPUT_NORMS, d, 1 },
+        { "ffn_down_norm_in.weight", NORM, TERN_INPUT_NORMS, ffn, 1 },
+        { "attn_q.scale", FACTORS, 0, 1, 1 },
+        { "attn_k.scale", FACTORS, 0, 1, 1 },
+        { "attn_v.scale", FACTORS, 0, 1, 1 },
+        { "attn_output.scale", FACTORS, 0, 1, 1 },
+        { "ffn_gate.scale", FACTORS, 0, 1, 1 },
+        { "ffn_up.scale", FACTORS, 0, 1, 1 },
+        { "ffn_down.scale", FACTORS, 0, 1, 1 },
     };
     enum tern_status st = TERN_OK;
 
     for (size_t i = 0; i < sizeof parts / sizeof parts[0] && !st; i++) {
-        struct tensor t = { .part = parts[i].part, .ne0 = parts[i].ne0, .ne1 = parts[i].ne1 };
+        const struct part_of_layer *p = &parts[i];
+        struct tensor t = { .part = p->part, .ne0 = p->ne0, .ne1 = p->ne1 };
 
-        snprintf(t.name, sizeof t.name, "blk.%u.%s.weight", (unsigned)l, parts[i].name);
+        if ((p->norms && !(p->norms & norms)) || (p->part == FACTORS && !s->scales))
+            continue;
+        snprintf(t.name, sizeof t.name, "blk.%u.%s", (unsigned)l, p->name);
         t.id = (uint64_t)(l + 1) << 8 | i;
         st = visit(arg, &t, err);
     }
@@ -192,10 +259,13 @@ static enum tern_status each_tensor(const struct tern_synthetic *s, visitor *vis
 {
     const struct tensor embd = { "token_embd.weight", TABLE, s->n_embd, s->n_vocab, 0 },
                         norm = { "output_norm.weight", NORM, s->n_embd, 1, 1 },
-                        head = { "output.weight", TABLE, s->n_embd, s->n_vocab, 2 };
+                        head = { "output.weight", TABLE, s->n_embd, s->n_vocab, 2 },
+                        freqs = { "rope_freqs.weight", FACTORS, s->head_dim / 2, 1, 3 };
     const uint32_t first = s->slice ? s->first : 0, last = s->slice ? s->last : s->n_layers;
     enum tern_status st = s->slice ? TERN_OK : visit(arg, &embd, err);
 
+    if (!st && s->rope_freqs) /* in every slice too */
+        st = visit(arg, &freqs, err);
     for (uint32_t l = first; l < last && !st; l++)
         st = visit_layer(s, l, visit, arg, err);
     if (!st && !s->slice)
@@ -294,7 +364,7 @@ struct making {
     /* The tensor being made. */
     const struct tensor *t;
     uint32_t type;
-    float scale;         /* of weights; deviation of a table, 0: ones */
+    float scale;         /* of weights; deviation of a table, and of norms and factors around 1 */
     size_t row_bytes;    /* in the file; of an I2_S row a quarter of its columns, which may not be whole */
     size_t piece_bytes;  /* of a whole piece, without I2_S's tail */
     uint64_t piece0;     /* of the batch */
@@ -337,8 +407,9 @@ static void make_rows(struct making *m, uint64_t piece, float *x, uint8_t *out)
         if (m->scale > 0)
             random_normal(m->tables, next(&state), m->scale, x, n);
         else
-            for (size_t i = 0; i < n; i++)
-                x[i] = 1.0f;
+            memset(x, 0, n * sizeof *x);
+        for (size_t i = 0; m->t->part != TABLE && i < n; i++)
+            x[i] += 1.0f;
         if (m->type == TERN_F16)
             m->kern->f32_to_f16(x, n, (uint16_t *)(void *)out);
         else
@@ -397,7 +468,22 @@ static enum tern_status make_batches(struct making *m, size_t batch, struct tern
 
 static uint32_t type_of(const struct tern_synthetic *s, enum part part)
 {
-    return part == NORM ? s->norm : part == MATRIX ? s->ternary : s->embd;
+    switch (part) {
+    case NORM: return s->norm;
+    case MATRIX: return s->ternary;
+    case TABLE: return s->embd;
+    default: return TERN_F32;
+    }
+}
+
+static float scale_of(const struct tern_synthetic *s, enum part part, size_t k)
+{
+    switch (part) {
+    case NORM: return s->varied_norms ? 0.1f : 0.0f;
+    case MATRIX: return 1.0f / sqrtf(0.6f * (float)k);
+    case TABLE: return 3.0f / sqrtf((float)k);
+    default: return 0.1f; /* the largest of twelve uniform numbers, less six, still leaves it positive */
+    }
 }
 
 static enum tern_status produce(void *arg, const struct tensor *t, struct tern_err *err)
@@ -412,9 +498,7 @@ static enum tern_status produce(void *arg, const struct tensor *t, struct tern_e
 
     m->t = t;
     m->type = type_of(m->s, t->part);
-    m->scale = t->part == NORM    ? 0
-               : t->part == TABLE ? 3.0f / sqrtf((float)k)
-                                  : 1.0f / sqrtf(0.6f * (float)k);
+    m->scale = scale_of(m->s, t->part, k);
     if (m->type == TERN_TYPE_I2_S)
         m->piece_bytes = rows * k / 4;
     else if (tern_gguf_tensor_bytes(m->type, row, &m->row_bytes))
@@ -447,7 +531,7 @@ static enum tern_status announce(void *arg, const struct tensor *t, struct tern_
     if (m->s->layout == TERN_I2S_C && type == TERN_TYPE_I2_S && t->ne1 % 4 != 0)
         return TERN_FAIL(err, TERN_ERR_USAGE, "tensor %s has %llu rows: layout C takes four at a time",
                          t->name, (unsigned long long)t->ne1);
-    tern_gguf_add_tensor(m->w, t->name, type, t->part == NORM ? 1 : 2, ne);
+    tern_gguf_add_tensor(m->w, t->name, type, t->part == NORM || t->part == FACTORS ? 1 : 2, ne);
     return tern_gguf_writer_status(m->w, err);
 }
 

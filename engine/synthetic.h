@@ -2,9 +2,9 @@
 /*
  * Synthetic models: random ternary weights in the shape of a real model, for measuring and for tests.
  *
- * The engine runs the architecture bitnet-b1.58, so every shape is written as one, whatever the model it is
- * named after.  Weights are a pure function of shape and seed: the same for every ternary type, number of
- * threads and slice.  Files are streamed.
+ * A shape has the architecture of the model it is named after (arch.h), with the tensors and keys its files
+ * have; those of a size alone are of architecture bitnet.  Weights are a pure function of shape and seed: the
+ * same for every ternary type, number of threads and slice.  Files are streamed.
  */
 #ifndef TERN_ENGINE_SYNTHETIC_H
 #define TERN_ENGINE_SYNTHETIC_H
@@ -29,6 +29,11 @@ struct tern_synthetic {
     uint32_t first, last;
     bool no_tokenizer;
     const char *arch; /* NULL: "bitnet-b1.58" */
+    /* What files of an architecture may have or lack. */
+    bool no_input_norms; /* of qwen3 and gemma3: one that writes text, not embeddings */
+    bool rope_freqs;     /* factors of RoPE's frequencies */
+    bool scales;         /* a scale of its own for each matrix */
+    bool varied_norms;   /* norms around 1, not ones: so that it matters which is which */
     const struct tern_gguf
         *tokenizer; /* copy its tokenizer.* keys; NULL: a byte-level BPE that fills n_vocab */
 };

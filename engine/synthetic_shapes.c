@@ -3,8 +3,8 @@
  * The shapes of published models, and of the sizes that are customary for speed tests.
  *
  * Sources: the models' configuration files; for 125m to 100b the sizes of bitnet.cpp's generator of dummy
- * models (utils/generate-dummy-bitnet-model.py), which have as many KV heads as heads and the vocabulary of
- * 1bitLLM's models.
+ * models (utils/generate-dummy-bitnet-model.py), which have as many KV heads as heads and the vocabulary and
+ * architecture of 1bitLLM's models.
  */
 #include "engine/synthetic.h"
 
@@ -17,31 +17,34 @@ struct shape {
     uint32_t layers, embd, ffn, heads, kv_heads, head_dim, vocab, ctx;
     double theta, eps;
     bool untied;
+    const char *arch;
 };
 
 /* clang-format off */
 static const struct shape shapes[] = {
-    { "2b4t",        30, 2560,  6912, 20,  5, 128, 128256,  4096,  500000, 1e-5, false },
-    { "llama3-8b",   32, 4096, 14336, 32,  8, 128, 128256,  8192,  500000, 1e-5, true },
-    { "falcon3-1b",  18, 2048,  8192,  8,  4, 256, 131072,  8192, 1000042, 1e-6, true },
-    { "falcon3-3b",  22, 3072,  9216, 12,  4, 256, 131072, 32768, 1000042, 1e-6, true },
-    { "falcon3-7b",  28, 3072, 23040, 12,  4, 256, 131072, 32768, 1000042, 1e-6, true },
-    { "falcon3-10b", 40, 3072, 23040, 12,  4, 256, 131072, 32768, 1000042, 1e-6, true },
-    { "falcon-e-1b", 24, 2048,  9216, 16,  2, 128,  32768,  4096, 1000042, 1e-6, true },
-    { "falcon-e-3b", 32, 2048, 13312, 16,  2, 128,  32768,  4096, 1000042, 1e-6, true },
-    { "large",       24, 1536,  4096, 16, 16,  96,  32002,  2048,   10000, 1e-5, false },
-    { "3b",          26, 3200,  8640, 32, 32, 100,  32002,  2048,   10000, 1e-5, false },
-    { "125m",        11,  768,  3072, 12, 12,  64,  32002,  2048,   10000, 1e-5, false },
-    { "350m",        24, 1024,  3072, 16, 16,  64,  32002,  2048,   10000, 1e-5, false },
-    { "1b",          24, 2048,  3584, 32, 32,  64,  32002,  2048,   10000, 1e-5, false },
-    { "1.5b",        28, 1536,  9216, 32, 32,  48,  32002,  2048,   10000, 1e-5, false },
-    { "2.7b",        24, 3072,  7680, 32, 32,  96,  32002,  2048,   10000, 1e-5, false },
-    { "3.8b",        24, 3840,  8192, 32, 32, 120,  32002,  2048,   10000, 1e-5, false },
-    { "7b",          32, 4096, 12032, 32, 32, 128,  32002,  2048,   10000, 1e-5, false },
-    { "13b",         40, 5120, 13824, 40, 40, 128,  32002,  2048,   10000, 1e-5, false },
-    { "30b",         60, 6656, 16384, 52, 52, 128,  32002,  2048,   10000, 1e-5, false },
-    { "70b",         80, 8192, 24576, 64, 64, 128,  32002,  2048,   10000, 1e-5, false },
-    { "100b",        72, 8192, 45568, 64, 64, 128,  32002,  2048,   10000, 1e-5, false },
+    { "2b4t",        30, 2560,  6912, 20,  5, 128, 128256,  4096,  500000, 1e-5, false, "bitnet-b1.58" },
+    { "llama3-8b",   32, 4096, 14336, 32,  8, 128, 128256,  8192,  500000, 1e-5, true,  "llama" },
+    { "falcon3-1b",  18, 2048,  8192,  8,  4, 256, 131072,  8192, 1000042, 1e-6, true,  "llama" },
+    { "falcon3-3b",  22, 3072,  9216, 12,  4, 256, 131072, 32768, 1000042, 1e-6, true,  "llama" },
+    { "falcon3-7b",  28, 3072, 23040, 12,  4, 256, 131072, 32768, 1000042, 1e-6, true,  "llama" },
+    { "falcon3-10b", 40, 3072, 23040, 12,  4, 256, 131072, 32768, 1000042, 1e-6, true,  "llama" },
+    { "falcon-e-1b", 24, 2048,  9216, 16,  2, 128,  32768,  4096, 1000042, 1e-6, true,  "llama" },
+    { "falcon-e-3b", 32, 2048, 13312, 16,  2, 128,  32768,  4096, 1000042, 1e-6, true,  "llama" },
+    { "large",       24, 1536,  4096, 16, 16,  96,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "3b",          26, 3200,  8640, 32, 32, 100,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "embed-0.6b",  28, 1024,  3072, 16,  8, 128, 151936, 32768, 1000000, 1e-6, false, "qwen3" },
+    { "embed-270m",  18,  640,  2048,  4,  1, 256, 262144, 32768,   10000, 1e-6, false, "gemma3" },
+    { "125m",        11,  768,  3072, 12, 12,  64,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "350m",        24, 1024,  3072, 16, 16,  64,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "1b",          24, 2048,  3584, 32, 32,  64,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "1.5b",        28, 1536,  9216, 32, 32,  48,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "2.7b",        24, 3072,  7680, 32, 32,  96,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "3.8b",        24, 3840,  8192, 32, 32, 120,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "7b",          32, 4096, 12032, 32, 32, 128,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "13b",         40, 5120, 13824, 40, 40, 128,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "30b",         60, 6656, 16384, 52, 52, 128,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "70b",         80, 8192, 24576, 64, 64, 128,  32002,  2048,   10000, 1e-5, false, "bitnet" },
+    { "100b",        72, 8192, 45568, 64, 64, 128,  32002,  2048,   10000, 1e-5, false, "bitnet" },
 };
 /* clang-format on */
 
@@ -75,7 +78,8 @@ bool tern_synthetic_by_name(const char *name, struct tern_synthetic *out)
                                         .layout = TERN_I2S_A,
                                         .embd = TERN_F16,
                                         .norm = TERN_F32,
-                                        .seed = 1 };
+                                        .seed = 1,
+                                        .arch = s->arch };
         return true;
     }
     return false;

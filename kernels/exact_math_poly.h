@@ -11,6 +11,8 @@
  *   y = (1 + fma(g, r * r, r)) * 2^n
  *
  * then 0 where x < EXPF_MIN and infinity where x > EXPF_MAX.
+ *
+ * And those of gelu_gate: 2 sqrt(2 / pi), and the share of the cube.
  */
 #ifndef TERN_KERNELS_EXACT_MATH_POLY_H
 #define TERN_KERNELS_EXACT_MATH_POLY_H
@@ -31,5 +33,8 @@
 #define EXPF_G2 0x1.55551ap-5f
 #define EXPF_G3 0x1.120b6ep-7f
 #define EXPF_G4 0x1.6d110ap-10f
+
+#define GELU_SLOPE 1.5957691f
+#define GELU_CUBIC 0.044715f
 
 #endif

@@ -158,11 +158,22 @@ struct tern_kernels {
      * cos[head_dim/2] then sin[head_dim/2].  In place. */
     void (*rope_neox)(float *h, const float *cos_sin, size_t head_dim);
 
+    /* The same of pairs (2j, 2j + 1); here cos_sin is cos_j at 2j and sin_j at 2j + 1. */
+    void (*rope_norm)(float *h, const float *cos_sin, size_t head_dim);
+
     /* x_i += y_i. */
     void (*add)(float *x, const float *y, size_t n);
 
     /* y_i = (r * r) * up_i with r = gate_i > 0 ? gate_i : 0.  y may be gate. */
     void (*relu2_gate)(const float *gate, const float *up, size_t n, float *y);
+
+    /* y_i = (g / (1.0f + tern_expf(-g))) * up_i with g = gate_i: SiLU.  y may be gate. */
+    void (*silu_gate)(const float *gate, const float *up, size_t n, float *y);
+
+    /* y_i = (g / (1.0f + tern_expf(-v))) * up_i with v = (1.5957691f * g) * fmaf(0.044715f, g * g, 1.0f):
+     * GELU by tanh, since (1 + tanh(v / 2)) / 2 = 1 / (1 + e^-v).  Nothing cancels, and large |g| give g and
+     * 0.  y may be gate. */
+    void (*gelu_gate)(const float *gate, const float *up, size_t n, float *y);
 
     /* Round to nearest even, subnormals kept, overflow to infinity. */
     void (*f32_to_f16)(const float *x, size_t n, uint16_t *y);

@@ -197,6 +197,18 @@ INLINE struct v16 exp16(struct v16 x)
     return (struct v16){ exp8(x.lo), exp8(x.hi) };
 }
 
+INLINE __m256 turn8(__m256 h, __m256 cs)
+{
+    __m256 across = _mm256_mul_ps(_mm256_permute_ps(h, 0xb1), _mm256_movehdup_ps(cs));
+    return _mm256_addsub_ps(_mm256_mul_ps(h, _mm256_moveldup_ps(cs)), across);
+}
+
+/* Pairs of lanes a, b and c, s in turn: a * c - b * s and a * s + b * c, each operation rounded. */
+INLINE struct v16 turn16(struct v16 h, struct v16 cs)
+{
+    return (struct v16){ turn8(h.lo, cs.lo), turn8(h.hi, cs.hi) };
+}
+
 /* Rounded to nearest even. */
 INLINE struct i16 round16(struct v16 v)
 {

@@ -138,6 +138,14 @@ INLINE struct v16 exp16(struct v16 a)
     return (struct v16){ _mm512_mask_mov_ps(y, under, _mm512_setzero_ps()) };
 }
 
+/* Pairs of lanes a, b and c, s in turn: a * c - b * s and a * s + b * c, each operation rounded. */
+INLINE struct v16 turn16(struct v16 h, struct v16 cs)
+{
+    __m512 along = _mm512_mul_ps(h.v, _mm512_moveldup_ps(cs.v));
+    __m512 across = _mm512_mul_ps(_mm512_permute_ps(h.v, 0xb1), _mm512_movehdup_ps(cs.v));
+    return (struct v16){ _mm512_mask_sub_ps(_mm512_add_ps(along, across), 0x5555, along, across) };
+}
+
 /* Rounded to nearest even. */
 INLINE struct i16 round16(struct v16 v)
 {

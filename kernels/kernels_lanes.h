@@ -83,6 +83,13 @@ static void rope_neox(float *h, const float *cos_sin, size_t head_dim)
     }
 }
 
+static void rope_norm(float *h, const float *cos_sin, size_t head_dim)
+{
+    for (size_t j = 0; j < head_dim; j += 16)
+        store16n(h + j, turn16(load16n(h + j, head_dim - j), load16n(cos_sin + j, head_dim - j)),
+                 head_dim - j);
+}
+
 static void add(float *x, const float *y, size_t n)
 {
     for (size_t i = 0; i < n; i += 16)
@@ -94,6 +101,29 @@ static void relu2_gate(const float *gate, const float *up, size_t n, float *y)
     for (size_t i = 0; i < n; i += 16) {
         struct v16 r = max16(load16n(gate + i, n - i), set16(0.0f));
         store16n(y + i, mul16(mul16(r, r), load16n(up + i, n - i)), n - i);
+    }
+}
+
+/* g / (1 + e^-v); the sign of a zero v makes no difference to e^-v. */
+INLINE struct v16 logistic16(struct v16 g, struct v16 v)
+{
+    return div16(g, add16(set16(1.0f), exp16(sub16(set16(0.0f), v))));
+}
+
+static void silu_gate(const float *gate, const float *up, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        struct v16 g = load16n(gate + i, n - i);
+        store16n(y + i, mul16(logistic16(g, g), load16n(up + i, n - i)), n - i);
+    }
+}
+
+static void gelu_gate(const float *gate, const float *up, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        struct v16 g = load16n(gate + i, n - i);
+        struct v16 v = mul16(mul16(set16(GELU_SLOPE), g), fma16(set16(GELU_CUBIC), mul16(g, g), set16(1.0f)));
+        store16n(y + i, mul16(logistic16(g, v), load16n(up + i, n - i)), n - i);
     }
 }
 
@@ -209,8 +239,11 @@ static void init_rows(struct tern_kernels *k)
     k->quantize = quantize;
     k->rmsnorm = rmsnorm;
     k->rope_neox = rope_neox;
+    k->rope_norm = rope_norm;
     k->add = add;
     k->relu2_gate = relu2_gate;
+    k->silu_gate = silu_gate;
+    k->gelu_gate = gelu_gate;
     k->f32_to_f16 = f32_to_f16;
     k->f16_to_f32 = f16_to_f32;
     k->all_finite = all_finite;

@@ -203,6 +203,20 @@ INLINE struct v16 exp16(struct v16 x)
     return (struct v16){ exp4(x.a), exp4(x.b), exp4(x.c), exp4(x.d) };
 }
 
+INLINE float32x4_t turn4(float32x4_t h, float32x4_t cs)
+{
+    const uint32x4_t odd = { 0, ~0u, 0, ~0u };
+    float32x4_t along = vmulq_f32(h, vtrn1q_f32(cs, cs));
+    float32x4_t across = vmulq_f32(vrev64q_f32(h), vtrn2q_f32(cs, cs));
+    return vbslq_f32(odd, vaddq_f32(along, across), vsubq_f32(along, across));
+}
+
+/* Pairs of lanes a, b and c, s in turn: a * c - b * s and a * s + b * c, each operation rounded. */
+INLINE struct v16 turn16(struct v16 x, struct v16 cs)
+{
+    return (struct v16){ turn4(x.a, cs.a), turn4(x.b, cs.b), turn4(x.c, cs.c), turn4(x.d, cs.d) };
+}
+
 /* In every lane the maximum of the lanes whose number leaves the same rest by `side` (1, 2, 4, 8, 16). */
 INLINE struct v16 max_across(struct v16 x, const size_t side)
 {

@@ -4,6 +4,7 @@
  * for bit. Nothing here is clever; the order of each float operation is the point.
  */
 #include "kernels/exact_math.h"
+#include "kernels/exact_math_poly.h"
 #include "kernels/kernels_impl.h"
 #include "kernels/kernels_scalar.h"
 
@@ -100,6 +101,15 @@ static void rope_neox(float *h, const float *cos_sin, size_t head_dim)
     }
 }
 
+static void rope_norm(float *h, const float *cos_sin, size_t head_dim)
+{
+    for (size_t j = 0; j < head_dim; j += 2) {
+        float a = h[j], b = h[j + 1], c = cos_sin[j], s = cos_sin[j + 1];
+        h[j] = a * c - b * s;
+        h[j + 1] = a * s + b * c;
+    }
+}
+
 static void add(float *x, const float *y, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -111,6 +121,20 @@ static void relu2_gate(const float *gate, const float *up, size_t n, float *y)
     for (size_t i = 0; i < n; i++) {
         float r = gate[i] > 0.0f ? gate[i] : 0.0f;
         y[i] = r * r * up[i];
+    }
+}
+
+static void silu_gate(const float *gate, const float *up, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = gate[i] / (1.0f + tern_expf(-gate[i])) * up[i];
+}
+
+static void gelu_gate(const float *gate, const float *up, size_t n, float *y)
+{
+    for (size_t i = 0; i < n; i++) {
+        float g = gate[i], v = GELU_SLOPE * g * fmaf(GELU_CUBIC, g * g, 1.0f);
+        y[i] = g / (1.0f + tern_expf(-v)) * up[i];
     }
 }
 
@@ -402,8 +426,11 @@ void tern_kernels_init_ref(struct tern_kernels *k)
         .ternary = { ternary_2bit, ternary_5trit },
         .rmsnorm = rmsnorm,
         .rope_neox = rope_neox,
+        .rope_norm = rope_norm,
         .add = add,
         .relu2_gate = relu2_gate,
+        .silu_gate = silu_gate,
+        .gelu_gate = gelu_gate,
         .f32_to_f16 = f32_to_f16,
         .f16_to_f32 = f16_to_f32,
         .all_finite = all_finite,

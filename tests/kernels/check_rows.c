@@ -99,22 +99,39 @@ static void measure_rmsnorm(struct check *c)
 
 /* -- rope ------------------------------------------------------------------------------------------------ */
 
-static void one_rope(struct check *c, size_t n, enum check_kind kind)
+typedef void rope_op(float *h, const float *cos_sin, size_t head_dim);
+
+static void one_rope(struct check *c, rope_op *ref_op, rope_op *new_op, size_t n, enum check_kind kind)
 {
     n *= 2;
     const float *cs = floats_in(c, 0, n, KIND_RANDOM);
     float *ref = floats_out(1, n), *new = floats_out(2, n);
     check_fill_f32(c, ref, n, kind);
     memcpy(new, ref, n * sizeof *ref);
-    c->ref.rope_neox(ref, cs, n);
-    c->new.rope_neox(new, cs, n);
+    ref_op(ref, cs, n);
+    new_op(new, cs, n);
     check_same_f32(c, "h", ref, new, n);
     check_canary(c, 2);
 }
 
+static void one_rope_neox(struct check *c, size_t n, enum check_kind kind)
+{
+    one_rope(c, c->ref.rope_neox, c->new.rope_neox, n, kind);
+}
+
+static void one_rope_norm(struct check *c, size_t n, enum check_kind kind)
+{
+    one_rope(c, c->ref.rope_norm, c->new.rope_norm, n, kind);
+}
+
 static void compare_rope(struct check *c)
 {
-    for_all(c, one_rope);
+    for_all(c, one_rope_neox);
+}
+
+static void compare_rope_norm(struct check *c)
+{
+    for_all(c, one_rope_norm);
 }
 
 static void call_rope(void *arg)
@@ -128,7 +145,7 @@ static void measure_rope(struct check *c)
     measure(c, 128, 12, call_rope);
 }
 
-/* -- add, relu2_gate ------------------------------------------------------------------------------------- */
+/* -- add, gates ------------------------------------------------------------------------------------------ */
 
 static void one_add(struct check *c, size_t n, enum check_kind kind)
 {
@@ -158,22 +175,61 @@ static void measure_add(struct check *c)
     measure(c, 2560, 12, call_add);
 }
 
-static void one_relu2(struct check *c, size_t n, enum check_kind kind)
+typedef void gate_op(const float *gate, const float *up, size_t n, float *y);
+
+static void same_gate(struct check *c, gate_op *ref_op, gate_op *new_op, const float *gate, const float *up,
+                      size_t n)
 {
-    const float *gate = floats_in(c, 0, n, kind), *up = floats_in(c, 1, n, kind);
     float *ref = floats_out(2, n), *new = floats_out(3, n);
-    c->ref.relu2_gate(gate, up, n, ref);
-    c->new.relu2_gate(gate, up, n, new);
+    ref_op(gate, up, n, ref);
+    new_op(gate, up, n, new);
     check_same_f32(c, "y", ref, new, n);
     check_canary(c, 3);
     memcpy(new, gate, n * sizeof *gate);
-    c->new.relu2_gate(new, up, n, new);
+    new_op(new, up, n, new);
     check_same_f32(c, "y in place", ref, new, n);
+}
+
+static void one_gate(struct check *c, gate_op *ref_op, gate_op *new_op, size_t n, enum check_kind kind)
+{
+    float *gate = floats_in(c, 0, n, kind);
+    const float *up = floats_in(c, 1, n, kind);
+    same_gate(c, ref_op, new_op, gate, up, n);
+    /* Where the exponential is neither 1 nor at its ends, and around its ends. */
+    for (size_t i = 0; kind == KIND_RANDOM && i < n; i++)
+        gate[i] = check_unit(c) * (i % 3 == 0 ? 8.0f : i % 3 == 1 ? 100.0f : 0.01f);
+    if (kind == KIND_RANDOM)
+        same_gate(c, ref_op, new_op, gate, up, n);
+}
+
+static void one_relu2(struct check *c, size_t n, enum check_kind kind)
+{
+    one_gate(c, c->ref.relu2_gate, c->new.relu2_gate, n, kind);
+}
+
+static void one_silu(struct check *c, size_t n, enum check_kind kind)
+{
+    one_gate(c, c->ref.silu_gate, c->new.silu_gate, n, kind);
+}
+
+static void one_gelu(struct check *c, size_t n, enum check_kind kind)
+{
+    one_gate(c, c->ref.gelu_gate, c->new.gelu_gate, n, kind);
 }
 
 static void compare_relu2(struct check *c)
 {
     for_all(c, one_relu2);
+}
+
+static void compare_silu(struct check *c)
+{
+    for_all(c, one_silu);
+}
+
+static void compare_gelu(struct check *c)
+{
+    for_all(c, one_gelu);
 }
 
 static void call_relu2(void *arg)
@@ -182,9 +238,20 @@ static void call_relu2(void *arg)
     r->k->relu2_gate(r->a, r->b, r->n, r->y);
 }
 
+static void call_silu(void *arg)
+{
+    const struct row_arg *r = arg;
+    r->k->silu_gate(r->a, r->b, r->n, r->y);
+}
+
 static void measure_relu2(struct check *c)
 {
     measure(c, 6912, 12, call_relu2);
+}
+
+static void measure_silu(struct check *c)
+{
+    measure(c, 14336, 12, call_silu);
 }
 
 /* -- halves ---------------------------------------------------------------------------------------------- */
@@ -508,8 +575,11 @@ static void measure_decode2(struct check *c)
 const struct check_op check_row_ops[] = {
     { "rmsnorm", compare_rmsnorm, measure_rmsnorm, AT(rmsnorm) },
     { "rope_neox", compare_rope, measure_rope, AT(rope_neox) },
+    { "rope_norm", compare_rope_norm, NULL, AT(rope_norm) },
     { "add", compare_add, measure_add, AT(add) },
     { "relu2_gate", compare_relu2, measure_relu2, AT(relu2_gate) },
+    { "silu_gate", compare_silu, measure_silu, AT(silu_gate) },
+    { "gelu_gate", compare_gelu, NULL, AT(gelu_gate) },
     { "f32_to_f16", compare_to_f16, measure_to_f16, AT(f32_to_f16) },
     { "f16_to_f32", compare_from_f16, measure_from_f16, AT(f16_to_f32) },
     { "all_finite", compare_finite, measure_finite, AT(all_finite) },

@@ -45,6 +45,9 @@ static void put(struct tern_gguf_writer *w, const char *arch, const struct chang
         tern_gguf_put_f32(w, key, (float)c->v);
 }
 
+/* What the keys begin with, where it is not the architecture's name. */
+static const char *keys_of;
+
 /* Writes the metadata with up to two changes and reads the architecture of it. */
 static enum tern_status read_changed(const char *arch, const struct change *a, const struct change *b,
                                      struct tern_arch *out)
@@ -61,6 +64,8 @@ static enum tern_status read_changed(const char *arch, const struct change *a, c
         tern_gguf_put_string(w, "general.architecture", arch);
     else
         arch = "bitnet-b1.58";
+    if (keys_of)
+        arch = keys_of;
     for (size_t i = 0; i < sizeof sound / sizeof sound[0]; i++) {
         struct change c = { sound[i].key, sound[i].v, NULL };
 
@@ -191,6 +196,7 @@ static void test_refusals(void **state)
           { NULL, 0, NULL },
           TERN_ERR_UNSUPPORTED,
           "sliding_window" },
+        { { "attention.scale", 0.25, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "attention.scale" },
         { { "expert_count", 8, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "expert_count" },
     };
     struct tern_arch a = { .n_layers = 77 };
@@ -207,16 +213,80 @@ static void test_refusals(void **state)
     }
 }
 
-static void test_other_architectures(void **state)
+static void test_families(void **state)
+{
+    static const struct {
+        const char *name;
+        enum tern_activation activation;
+        enum tern_rope rope;
+        unsigned norms;
+        float embd_scale;
+    } want[] = {
+        { "bitnet-b1.58", TERN_RELU2, TERN_ROPE_NEOX, TERN_SUB_NORMS, 1 },
+        { "bitnet-25", TERN_RELU2, TERN_ROPE_NEOX, TERN_SUB_NORMS, 1 },
+        { "bitnet", TERN_SILU, TERN_ROPE_NEOX, TERN_SUB_NORMS, 1 },
+        { "llama", TERN_SILU, TERN_ROPE_NORM, 0, 1 },
+        { "qwen3", TERN_SILU, TERN_ROPE_NEOX, TERN_QK_NORMS, 1 },
+        { "gemma3", TERN_GELU, TERN_ROPE_NEOX, TERN_QK_NORMS | TERN_POST_NORMS, 16 },
+    };
+    const struct change silu = { "hidden_act", 0, "silu" }, odd = { "hidden_act", 0, "swish" };
+    const struct change last = { "pooling_type", 3, NULL }, rank = { "pooling_type", 4, NULL };
+    struct tern_arch a;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        assert_ok(read_changed(want[i].name, NULL, NULL, &a));
+        assert_int_equal(a.activation, want[i].activation);
+        assert_int_equal(a.rope, want[i].rope);
+        assert_int_equal(a.norms, want[i].norms);
+        assert_true(a.embd_scale == want[i].embd_scale);
+        assert_int_equal(a.pooling, TERN_POOL_NONE);
+        assert_int_equal(a.n_rope_freqs, 0);
+        assert_ok(read_changed(want[i].name, &silu, &last, &a));
+        assert_int_equal(a.activation, TERN_SILU);
+        assert_int_equal(a.pooling, TERN_POOL_LAST);
+    }
+    assert_int_equal(read_changed("bitnet", &odd, NULL, &a), TERN_ERR_UNSUPPORTED);
+    assert_non_null(strstr(unit_err.text, "bitnet.hidden_act is 'swish'; Tern knows relu2, silu and gelu"));
+    assert_int_equal(read_changed("qwen3", &rank, NULL, &a), TERN_ERR_UNSUPPORTED);
+    assert_int_equal(read_changed("falcon", NULL, NULL, &a), TERN_ERR_UNSUPPORTED);
+    assert_non_null(strstr(unit_err.text, "'falcon'"));
+    assert_non_null(
+        strstr(unit_err.text, "bitnet-b1.58 (also called bitnet-25), bitnet, llama, qwen3 and gemma3"));
+    assert_int_equal(read_changed(NULL, NULL, NULL, &a), TERN_ERR_FORMAT);
+}
+
+/* 1bitLLM's models under the name that makes them something else. */
+static void test_mislabelled(void **state)
+{
+    const struct change layers[] = { { "block_count", 24, NULL }, { "block_count", 26, NULL } };
+    const struct change vocab = { "vocab_size", 32002, NULL }, other = { "vocab_size", 32000, NULL };
+    struct tern_arch a;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        assert_ok(read_changed("bitnet-b1.58", &layers[i], &vocab, &a));
+        assert_int_equal(a.activation, TERN_SILU);
+        assert_ok(read_changed("bitnet-b1.58", &layers[i], &other, &a));
+        assert_int_equal(a.activation, TERN_RELU2);
+    }
+    assert_ok(read_changed("bitnet-b1.58", NULL, &vocab, &a));
+    assert_int_equal(a.activation, TERN_RELU2);
+}
+
+/* general.architecture says another name than the keys begin with, as after an override. */
+static void test_prefix(void **state)
 {
     struct tern_arch a;
 
     (void)state;
-    assert_int_equal(read_changed("llama", NULL, NULL, &a), TERN_ERR_UNSUPPORTED);
-    assert_non_null(strstr(unit_err.text, "'llama'"));
-    assert_non_null(strstr(unit_err.text, "bitnet-b1.58"));
-    assert_int_equal(read_changed("bitnet", NULL, NULL, &a), TERN_ERR_UNSUPPORTED); /* another activation */
-    assert_int_equal(read_changed(NULL, NULL, NULL, &a), TERN_ERR_FORMAT);
+    keys_of = "bitnet-b1.58";
+    assert_ok(read_changed("bitnet", NULL, NULL, &a));
+    keys_of = NULL;
+    assert_string_equal(a.name, "bitnet");
+    assert_string_equal(a.key_prefix, "bitnet-b1.58");
+    assert_int_equal(a.activation, TERN_SILU);
+    assert_int_equal(a.n_ffn, 768);
 }
 
 static void test_hash(void **state)
@@ -250,6 +320,11 @@ static void test_hash(void **state)
     DIFFERS(head_dim, 9);
     DIFFERS(rms_eps, 2e-5f);
     DIFFERS(rope_theta, 10000.0000000001);
+    DIFFERS(activation, TERN_GELU);
+    DIFFERS(rope, TERN_ROPE_NORM);
+    DIFFERS(norms, TERN_QK_NORMS);
+    DIFFERS(embd_scale, 2);
+    DIFFERS(n_rope_freqs, 3);
     b = a;
     b.n_vocab = b.n_ctx_train = 0;
     snprintf(b.key_prefix, sizeof b.key_prefix, "bitnet-25");
@@ -261,7 +336,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_fable), cmocka_unit_test(test_alias_and_defaults),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_other_architectures),
+        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_families),
+        cmocka_unit_test(test_mislabelled), cmocka_unit_test(test_prefix),
         cmocka_unit_test(test_hash),
     };
 

@@ -234,6 +234,15 @@ static void rows_level(const struct tern_kernels *k)
     k->relu2_gate(ax, bx, N, yx);
     for (size_t i = 0; i < N; i++)
         close_to(yx[i], ax[i] > 0 ? (double)ax[i] * ax[i] * bx[i] : 0.0, fabs((double)yx[i]));
+    k->silu_gate(ax, bx, N, yx);
+    for (size_t i = 0; i < N; i++)
+        close_to(yx[i], ax[i] / (1.0 + exp(-(double)ax[i])) * bx[i], fabs((double)yx[i]));
+    k->gelu_gate(ax, bx, N, yx);
+    for (size_t i = 0; i < N; i++) {
+        double g = ax[i], t = tanh(sqrt(2.0 / acos(-1.0)) * g * (1.0 + 0.044715 * g * g));
+
+        close_to(yx[i], 0.5 * g * (1.0 + t) * bx[i], fabs((double)ax[i] * bx[i]));
+    }
     memcpy(yx, ax, sizeof yx);
     k->add(yx, bx, N);
     for (size_t i = 0; i < N; i++)
@@ -248,6 +257,16 @@ static void rows_level(const struct tern_kernels *k)
     for (size_t j = 0; j < 50; j++) {
         close_to(h[j], ax[j] * cos((double)j) - ax[j + 50] * sin((double)j), 4);
         close_to(h[j + 50], ax[j] * sin((double)j) + ax[j + 50] * cos((double)j), 4);
+    }
+    for (size_t j = 0; j < 50; j++) {
+        cs[2 * j] = (float)cos((double)j);
+        cs[2 * j + 1] = (float)sin((double)j);
+    }
+    memcpy(h, ax, sizeof h);
+    k->rope_norm(h, cs, 100);
+    for (size_t j = 0; j < 50; j++) {
+        close_to(h[2 * j], ax[2 * j] * cos((double)j) - ax[2 * j + 1] * sin((double)j), 4);
+        close_to(h[2 * j + 1], ax[2 * j] * sin((double)j) + ax[2 * j + 1] * cos((double)j), 4);
     }
     double want = 0;
     for (size_t i = 0; i < N; i++)

@@ -70,6 +70,7 @@ static void test_published(void **state)
         { "falcon3-7b", 6650068992, 402653184 }, { "falcon3-10b", 9500098560, 402653184 },
         { "falcon-e-1b", 1585446912, 67108864 }, { "falcon-e-3b", 2919235584, 67108864 },
         { "large", 679477248, 49155072 },        { "3b", 3221504000, 102406400 },
+        { "embed-0.6b", 440401920, 155582464 },  { "embed-270m", 100270080, 167772160 },
     };
     struct tern_synthetic s;
 
@@ -101,7 +102,7 @@ static void test_all_shapes(void **state)
         assert_int_equal(s.head_dim % 2, 0);
         assert_true(s.n_vocab <= TERN_MAX_VOCAB && s.n_layers <= TERN_MAX_LAYERS);
     }
-    assert_int_equal(n, 21);
+    assert_int_equal(n, 23);
     struct tern_synthetic s;
     assert_true(tern_synthetic_by_name("100b", &s));
     assert_true(tern_synthetic_ternary(&s) > 95e9 && tern_synthetic_ternary(&s) < 105e9);
