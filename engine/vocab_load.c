@@ -122,14 +122,14 @@ static bool starts_with(struct tern_str s, struct tern_str prefix)
     return s.len >= prefix.len && memcmp(s.ptr, prefix.ptr, prefix.len) == 0;
 }
 
-/* Takes the BOS text off tokens that a converter prefixed with it. */
-static void repair(struct texts *t, int32_t bos)
+/* Takes the BOS text off tokens that a converter prefixed with it; returns off how many. */
+static uint32_t repair(struct texts *t, int32_t bos)
 {
     struct tern_str prefix, half;
-    uint32_t n_damaged = 0;
+    uint32_t n_damaged = 0, n_repaired = 0;
 
     if (bos < 0 || t->text[bos].len < 3)
-        return;
+        return 0;
     prefix = t->text[bos];
     half = prefix;
     half.len /= 2;
@@ -144,14 +144,16 @@ static void repair(struct texts *t, int32_t bos)
                 n_damaged++;
     }
     if (n_damaged < MIN_DAMAGED)
-        return;
+        return 0;
     for (uint32_t i = 0; i < t->n; i++) {
         if (t->type[i] == TERN_TOKEN_NORMAL || t->text[i].len <= prefix.len ||
             !starts_with(t->text[i], prefix))
             continue;
         t->text[i].ptr += prefix.len;
         t->text[i].len -= prefix.len;
+        n_repaired++;
     }
+    return n_repaired;
 }
 
 /* Ends generation by its text. */
@@ -183,7 +185,7 @@ static enum tern_status read_specials(struct tern_vocab *v, struct texts *t, con
         st = read_id(g, "tokenizer.ggml.unknown_token_id", t->n, -1, &v->unknown, err);
     if (st)
         return st;
-    repair(t, v->bos);
+    v->n_repaired = repair(t, v->bos);
     for (uint32_t i = 0; i < t->n; i++)
         if (is_eog_text(t->text[i]))
             t->type[i] = TERN_TOKEN_CONTROL | TERN_VOCAB_EOG;

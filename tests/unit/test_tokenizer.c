@@ -313,6 +313,12 @@ static void test_special_tokens(void **state)
     assert_int_equal(tern_tokenizer_piece(t, 264, true).len, 0);
     assert_int_equal(tern_tokenizer_piece(t, -1, true).len, 0);
     assert_int_equal(tern_tokenizer_piece(t, INT32_MIN, true).len, 0);
+    assert_int_equal(tern_tokenizer_find(t, "<|eot_id|>"), 261);
+    assert_int_equal(tern_tokenizer_find(t, "[USER]"), 259);
+    assert_int_equal(tern_tokenizer_find(t, "a"), 97);
+    assert_int_equal(tern_tokenizer_find(t, "ctl"), 262);
+    assert_int_equal(tern_tokenizer_find(t, "no such token"), -1);
+    assert_int_equal(tern_tokenizer_find(t, ""), -1);
     tern_tokenizer_free(&t);
     assert_null(t);
     tern_tokenizer_free(&t);
@@ -361,6 +367,7 @@ static void test_damaged_special_tokens(void **state)
         assert_true(tern_tokenizer_is_eog(t, 257));
         assert_int_equal(tern_tokenizer_piece(t, 256, true).len, 7);
         assert_int_equal(tern_tokenizer_piece(t, 261, true).len, 11); /* ordinary tokens stay */
+        assert_int_equal(tern_tokenizer_repaired(t), 4);
         tern_tokenizer_free(&t);
     }
     /* Two such tokens may be meant so. */
@@ -372,6 +379,7 @@ static void test_damaged_special_tokens(void **state)
     vocab_u32(&m.w, "tokenizer.ggml.bos_token_id", 256);
     assert_ok(made_load(&m, NULL, &t));
     expect_ids(t, "<|bos|><|one|>", 14, false, true, "257");
+    assert_int_equal(tern_tokenizer_repaired(t), 0);
     tern_tokenizer_free(&t);
 }
 
