@@ -128,6 +128,7 @@ static enum tern_status parse_ids(const char *text, size_t len, uint32_t n_vocab
                                   struct tern_err *err)
 {
     size_t at = 0;
+    enum tern_status st;
 
     while (at < len) {
         uint64_t id = 0;
@@ -145,15 +146,8 @@ static enum tern_status parse_ids(const char *text, size_t len, uint32_t n_vocab
                              n_vocab);
         if (at == begin)
             return TERN_FAIL(err, TERN_ERR_USAGE, "--decode: '%.20s' is not a list of ids", text + begin);
-        if (out->n == out->cap) {
-            size_t cap = out->cap ? 2 * out->cap : 64;
-            int32_t *bigger = realloc(out->ids, cap * sizeof *bigger);
-
-            if (!bigger)
-                return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %zu ids", cap);
-            out->ids = bigger;
-            out->cap = cap;
-        }
+        if ((st = tern_ids_reserve(out, 1, err)) != TERN_OK)
+            return st;
         out->ids[out->n++] = (int32_t)id;
     }
     return TERN_OK;
@@ -162,7 +156,7 @@ static enum tern_status parse_ids(const char *text, size_t len, uint32_t n_vocab
 static void print_decoded(const struct options *o, const struct tern_tokenizer *t, const struct tern_ids *ids)
 {
     for (size_t i = 0; i < ids->n; i++) {
-        struct tern_str s = tern_tokenizer_piece(t, ids->ids[i], !o->literal);
+        struct tern_str s = tern_tokenizer_piece_after(t, i ? ids->ids[i - 1] : -1, ids->ids[i], !o->literal);
         bool edge = (i == 0 && ids->ids[i] == tern_tokenizer_bos(t)) ||
                     (i + 1 == ids->n && ids->ids[i] == tern_tokenizer_eos(t));
 

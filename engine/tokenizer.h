@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte-level BPE: text to ids and back.
+ * Text to ids and back: byte-level BPE (tokenizer.ggml.model "gpt2") and SentencePiece's BPE ("llama").
  *
  * Owns copies of the vocabulary: the file may be closed.  Immutable after loading; encode and decode may run
- * on any thread at once (matching data are made per call).  Text is bytes: invalid UTF-8 in the input is
- * documented behaviour, never an error: each byte that is not part of a valid sequence becomes a piece of its
- * own and is encoded by its byte token.  So what encode made of any bytes decodes to the same bytes; where
- * the vocabulary lacks the token of a byte, the unknown token stands for it, and without one encode fails
- * with a sentence.
+ * on any thread at once (matching data are made per call).
+ *
+ * Text is bytes, whatever they are: invalid UTF-8 in the input is documented behaviour, never an error.  Each
+ * byte that is not part of a valid sequence is encoded by its byte token.  So what encode made of any bytes
+ * decodes to the same bytes, and where the vocabulary lacks the token of a byte, the unknown token stands
+ * for it (SentencePiece: for the character), and without one encode fails with a sentence.  Two things of
+ * SentencePiece's make a difference: the space that its models have in front of a text and behind every
+ * special token, which tern_tokenizer_piece_after leaves out again; and U+2581, which is how its models
+ * write a space and comes back as one.  No text is normalised (NFC, NFKC) in any other way.
  */
 #ifndef TERN_ENGINE_TOKENIZER_H
 #define TERN_ENGINE_TOKENIZER_H
@@ -31,13 +35,14 @@ enum tern_token_type {
 };
 
 /* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary is
- * taken as "llama-bpe"; on any other as "default").  Special tokens damaged by known
+ * taken as "llama-bpe", with a line in the log; on any other as "default"); with SentencePiece, which has no
+ * pre-tokenizer, an override is refused.  Special tokens damaged by known
  * converters are repaired; whatever else contradicts itself is refused. */
 enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, struct tern_tokenizer **out,
                                     struct tern_err *err) TERN_MUST_CHECK;
 void tern_tokenizer_free(struct tern_tokenizer **t);
 
-/* The pre-tokenizer in use ("llama-bpe") and whether it was named by the file, guessed, or overridden
+/* The pre-tokenizer in use ("llama-bpe"; "none" with SentencePiece) and whether it was named by the file, guessed, or overridden
  * ("file", "guessed", "override"): for `tern inspect`. */
 const char *tern_tokenizer_pre(const struct tern_tokenizer *t);
 const char *tern_tokenizer_pre_source(const struct tern_tokenizer *t);
@@ -49,10 +54,20 @@ bool tern_tokenizer_add_bos(const struct tern_tokenizer *t);
 bool tern_tokenizer_is_eog(const struct tern_tokenizer *t, int32_t id);
 enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t id);
 
+/* The token with exactly this text ("<|im_end|>"), or -1: first among control, user-defined and unknown tokens,
+ * then among those that print it.  Of twins the lowest id. */
+int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text);
+
+/* How many special tokens were repaired on loading, because a converter had put the BOS text before theirs. */
+uint32_t tern_tokenizer_repaired(const struct tern_tokenizer *t);
+
 struct tern_ids {
     int32_t *ids; /* grown by the callee with realloc; the caller frees */
     size_t n, cap;
 };
+
+/* Makes room for `more` ids behind the n there are. */
+enum tern_status tern_ids_reserve(struct tern_ids *out, size_t more, struct tern_err *err) TERN_MUST_CHECK;
 
 /* Appends the ids of text.  add_special: BOS first and EOS last if the model wants them.  parse_special:
  * control tokens in the text are recognised (user-defined ones always are); without it no text can make a
@@ -64,6 +79,11 @@ enum tern_status tern_tokenizer_encode(const struct tern_tokenizer *t, const cha
 /* The bytes a token prints: borrowed from the tokenizer.  Control, unknown and unused tokens print nothing
  * unless `special`.  An id outside the vocabulary prints nothing. */
 struct tern_str tern_tokenizer_piece(const struct tern_tokenizer *t, int32_t id, bool special);
+
+/* The same of a token that stands behind `before` in a whole text (-1: in front): without the space that
+ * encode puts there when the model wants one.  The pieces of encode's ids are the text again. */
+struct tern_str tern_tokenizer_piece_after(const struct tern_tokenizer *t, int32_t before, int32_t id,
+                                           bool special);
 
 /* Streaming UTF-8: hold back an incomplete tail, replace what can never become valid by U+FFFD. */
 struct tern_utf8 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Looking tokens up: the byte alphabet of GPT-2 and the hash from bytes to ids.
+ * Looking tokens up: the byte alphabet of GPT-2, SentencePiece's space, and the hash from bytes to ids.
  */
 #include "engine/vocab.h"
 
@@ -54,6 +54,29 @@ size_t tern_vocab_unmap(const char *text, size_t len, char *out, bool *whole)
         n_out += n;
     }
     return n_out;
+}
+
+size_t tern_vocab_spaces(const char *text, size_t len, char *out)
+{
+    const char *end = text + len, *begin = out;
+
+    while (text < end) {
+        const char *mark = memchr(text, TERN_SPM_SPACE[0], (size_t)(end - text));
+        size_t n = (size_t)((mark ? mark : end) - text);
+
+        memcpy(out, text, n);
+        out += n;
+        text += n;
+        if (!mark)
+            break;
+        if (end - text >= 3 && memcmp(text, TERN_SPM_SPACE, 3) == 0) {
+            *out++ = ' ';
+            text += 3;
+        } else {
+            *out++ = *text++;
+        }
+    }
+    return (size_t)(out - begin);
 }
 
 static uint64_t mix(uint64_t h)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vocabulary of a byte-level BPE model: id to bytes, bytes to id, kinds of tokens.
+ * The vocabulary: id to bytes, bytes to id, kinds of tokens.
  *
- * Texts of normal tokens are turned from the byte alphabet into the bytes they print; texts of added tokens
- * stay literal.  "Plain" tokens are those that text can become by merging: normal ones that lie wholly in the
- * alphabet.  A control, unknown, user-defined or unused token is never plain, so merging can not forge one.
+ * Texts of normal tokens are turned into the bytes they print, from the byte alphabet (BPE) or by writing a
+ * space for U+2581 (SPM); texts of added tokens stay literal.  "Plain" tokens are those that text can become
+ * by merging: normal ones, of BPE those that lie wholly in the alphabet, of SPM those without a space as such
+ * (which no text can have there), and unused ones too (on the way to another).  A control, unknown or
+ * user-defined token is never plain, so merging can not forge one.
  */
 #ifndef TERN_ENGINE_VOCAB_H
 #define TERN_ENGINE_VOCAB_H
@@ -12,7 +14,8 @@
 #include "engine/gguf.h"
 #include "engine/tokenizer.h"
 
-#define TERN_NO_TOKEN UINT32_MAX
+#define TERN_NO_TOKEN  UINT32_MAX
+#define TERN_SPM_SPACE "\xe2\x96\x81" /* U+2581 */
 
 enum { TERN_VOCAB_TYPE = 0x07, TERN_VOCAB_PLAIN = 0x10, TERN_VOCAB_EOG = 0x20 };
 
@@ -27,11 +30,13 @@ struct tern_vocab {
     uint64_t seed;             /* of the hash: a file can not be made to collide */
     uint32_t byte_ids[256];    /* the token of one byte, or TERN_NO_TOKEN */
     int32_t bos, eos, unknown; /* -1 when there is none */
+    uint32_t n_repaired;       /* special tokens whose text a converter had damaged */
+    bool spm;                  /* SentencePiece, not byte-level BPE */
     bool llama3;               /* laid out as Llama-3's */
 };
 
 /* Fills *v, which tern_vocab_free gives back (also after a failure; a zeroed one is legal). */
-enum tern_status tern_vocab_load(struct tern_vocab *v, const struct tern_gguf *g,
+enum tern_status tern_vocab_load(struct tern_vocab *v, const struct tern_gguf *g, bool spm,
                                  struct tern_err *err) TERN_MUST_CHECK;
 void tern_vocab_free(struct tern_vocab *v);
 
@@ -53,6 +58,9 @@ uint32_t tern_vocab_find_plain(const struct tern_vocab *v, const char *bytes, si
 /* Text in the byte alphabet to bytes (at most as many).  Whatever is not in the alphabet stays as it is and
  * makes *whole false.  Returns the number of bytes. */
 size_t tern_vocab_unmap(const char *text, size_t len, char *out, bool *whole);
+
+/* U+2581 in text to spaces; out: len bytes.  Returns the number of bytes. */
+size_t tern_vocab_spaces(const char *text, size_t len, char *out);
 
 /* An array of `key` with n elements: NULL and TERN_OK when the key is absent.  `strings`: of strings, else of
  * numbers. */

@@ -122,14 +122,14 @@ static bool starts_with(struct tern_str s, struct tern_str prefix)
     return s.len >= prefix.len && memcmp(s.ptr, prefix.ptr, prefix.len) == 0;
 }
 
-/* Takes the BOS text off tokens that a converter prefixed with it. */
-static void repair(struct texts *t, int32_t bos)
+/* Takes the BOS text off tokens that a converter prefixed with it; returns off how many. */
+static uint32_t repair(struct texts *t, int32_t bos)
 {
     struct tern_str prefix, half;
-    uint32_t n_damaged = 0;
+    uint32_t n_damaged = 0, n_repaired = 0;
 
     if (bos < 0 || t->text[bos].len < 3)
-        return;
+        return 0;
     prefix = t->text[bos];
     half = prefix;
     half.len /= 2;
@@ -144,14 +144,16 @@ static void repair(struct texts *t, int32_t bos)
                 n_damaged++;
     }
     if (n_damaged < MIN_DAMAGED)
-        return;
+        return 0;
     for (uint32_t i = 0; i < t->n; i++) {
         if (t->type[i] == TERN_TOKEN_NORMAL || t->text[i].len <= prefix.len ||
             !starts_with(t->text[i], prefix))
             continue;
         t->text[i].ptr += prefix.len;
         t->text[i].len -= prefix.len;
+        n_repaired++;
     }
+    return n_repaired;
 }
 
 /* Ends generation by its text. */
@@ -173,17 +175,19 @@ static enum tern_status read_specials(struct tern_vocab *v, struct texts *t, con
     static const char *const ends[] = { "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id",
                                         "tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id",
                                         "tokenizer.ggml.fim_sep_token_id" };
-    /* GPT-2's defaults are 11 for both; a vocabulary whose 11 is an ordinary token has none. */
-    int32_t missing = t->n > 11 && t->type[11] == TERN_TOKEN_CONTROL ? 11 : -1;
-    enum tern_status st = read_id(g, "tokenizer.ggml.bos_token_id", t->n, missing, &v->bos, err);
+    /* GPT-2's defaults are 11 for both; a vocabulary whose 11 is an ordinary token has none.  SentencePiece's
+     * are 1 and 2. */
+    int32_t bpe = t->n > 11 && t->type[11] == TERN_TOKEN_CONTROL ? 11 : -1, last = (int32_t)t->n - 1;
+    int32_t bos = !v->spm ? bpe : last >= 1 ? 1 : -1, eos = !v->spm ? bpe : last >= 2 ? 2 : -1;
+    enum tern_status st = read_id(g, "tokenizer.ggml.bos_token_id", t->n, bos, &v->bos, err);
 
     if (st == TERN_OK)
-        st = read_id(g, "tokenizer.ggml.eos_token_id", t->n, missing, &v->eos, err);
+        st = read_id(g, "tokenizer.ggml.eos_token_id", t->n, eos, &v->eos, err);
     if (st == TERN_OK)
-        st = read_id(g, "tokenizer.ggml.unknown_token_id", t->n, -1, &v->unknown, err);
+        st = read_id(g, "tokenizer.ggml.unknown_token_id", t->n, v->spm ? 0 : -1, &v->unknown, err);
     if (st)
         return st;
-    repair(t, v->bos);
+    v->n_repaired = repair(t, v->bos);
     for (uint32_t i = 0; i < t->n; i++)
         if (is_eog_text(t->text[i]))
             t->type[i] = TERN_TOKEN_CONTROL | TERN_VOCAB_EOG;
@@ -215,6 +219,31 @@ static int byte_name(struct tern_str s)
     return hex(s.ptr[3]) * 16 + hex(s.ptr[4]);
 }
 
+/* Writes what a token of this text prints to out; *plain: text can become it. */
+static size_t print_text(const struct tern_vocab *v, struct tern_str s, unsigned type, char *out, bool *plain)
+{
+    bool whole;
+
+    *plain = false;
+    if (v->spm && (type == TERN_TOKEN_NORMAL || type == TERN_TOKEN_UNUSED)) {
+        *plain = s.len > 0 && !memchr(s.ptr, ' ', s.len);
+        return tern_vocab_spaces(s.ptr, s.len, out);
+    }
+    if (type == TERN_TOKEN_NORMAL) {
+        size_t n = tern_vocab_unmap(s.ptr, s.len, out, &whole);
+
+        *plain = whole && s.len > 0;
+        return n;
+    }
+    if (type == TERN_TOKEN_BYTE) {
+        *out = (char)byte_name(s);
+        return 1;
+    }
+    if (s.len > 0)
+        memcpy(out, s.ptr, s.len);
+    return s.len;
+}
+
 /* Writes what each token prints into v. */
 static enum tern_status store(struct tern_vocab *v, const struct texts *t, const struct tern_gguf *g,
                               struct tern_err *err)
@@ -235,58 +264,54 @@ static enum tern_status store(struct tern_vocab *v, const struct texts *t, const
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %u tokens", t->n);
     for (uint32_t i = 0; i < t->n; i++) {
         unsigned type = t->type[i] & TERN_VOCAB_TYPE;
-        struct tern_str s = t->text[i];
-        bool plain = false;
+        size_t n;
+        bool plain;
 
+        if (type == TERN_TOKEN_BYTE && byte_name(t->text[i]) < 0)
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "%s: token %u has the type of a byte, but its text is not <0xHH>", g->name, i);
         v->offsets[i] = at;
-        if (type == TERN_TOKEN_NORMAL) {
-            at += (uint32_t)tern_vocab_unmap(s.ptr, s.len, v->bytes + at, &plain);
-            plain = plain && s.len > 0;
-        } else if (type == TERN_TOKEN_BYTE) {
-            int byte = byte_name(s);
-
-            if (byte < 0)
-                return TERN_FAIL(err, TERN_ERR_FORMAT,
-                                 "%s: token %u has the type of a byte, but its text is not <0xHH>", g->name,
-                                 i);
-            v->bytes[at++] = (char)byte;
-        } else if (s.len > 0) {
-            memcpy(v->bytes + at, s.ptr, s.len);
-            at += (uint32_t)s.len;
-        }
+        n = print_text(v, t->text[i], type, v->bytes + at, &plain);
+        at += (uint32_t)n;
         v->flags[i] = (uint8_t)(t->type[i] | (plain ? TERN_VOCAB_PLAIN : 0));
-        if (plain && at - v->offsets[i] > v->max_plain)
-            v->max_plain = at - v->offsets[i];
+        if (plain && n > v->max_plain)
+            v->max_plain = (uint32_t)n;
     }
     v->offsets[t->n] = at;
     return TERN_OK;
 }
 
-/* A byte's token is the plain one, else one of type byte. */
+/* A byte's token is the plain one, else one of type byte; with SPM the other way round. */
 static void find_byte_ids(struct tern_vocab *v)
 {
     for (int b = 0; b < 256; b++)
         v->byte_ids[b] = TERN_NO_TOKEN;
-    for (unsigned want_plain = 2; want_plain-- > 0;)
+    for (unsigned turn = 0; turn < 2; turn++)
         for (uint32_t id = 0; id < v->n; id++) {
             struct tern_str text = tern_vocab_text(v, id);
             bool plain = (v->flags[id] & TERN_VOCAB_PLAIN) != 0;
             bool byte = (v->flags[id] & TERN_VOCAB_TYPE) == TERN_TOKEN_BYTE;
 
-            if (text.len == 1 && (want_plain ? plain : byte) &&
+            if (text.len == 1 && ((turn == 0) != v->spm ? plain : byte) &&
                 v->byte_ids[(uint8_t)text.ptr[0]] == TERN_NO_TOKEN)
                 v->byte_ids[(uint8_t)text.ptr[0]] = id;
         }
 }
 
-enum tern_status tern_vocab_load(struct tern_vocab *v, const struct tern_gguf *g, struct tern_err *err)
+enum tern_status tern_vocab_load(struct tern_vocab *v, const struct tern_gguf *g, bool spm,
+                                 struct tern_err *err)
 {
     struct texts t = { 0 };
     enum tern_status st = read_texts(&t, g, err);
 
     memset(v, 0, sizeof *v);
+    v->spm = spm;
     if (st == TERN_OK)
         st = read_types(&t, g, err);
+    for (uint32_t i = 0; spm && st == TERN_OK && !tern_gguf_find(g, "tokenizer.ggml.token_type") && i < t.n;
+         i++)
+        if (byte_name(t.text[i]) >= 0) /* without types the name alone tells */
+            t.type[i] = TERN_TOKEN_BYTE;
     if (st == TERN_OK)
         st = read_specials(v, &t, g, err);
     if (st == TERN_OK)

@@ -2,126 +2,32 @@
 /*
  * The tokenizer from outside: known ids of known texts, special tokens, damaged vocabularies.
  */
-#include "unit/made_vocab.h"
-
-/* -- helpers ------------------------------------------------------------------------------------------ */
-
-static char *read_all(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    char *bytes;
-    long size;
-
-    if (!f)
-        return NULL;
-    fseek(f, 0, SEEK_END);
-    size = ftell(f);
-    rewind(f);
-    bytes = malloc((size_t)size + 1);
-    assert_non_null(bytes);
-    assert_int_equal(fread(bytes, 1, (size_t)size, f), size);
-    bytes[size] = '\0';
-    fclose(f);
-    *n = (size_t)size;
-    return bytes;
-}
-
-/* A file of the data that lie beside the source tree; skips the test when they do not. */
-static char *shared(const char *name, size_t *n)
-{
-    const char *dir = getenv("TERN_SHARED");
-    char path[4096];
-    char *bytes;
-
-    snprintf(path, sizeof path, "%s/tokenizers/%s", dir && *dir ? dir : TERN_SOURCE_DIR "/../shared", name);
-    bytes = read_all(path, n);
-    if (!bytes) {
-        print_message("%s is missing: skipped (set TERN_SHARED to the directory of the shared data)\n", path);
-        skip();
-    }
-    return bytes;
-}
-
-/* What is encoded without special tokens decodes to the same bytes. */
-static void expect_round_trip(const struct tern_tokenizer *t, const char *text, size_t len)
-{
-    struct tern_ids ids = { 0 };
-    size_t at = 0;
-
-    assert_ok(tern_tokenizer_encode(t, text, len, false, false, &ids, &unit_err));
-    for (size_t i = 0; i < ids.n; i++) {
-        struct tern_str s = tern_tokenizer_piece(t, ids.ids[i], false);
-
-        assert_true(s.len > 0 && s.len <= len - at);
-        assert_memory_equal(s.ptr, text + at, s.len);
-        at += s.len;
-    }
-    assert_int_equal(at, len);
-    free(ids.ids);
-}
+#include "unit/token_strings.h"
 
 /* -- known vocabularies ------------------------------------------------------------------------------- */
-
-static void check_strings(const char *kind)
-{
-    static const char separator[] = "\n__ggml_vocab_test__\n";
-    char name[64];
-    size_t n_vocab, n_in, n_out, n = 0;
-    char *vocab, *in, *out, *text, *line;
-    struct tern_tokenizer *t;
-
-    snprintf(name, sizeof name, "%s.vocab.gguf", kind);
-    vocab = shared(name, &n_vocab);
-    snprintf(name, sizeof name, "%s.inp", kind);
-    in = shared(name, &n_in);
-    snprintf(name, sizeof name, "%s.out", kind);
-    out = shared(name, &n_out);
-    assert_ok(load(vocab, n_vocab, NULL, &t));
-    assert_string_equal(tern_tokenizer_pre(t), kind);
-    assert_string_equal(tern_tokenizer_pre_source(t), "file");
-    for (text = in, line = out; text; n++) {
-        char *next = strstr(text, separator), *end = strchr(line, '\n');
-        size_t len = next ? (size_t)(next - text) : strlen(text), k;
-
-        k = end ? (size_t)(end - line) : strlen(line);
-        while (k > 0 && line[k - 1] == ' ')
-            k--;
-        line[k] = '\0';
-        line += strspn(line, " ");
-        expect_ids(t, text, len, false, false, line);
-        expect_round_trip(t, text, len);
-        text = next ? next + sizeof separator - 1 : NULL;
-        line = end ? end + 1 : line + strlen(line);
-    }
-    assert_true(n >= 40);
-    tern_tokenizer_free(&t);
-    free(vocab);
-    free(in);
-    free(out);
-}
 
 static void test_gpt2_strings(void **state)
 {
     (void)state;
-    check_strings("gpt-2");
+    check_strings("gpt-2", "gpt-2");
 }
 
 static void test_falcon_strings(void **state)
 {
     (void)state;
-    check_strings("falcon");
+    check_strings("falcon", "falcon");
 }
 
 static void test_llama_strings(void **state)
 {
     (void)state;
-    check_strings("llama-bpe");
+    check_strings("llama-bpe", "llama-bpe");
 }
 
 static void test_llama_vectors(void **state)
 {
     size_t n;
-    char *vocab = shared("llama-bpe.vocab.gguf", &n);
+    char *vocab = shared_file("tokenizers/llama-bpe.vocab.gguf", &n);
     struct tern_tokenizer *t;
 
     (void)state;
@@ -143,7 +49,7 @@ static void test_llama_vectors(void **state)
 static void test_llama_without_pre(void **state)
 {
     size_t n;
-    char *vocab = shared("llama-bpe.vocab.gguf", &n);
+    char *vocab = shared_file("tokenizers/llama-bpe.vocab.gguf", &n);
     char *key = memmem(vocab, n, "tokenizer.ggml.pre", 18);
     struct tern_tokenizer *t;
 
@@ -313,6 +219,12 @@ static void test_special_tokens(void **state)
     assert_int_equal(tern_tokenizer_piece(t, 264, true).len, 0);
     assert_int_equal(tern_tokenizer_piece(t, -1, true).len, 0);
     assert_int_equal(tern_tokenizer_piece(t, INT32_MIN, true).len, 0);
+    assert_int_equal(tern_tokenizer_find(t, "<|eot_id|>"), 261);
+    assert_int_equal(tern_tokenizer_find(t, "[USER]"), 259);
+    assert_int_equal(tern_tokenizer_find(t, "a"), 97);
+    assert_int_equal(tern_tokenizer_find(t, "ctl"), 262);
+    assert_int_equal(tern_tokenizer_find(t, "no such token"), -1);
+    assert_int_equal(tern_tokenizer_find(t, ""), -1);
     tern_tokenizer_free(&t);
     assert_null(t);
     tern_tokenizer_free(&t);
@@ -361,6 +273,7 @@ static void test_damaged_special_tokens(void **state)
         assert_true(tern_tokenizer_is_eog(t, 257));
         assert_int_equal(tern_tokenizer_piece(t, 256, true).len, 7);
         assert_int_equal(tern_tokenizer_piece(t, 261, true).len, 11); /* ordinary tokens stay */
+        assert_int_equal(tern_tokenizer_repaired(t), 4);
         tern_tokenizer_free(&t);
     }
     /* Two such tokens may be meant so. */
@@ -372,6 +285,7 @@ static void test_damaged_special_tokens(void **state)
     vocab_u32(&m.w, "tokenizer.ggml.bos_token_id", 256);
     assert_ok(made_load(&m, NULL, &t));
     expect_ids(t, "<|bos|><|one|>", 14, false, true, "257");
+    assert_int_equal(tern_tokenizer_repaired(t), 0);
     tern_tokenizer_free(&t);
 }
 

@@ -27,8 +27,8 @@ static void test_wrong_kinds(void **state)
     vocab_begin(&m.w);
     expect_refused(&m, TERN_ERR_FORMAT, "tokenizer.ggml.model");
     vocab_begin(&m.w);
-    vocab_text(&m.w, "tokenizer.ggml.model", "llama");
-    expect_refused(&m, TERN_ERR_UNSUPPORTED, "'llama'");
+    vocab_text(&m.w, "tokenizer.ggml.model", "t5");
+    expect_refused(&m, TERN_ERR_UNSUPPORTED, "'t5'");
     vocab_begin(&m.w);
     vocab_u32(&m.w, "tokenizer.ggml.model", 3);
     expect_refused(&m, TERN_ERR_FORMAT, "tokenizer.ggml.model");
