@@ -29,23 +29,42 @@ struct reading {
     atomic_bool differs;
 };
 
-/* A matrix of floats as -1, 0, +1; false when it holds anything but these times the scale. */
-static bool trits_of(const struct reading *r, const uint8_t *row, size_t n, int8_t *w)
+/* Floats that are 0, one or -one (given as bits) as -1, 0, +1; false when they hold anything else. */
+static bool trits_of_f32(const uint32_t *v, size_t n, uint32_t one, int8_t *w)
 {
-    const float one = tern_convert_scale(r->ct);
-    bool good = true;
+    uint32_t bad = 0;
 
     for (size_t i = 0; i < n; i++) {
-        float v;
+        uint32_t minus = v[i] >> 31, any = v[i] != 0;
 
-        if (r->ct->type == TERN_F32)
-            memcpy(&v, row + 4 * i, sizeof v);
-        else
-            v = f32_from_f16((uint16_t)(row[2 * i] | row[2 * i + 1] << 8));
-        w[i] = (int8_t)((v > 0) - (v < 0));
-        good &= v == (float)w[i] * one;
+        bad |= any ? (v[i] & 0x7fffffffu) ^ one : 0;
+        w[i] = (int8_t)(any - 2 * minus);
     }
-    return good;
+    return bad == 0;
+}
+
+static bool trits_of_f16(const uint16_t *v, size_t n, uint16_t one, int8_t *w)
+{
+    uint16_t bad = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint16_t minus = v[i] >> 15, any = v[i] != 0;
+
+        bad |= (uint16_t)(any ? (v[i] & 0x7fff) ^ one : 0);
+        w[i] = (int8_t)(any - 2 * minus);
+    }
+    return bad == 0;
+}
+
+static bool trits_of(const struct reading *r, const uint8_t *rows, size_t n, int8_t *w)
+{
+    const float one = tern_convert_scale(r->ct);
+    uint32_t bits;
+
+    memcpy(&bits, &one, sizeof bits);
+    return r->ct->type == TERN_F32
+               ? trits_of_f32((const uint32_t *)(const void *)rows, n, bits, w)
+               : trits_of_f16((const uint16_t *)(const void *)rows, n, f16_from_f32(one), w);
 }
 
 static bool matrix_piece_is_same(const struct reading *r, size_t piece, int8_t *w)

@@ -90,24 +90,18 @@ float tern_convert_scale(const struct convert_tensor *ct)
 
 /* -- ternary matrices ------------------------------------------------------------------------------------ */
 
-static void floats_f32(const int8_t *w, size_t n, float scale, uint8_t *out)
+static void floats_f32(const int8_t *w, size_t n, float scale, float *out)
 {
-    for (size_t i = 0; i < n; i++) {
-        float v = (float)w[i] * scale;
-
-        memcpy(out + 4 * i, &v, sizeof v);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)w[i] * scale;
 }
 
-static void floats_f16(const int8_t *w, size_t n, float scale, uint8_t *out)
+static void floats_f16(const int8_t *w, size_t n, float scale, uint16_t *out)
 {
     const uint16_t one = f16_from_f32(scale);
 
-    for (size_t i = 0; i < n; i++) {
-        uint16_t h = (uint16_t)((w[i] ? one : 0) | (w[i] < 0 ? 0x8000 : 0));
-
-        memcpy(out + 2 * i, &h, sizeof h);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = (uint16_t)((w[i] ? one : 0) | (w[i] < 0 ? 0x8000 : 0));
 }
 
 static enum tern_status check_scale(const struct making *m, float scale, struct tern_err *err)
@@ -150,9 +144,9 @@ static enum tern_status make_weights(struct making *m, size_t piece, int8_t *w, 
         seen->scale = scale;
     ct->hashes[piece] = tern_convert_hash(w, n);
     if (ct->type == TERN_F32)
-        floats_f32(w, n, scale, out);
+        floats_f32(w, n, scale, (float *)(void *)out);
     else if (ct->type == TERN_F16)
-        floats_f16(w, n, scale, out);
+        floats_f16(w, n, scale, (uint16_t *)(void *)out);
     else /* the plan has seen that the shape fits */
         TERN_BUG_IF(!tern_pack_file(ct->type, TERN_I2S_A, w, rows, ct->k, scale, out));
     return TERN_OK;
