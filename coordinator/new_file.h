@@ -21,7 +21,7 @@ struct new_file {
 /* Whether `path` may be written at all: not there, or a regular file and `force`. */
 enum tern_status new_file_check(const char *path, bool force, struct tern_err *err) TERN_MUST_CHECK;
 
-/* Opens a file of `bytes` to come under a name like `path`, or of exactly that pattern when it ends in XXXXXX.
+/* Opens a file of `bytes` to come under a name like `path`, or of that very pattern when it ends in XXXXXX.
  * Fails when the disk has no room for it; says on stderr what is going to be written unless quiet. */
 enum tern_status new_file_open(struct new_file *n, const char *path, uint64_t bytes, bool quiet,
                                struct tern_err *err) TERN_MUST_CHECK;

@@ -16,10 +16,10 @@
 #include "engine/pool.h"
 
 /*
- * `tern convert` writes the BLAKE2b-256 of every tensor's bytes into its files, slices too, under this key: an
- * array of u8, 32 for each tensor of the file in the order of its directory.  With it `tern inspect --verify`
- * finds bytes that changed since.  Nothing else believes it: were identities taken from there, a damaged
- * slice would pass for whole.
+ * `tern convert` writes the BLAKE2b-256 of every tensor's bytes into its files, slices too, under this key:
+ * an array of u8, 32 for each tensor of the file in the order of its directory.  With it
+ * `tern inspect --verify` finds bytes that changed since.  Nothing else believes it: were identities taken
+ * from there, a damaged slice would pass for whole.
  */
 #define TERN_IDENTITY_KEY "tern.tensors.blake2b_256"
 

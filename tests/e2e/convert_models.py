@@ -57,7 +57,8 @@ def perplexity(path):
 # -- the fable model -----------------------------------------------------------------------------------------
 exact = made(lab.model, "fable-i2_s.gguf")
 reference = said(lab.model)
-lab.check(len(reference) > 100 and said(exact) == reference, "I2_S: the same tokens and probabilities, bit by bit")
+lab.check(len(reference) > 100 and said(exact) == reference,
+          "I2_S: the same tokens and probabilities, bit by bit")
 base = perplexity(lab.model)
 for kind in ("tq1_0", "tq2_0"):
     path = made(lab.model, "fable-%s.gguf" % kind, "--type", kind)
@@ -68,7 +69,8 @@ before, after = keys(lab.model), keys(exact)
 lab.check(all(after[k] == v for k, v in before.items()), "metadata is kept",
           [k for k, v in before.items() if after.get(k) != v])
 lab.check(keys(lab.path("fable-tq2_0.gguf"))["general.file_type"] == 37, "general.file_type follows the type")
-lab.check(after["tern.tensors.blake2b_256"]["n"] == 32 * inspect(exact)["tensors"]["n"], "a hash for each tensor")
+lab.check(after["tern.tensors.blake2b_256"]["n"] == 32 * inspect(exact)["tensors"]["n"],
+          "a hash for each tensor")
 
 # -- every pair, there and back ------------------------------------------------------------------------------
 # TQ types round a scale to f16; from a model of such scales on, nothing is lost.
@@ -88,7 +90,7 @@ plain = said(rounded)
 for kind in READABLE:
     lab.check(said(models[kind]) == plain, "%s: the same tokens and probabilities" % kind)
 
-# -- rows that share a byte's block: 8640 columns, and 3200, which TQ types cannot have -----------------------
+# -- rows that share a byte's block: 8640 columns, and 3200, which TQ types cannot have ----------------------
 odd = lab.path("odd.gguf")
 r = lab.run("convert", "--synthetic", "3b", "--layers", "0-0", "-o", odd, "-q")
 again = made(odd, "odd-2.gguf", "-t", "3")
@@ -117,7 +119,8 @@ lab.check(cluster.stop() == [0, 0], "and end cleanly")
 path, r = convert(parts[0], "deeper.gguf", "--layers", "2-2")
 lab.check(r.code == 0 and os.path.getsize(path) < os.path.getsize(parts[0]), "a slice of a slice", r.errors)
 path, r = convert(parts[0], "none.gguf", "--layers", "2-3")
-lab.check(r.code == 64 and "layer 3" in r.errors and not os.path.exists(path), "layers a slice lacks", r.errors)
+lab.check(r.code == 64 and "layer 3" in r.errors and not os.path.exists(path),
+          "layers a slice lacks", r.errors)
 
 
 # -- what a file must not be ---------------------------------------------------------------------------------
