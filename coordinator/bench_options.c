@@ -154,7 +154,7 @@ static enum tern_status parse_one(struct bench_options *o, struct lists *l, int 
     case OPT_KERNELS: o->kernels = true; return TERN_OK;
     case ENGINE_OPT_CPU: l->cpu = arg; return TERN_OK;
     case OPT_TYPE: l->has_type = true; return synthetic_file_type(arg, &l->type, err);
-    case OPT_EMBD: l->has_embd = true; return synthetic_file_embd(arg, &l->embd, err);
+    case OPT_EMBD: l->has_embd = true; return synthetic_file_embd("--embd-type", arg, &l->embd, err);
     case OPT_PG: return parse_pg(&l->pg, arg, err);
     default:
         st = engine_option(&o->engine, c, arg, err);

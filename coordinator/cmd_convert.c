@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `tern convert`: model files.  So far those that need no source: synthetic ones.
+ * `tern convert`: model files, from other model files or from nothing (synthetic ones).
  */
 #include "coordinator/commands.h"
+#include "coordinator/convert_file.h"
 #include "coordinator/engine_options.h"
 #include "coordinator/interrupt.h"
 #include "coordinator/synthetic_file.h"
@@ -13,7 +14,17 @@
 #include <string.h>
 #include <sysexits.h>
 
-enum { OPT_SYNTHETIC = ENGINE_OPT_LAST, OPT_LAYERS, OPT_SEED, OPT_TYPE, OPT_EMBD, OPT_FORCE };
+enum {
+    OPT_SYNTHETIC = ENGINE_OPT_LAST,
+    OPT_LAYERS,
+    OPT_SEED,
+    OPT_TYPE,
+    OPT_HEAD,
+    OPT_EMBD,
+    OPT_PRE,
+    OPT_QUANTIZE,
+    OPT_FORCE
+};
 
 static const struct option longs[] = {
     { "synthetic", required_argument, NULL, OPT_SYNTHETIC },
@@ -21,7 +32,11 @@ static const struct option longs[] = {
     { "layers", required_argument, NULL, OPT_LAYERS },
     { "seed", required_argument, NULL, OPT_SEED },
     { "type", required_argument, NULL, OPT_TYPE },
+    { "head", required_argument, NULL, OPT_HEAD },
     { "embd-type", required_argument, NULL, OPT_EMBD },
+    { "pre", required_argument, NULL, OPT_PRE },
+    { "quantize", no_argument, NULL, OPT_QUANTIZE },
+    TERN_FILE_LONG_OPTIONS,
     { "ctx-size", required_argument, NULL, 'c' },
     { "threads", required_argument, NULL, 't' },
     { "force", no_argument, NULL, OPT_FORCE },
@@ -33,35 +48,50 @@ static const struct option longs[] = {
 static const char help[] =
     "tern convert: writes model files.\n"
     "\n"
-    "usage: tern convert --synthetic SHAPE -o FILE [options]\n"
+    "usage: tern convert MODEL -o FILE [options]\n"
+    "       tern convert --synthetic SHAPE -o FILE [options]\n"
+    "\n"
+    "MODEL is whatever `tern run -m` takes.  The new file is one GGUF with its ternary matrices in one "
+    "type;\n"
+    "it is read back and compared with its source before it gets its name.\n"
+    "\n"
+    "  -o, --output FILE         where to; written beside it and renamed when whole\n"
+    "      --type TYPE           of ternary matrices: i2_s (exact; the default), tq1_0 or tq2_0 (scales\n"
+    "                            rounded to f16), f16 or f32 (floats)\n"
+    "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
+    "                            (default: as they are, bf16 of a folder as f16)\n"
+    "      --layers A-B          a slice: these layers alone, for workers\n"
+    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file names\n"
+    "                            none, the one Tern would choose)\n"
+    "      --quantize            make matrices ternary that are not (absmean), instead of refusing them\n";
+
+static const char help_rest[] =
+    "  -t, --threads N           (default: all CPUs this process may use)\n"
+    "      --force               replace FILE\n"
+    "  -q, --quiet               no progress\n"
+    "  -h, --help                this text\n"
     "\n"
     "A synthetic model has random ternary weights, 40 % of them zero, a vocabulary of the right size\n"
     "whose tokens mean nothing, and scales that keep activations finite: it computes like the real model\n"
     "and writes nonsense.  A shape named after a model has that model's architecture; sizes alone\n"
-    "(125m to 100b) are of architecture bitnet, as bitnet.cpp makes them.\n"
+    "(125m to 100b) are of architecture bitnet, as bitnet.cpp makes them.  Of the options above --type\n"
+    "(i2_s, tq1_0, tq2_0), --head (default: f16; also called --embd-type), --layers, -t, --force and -q\n"
+    "apply, and:\n"
     "\n"
     "      --synthetic SHAPE    ";
 
-static const char help_options[] =
+static const char help_synthetic[] =
     "\n"
-    "  -o, --output FILE         where to; written beside it and renamed when whole\n"
-    "      --layers A-B          a slice: these layers alone, for workers\n"
     "      --seed N              the same seed gives the same weights in every type (default: 1)\n"
-    "      --type TYPE           of ternary matrices: i2_s, tq1_0 or tq2_0 (default: i2_s)\n"
-    "      --embd-type TYPE      of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
-    "                            (default: f16)\n"
-    "  -c, --ctx-size N          positions it claims to be trained with (default: the model's own)\n"
-    "  -t, --threads N           (default: all CPUs this process may use)\n"
-    "      --force               replace FILE\n"
-    "  -q, --quiet               no progress\n"
-    "  -h, --help                this text\n";
+    "  -c, --ctx-size N          positions it claims to be trained with (default: the model's own)\n";
 
 struct options {
-    const char *shape, *output, *layers;
+    const char *shape;
     struct tern_synthetic synthetic;
-    uint32_t type, embd, ctx; /* UINT32_MAX, 0: the shape's own */
+    uint32_t type, head, ctx; /* UINT32_MAX, 0: not given */
     uint64_t seed;
-    struct synthetic_file_options file;
+    const char *for_model, *for_synthetic; /* an option that only one of the two has, or NULL */
+    struct convert_file_options to;        /* input: NULL with a shape */
 };
 
 static void print_help(void)
@@ -69,6 +99,8 @@ static void print_help(void)
     size_t column = 27;
 
     fputs(help, stdout);
+    fputs(tern_file_option_help, stdout);
+    fputs(help_rest, stdout);
     for (size_t i = 0; tern_synthetic_name(i); i++) {
         const char *name = tern_synthetic_name(i);
 
@@ -79,7 +111,34 @@ static void print_help(void)
         printf(" %s", name);
         column += strlen(name) + 1;
     }
-    fputs(help_options, stdout);
+    fputs(help_synthetic, stdout);
+}
+
+static enum tern_status parse_more(struct options *o, int c, const char *arg, struct tern_err *err)
+{
+    enum tern_status st;
+
+    switch (c) {
+    case OPT_PRE:
+        o->for_model = "pre";
+        o->to.to.pre = arg;
+        return TERN_OK;
+    case OPT_QUANTIZE:
+        o->for_model = "quantize";
+        o->to.file.quantize = true;
+        return TERN_OK;
+    case OPT_SEED:
+        o->for_synthetic = "--seed";
+        return tern_option_u64("--seed", arg, 0, INT64_MAX, &o->seed, err);
+    case 'c': o->for_synthetic = "-c"; return tern_option_u32("-c", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
+    default:
+        st = tern_file_option(&o->to.file, c, arg, err);
+        for (size_t i = 0; st == TERN_OK && longs[i].name; i++)
+            if (longs[i].val == c)
+                o->for_model = longs[i].name;
+        TERN_BUG_IF(st == TERN_END);
+        return st;
+    }
 }
 
 static enum tern_status parse_one(struct options *o, int c, const char *arg, struct tern_err *err)
@@ -87,35 +146,54 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     switch (c) {
     case OPT_SYNTHETIC: o->shape = arg; return synthetic_file_shape(arg, &o->synthetic, err);
     case 'o':
-        o->output = arg;
+        o->to.output = arg;
         return *arg ? TERN_OK : TERN_FAIL(err, TERN_ERR_USAGE, "-o: the path is empty");
-    case OPT_LAYERS: o->layers = arg; return TERN_OK;
-    case OPT_SEED: return tern_option_u64("--seed", arg, 0, INT64_MAX, &o->seed, err);
-    case OPT_TYPE: return synthetic_file_type(arg, &o->type, err);
-    case OPT_EMBD: return synthetic_file_embd(arg, &o->embd, err);
-    case 'c': return tern_option_u32("-c", arg, 1, TERN_MAX_CONTEXT, &o->ctx, err);
-    case 't': return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->file.threads, err);
-    case OPT_FORCE: o->file.force = true; return TERN_OK;
-    default: o->file.quiet = true; return TERN_OK;
+    case OPT_LAYERS: o->to.layers = arg; return TERN_OK;
+    case OPT_TYPE: return convert_file_type(arg, &o->type, err);
+    case OPT_HEAD: return synthetic_file_embd("--head", arg, &o->head, err);
+    case OPT_EMBD: return synthetic_file_embd("--embd-type", arg, &o->head, err);
+    case 't': return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->to.threads, err);
+    case OPT_FORCE: o->to.force = true; return TERN_OK;
+    case 'q': o->to.quiet = true; return TERN_OK;
+    default: return parse_more(o, c, arg, err);
     }
+}
+
+static enum tern_status finish_synthetic(struct options *o, struct tern_err *err)
+{
+    struct tern_synthetic *s = &o->synthetic;
+
+    if (o->for_model)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--%s is for models that exist, and --synthetic makes one",
+                         o->for_model);
+    if (o->type == TERN_F16 || o->type == TERN_F32)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--type: a synthetic model is made as i2_s, tq1_0 or tq2_0; convert it afterwards");
+    s->seed = o->seed;
+    s->ternary = o->type != UINT32_MAX ? o->type : s->ternary;
+    s->embd = o->head != UINT32_MAX ? o->head : s->embd;
+    s->n_ctx = o->ctx ? o->ctx : s->n_ctx;
+    s->slice = o->to.layers != NULL;
+    return s->slice ? tern_option_layers(o->to.layers, o->shape, s->n_layers, &s->first, &s->last, err)
+                    : TERN_OK;
 }
 
 static enum tern_status finish(struct options *o, struct tern_err *err)
 {
-    struct tern_synthetic *s = &o->synthetic;
-
-    if (!o->shape)
+    if (!o->shape && !o->to.input)
         return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "what? name a shape with --synthetic SHAPE; nothing else can be converted yet");
-    if (!o->output)
+                         "what? name a model, or a shape with --synthetic SHAPE (tern convert --help)");
+    if (o->shape && o->to.input)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' or --synthetic %s? one at a time", o->to.input, o->shape);
+    if (!o->to.output)
         return TERN_FAIL(err, TERN_ERR_USAGE, "where to? name a file with -o FILE");
-    s->seed = o->seed;
-    s->ternary = o->type != UINT32_MAX ? o->type : s->ternary;
-    s->embd = o->embd != UINT32_MAX ? o->embd : s->embd;
-    s->n_ctx = o->ctx ? o->ctx : s->n_ctx;
-    s->slice = o->layers != NULL;
-    return s->slice ? tern_option_layers(o->layers, o->shape, s->n_layers, &s->first, &s->last, err)
-                    : TERN_OK;
+    if (o->shape)
+        return finish_synthetic(o, err);
+    if (o->for_synthetic)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "%s is for synthetic models (--synthetic)", o->for_synthetic);
+    o->to.to.type = o->type != UINT32_MAX ? o->type : TERN_TYPE_I2_S;
+    o->to.to.head = o->head != UINT32_MAX ? o->head : TERN_CONVERT_KEEP;
+    return TERN_OK;
 }
 
 /* TERN_END: --help was printed. */
@@ -125,10 +203,10 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     int c;
 
     memset(o, 0, sizeof *o);
-    o->type = o->embd = UINT32_MAX;
+    o->type = o->head = UINT32_MAX;
     o->seed = 1;
-    o->file.threads = tern_option_default_threads();
-    o->file.cpu = tern_cpu_detect();
+    o->to.threads = tern_option_default_threads();
+    o->to.cpu = tern_cpu_detect();
     optind = 1;
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":o:c:t:qh", longs, NULL)) != -1) {
@@ -141,10 +219,22 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
         if ((st = parse_one(o, c, optarg, err)))
             return st;
     }
+    if (optind + 1 < argc)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is one model too many; the new file goes behind -o",
+                         argv[optind + 1]);
     if (optind < argc)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; the new file goes behind -o",
-                         argv[optind]);
+        o->to.input = argv[optind];
     return finish(o, err);
+}
+
+static enum tern_status run(const struct options *o, struct tern_err *err)
+{
+    const struct synthetic_file_options file = {
+        .threads = o->to.threads, .cpu = o->to.cpu, .force = o->to.force, .quiet = o->to.quiet
+    };
+
+    return o->shape ? synthetic_file_write(&o->synthetic, o->to.output, &file, err)
+                    : convert_file(&o->to, err);
 }
 
 int cmd_convert(int argc, char **argv)
@@ -158,6 +248,6 @@ int cmd_convert(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* beyond a limit on file sizes, a sentence says more */
     interrupt_catch();
-    st = synthetic_file_write(&o.synthetic, o.output, &o.file, &err);
+    st = run(&o, &err);
     return st ? cmd_fail_or_end("convert", &err) : EX_OK;
 }

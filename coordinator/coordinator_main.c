@@ -21,7 +21,7 @@ static const struct {
     { "bench", cmd_bench, "measure how fast a model runs, against what the machine can do" },
     { "tokenize", cmd_tokenize, "show the tokens of a text" },
     { "inspect", cmd_inspect, "show a model file: metadata, tensors, memory" },
-    { "convert", cmd_convert, "write a synthetic model of a real one's shape" },
+    { "convert", cmd_convert, "write a model as GGUF of another type, or a synthetic one" },
     { "keygen", cmd_keygen, "make a key for a coordinator or a worker" },
 };
 

@@ -14,9 +14,10 @@
 /* --synthetic: the sentence of a failure names the known shapes. */
 enum tern_status synthetic_file_shape(const char *name, struct tern_synthetic *out,
                                       struct tern_err *err) TERN_MUST_CHECK;
-/* --type and --embd-type. */
+/* --type, and the type of embedding and head under the option's name. */
 enum tern_status synthetic_file_type(const char *name, uint32_t *out, struct tern_err *err) TERN_MUST_CHECK;
-enum tern_status synthetic_file_embd(const char *name, uint32_t *out, struct tern_err *err) TERN_MUST_CHECK;
+enum tern_status synthetic_file_embd(const char *option, const char *name, uint32_t *out,
+                                     struct tern_err *err) TERN_MUST_CHECK;
 
 struct synthetic_file_options {
     unsigned threads;

@@ -479,10 +479,15 @@ enum tern_status tern_gguf_check(const struct tern_gguf *g, struct tern_err *err
     return TERN_OK;
 }
 
+void tern_gguf_release_part(const struct tern_gguf *g, const struct tern_tensor *t, size_t from, size_t to)
+{
+    if (t->map < g->n_maps && from < to && to <= t->bytes)
+        tern_mapping_release(&g->maps[t->map], (size_t)(t->data - g->maps[t->map].bytes) + from, to - from);
+}
+
 void tern_gguf_release(const struct tern_gguf *g, const struct tern_tensor *t)
 {
-    if (t->map < g->n_maps)
-        tern_mapping_release(&g->maps[t->map], (size_t)(t->data - g->maps[t->map].bytes), t->bytes);
+    tern_gguf_release_part(g, t, 0, t->bytes);
 }
 
 void tern_gguf_release_all(const struct tern_gguf *g)

@@ -105,6 +105,8 @@ enum tern_status tern_gguf_check(const struct tern_gguf *g, struct tern_err *err
 
 /* Tells the system that a tensor's bytes, or those of all files, are not needed in memory any more. */
 void tern_gguf_release(const struct tern_gguf *g, const struct tern_tensor *t);
+/* Bytes [from, to) of a tensor. */
+void tern_gguf_release_part(const struct tern_gguf *g, const struct tern_tensor *t, size_t from, size_t to);
 void tern_gguf_release_all(const struct tern_gguf *g);
 
 /* Bytes of all files under the model. */

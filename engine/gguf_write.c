@@ -162,6 +162,15 @@ void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *co
         add_string(&w->kv, v[i], strlen(v[i]));
 }
 
+uint64_t tern_gguf_put_u8s(struct tern_gguf_writer *w, const char *key, const uint8_t *v, uint64_t n)
+{
+    begin_kv(w, key, TERN_GGUF_ARRAY);
+    add_u32(&w->kv, TERN_GGUF_U8);
+    add_u64(&w->kv, n);
+    add(&w->kv, v, n);
+    return HEAD_BYTES + w->kv.n - n;
+}
+
 void tern_gguf_put_kv(struct tern_gguf_writer *w, const struct tern_gguf_kv *kv)
 {
     add_string(&w->kv, kv->key.ptr, kv->key.len);

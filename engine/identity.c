@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define CHUNK ((size_t)1 << 20) /* hashed between two looks at the progress bar */
+#define SPAN  (CHUNK * 16)      /* given back at a time */
 
 /* One hashing of all tensors, shared by the pool's threads. */
 struct job {
@@ -28,6 +29,7 @@ struct job {
     bool (*progress)(void *arg, uint64_t done, uint64_t total);
     void *arg;
     atomic_bool given_up;
+    bool bytes_only; /* not how they are read */
 };
 
 void tern_identity_hash_reading(crypto_generichash_state *h, const struct tern_gguf *g,
@@ -72,11 +74,14 @@ static void hash_tensors(void *arg, size_t first, size_t last, unsigned thread)
 
             crypto_generichash_update(&h, t->data + at, n);
             at += n;
+            if (at % SPAN == 0)
+                tern_gguf_release_part(job->g, t, at - SPAN, at);
             done = atomic_fetch_add(&job->done, n) + n;
             if (reports && !job->progress(job->arg, done, job->total))
                 atomic_store(&job->given_up, true);
         }
-        tern_identity_hash_reading(&h, job->g, t);
+        if (!job->bytes_only)
+            tern_identity_hash_reading(&h, job->g, t);
         crypto_generichash_final(&h, job->by_size[i]->hash, TERN_HASH_BYTES);
         tern_gguf_release(job->g, t);
     }
@@ -144,14 +149,11 @@ static void hash_list(const struct tern_arch *arch, struct tern_identity *id)
     crypto_generichash_final(&h, id->model_hash, TERN_HASH_BYTES);
 }
 
-enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
-                                       enum tern_identity_scope scope, struct tern_pool *pool,
-                                       bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
-                                       struct tern_identity **out, struct tern_err *err)
+/* A list of the tensors in scope without their hashes. */
+static enum tern_status list_new(const struct tern_gguf *g, enum tern_identity_scope scope,
+                                 struct tern_identity **out, struct tern_err *err)
 {
-    struct job job = { .g = g, .progress = progress, .arg = arg };
     struct tern_identity *id = calloc(1, sizeof *id);
-    enum tern_status st = TERN_OK;
 
     if (id)
         id->entries = calloc(g->n_tensors + 1, sizeof *id->entries);
@@ -167,6 +169,21 @@ enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct t
         if (scope == TERN_IDENTITY_ALL || tern_tensor_layer(t->name) >= 0)
             id->entries[id->n++].tensor = t;
     }
+    *out = id;
+    return TERN_OK;
+}
+
+enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct tern_arch *arch,
+                                       enum tern_identity_scope scope, struct tern_pool *pool,
+                                       bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                                       struct tern_identity **out, struct tern_err *err)
+{
+    struct job job = { .g = g, .progress = progress, .arg = arg };
+    struct tern_identity *id = NULL;
+    enum tern_status st = list_new(g, scope, &id, err);
+
+    if (st)
+        return st;
     if (!tern_identity_cache_load(g, id)) {
         st = hash_all(&job, id, pool, err);
         if (!st)
@@ -179,6 +196,21 @@ enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct t
     hash_list(arch, id);
     *out = id;
     return TERN_OK;
+}
+
+enum tern_status tern_identity_hash_bytes(const struct tern_gguf *g, struct tern_pool *pool,
+                                          bool (*progress)(void *arg, uint64_t done, uint64_t total),
+                                          void *arg, struct tern_identity **out, struct tern_err *err)
+{
+    struct job job = { .g = g, .progress = progress, .arg = arg, .bytes_only = true };
+    struct tern_identity *id = NULL;
+    enum tern_status st = list_new(g, TERN_IDENTITY_ALL, &id, err);
+
+    if (!st && (st = hash_all(&job, id, pool, err)))
+        tern_identity_free(&id);
+    if (!st)
+        *out = id;
+    return st;
 }
 
 void tern_identity_free(struct tern_identity **id)

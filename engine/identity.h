@@ -15,6 +15,14 @@
 #include "engine/gguf.h"
 #include "engine/pool.h"
 
+/*
+ * `tern convert` writes the BLAKE2b-256 of every tensor's bytes into its files, slices too, under this key:
+ * an array of u8, 32 for each tensor of the file in the order of its directory.  With it
+ * `tern inspect --verify` finds bytes that changed since.  Nothing else believes it: were identities taken
+ * from there, a damaged slice would pass for whole.
+ */
+#define TERN_IDENTITY_KEY "tern.tensors.blake2b_256"
+
 struct tern_identity_entry {
     const struct tern_tensor *tensor; /* borrowed from the file */
     uint8_t hash[TERN_HASH_BYTES];    /* of the tensor's bytes */
@@ -39,6 +47,12 @@ enum tern_status tern_identity_compute(const struct tern_gguf *g, const struct t
                                        enum tern_identity_scope scope, struct tern_pool *pool,
                                        bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
                                        struct tern_identity **out, struct tern_err *err) TERN_MUST_CHECK;
+/* The list of all tensors with hashes of their bytes alone, whatever options say about reading them; no model
+ * hash, no cache. */
+enum tern_status tern_identity_hash_bytes(const struct tern_gguf *g, struct tern_pool *pool,
+                                          bool (*progress)(void *arg, uint64_t done, uint64_t total),
+                                          void *arg, struct tern_identity **out,
+                                          struct tern_err *err) TERN_MUST_CHECK;
 void tern_identity_free(struct tern_identity **id);
 
 /* NULL when the list has no such tensor. */
