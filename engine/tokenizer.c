@@ -200,6 +200,22 @@ enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t
     return is_id(t, id) ? (enum tern_token_type)(t->vocab.flags[id] & TERN_VOCAB_TYPE) : TERN_TOKEN_UNUSED;
 }
 
+int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text)
+{
+    const unsigned specials = TYPE(USER) | TYPE(CONTROL) | TYPE(UNKNOWN);
+    struct tern_str want = { text, strlen(text) };
+    uint32_t id;
+
+    if (want.len == 0)
+        return -1;
+    for (id = 0; id < t->vocab.n; id++)
+        if (specials >> (t->vocab.flags[id] & TERN_VOCAB_TYPE) & 1 &&
+            tern_str_eq(tern_vocab_text(&t->vocab, id), want))
+            return (int32_t)id;
+    id = tern_vocab_find(&t->vocab, want.ptr, want.len);
+    return id == TERN_NO_TOKEN ? -1 : (int32_t)id;
+}
+
 struct tern_str tern_tokenizer_piece(const struct tern_tokenizer *t, int32_t id, bool special)
 {
     static const struct tern_str nothing = { "", 0 };

@@ -49,6 +49,10 @@ bool tern_tokenizer_add_bos(const struct tern_tokenizer *t);
 bool tern_tokenizer_is_eog(const struct tern_tokenizer *t, int32_t id);
 enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t id);
 
+/* The token with exactly this text ("<|im_end|>"), or -1: first among control, user-defined and unknown
+ * tokens, then among those that print it.  Of twins the lowest id. */
+int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text);
+
 struct tern_ids {
     int32_t *ids; /* grown by the callee with realloc; the caller frees */
     size_t n, cap;
