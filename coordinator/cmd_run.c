@@ -189,7 +189,7 @@ static enum tern_status prepare_one(struct run *r, uint32_t i, struct tern_err *
                        "the prompt has %zu tokens and the context has room for %u; shorten it or raise -c",
                        ids.n, (unsigned)s->ctx);
     if (!st)
-        st = generate_init(&r->gens[i], &r->o.gen, s->tok, &s->kern, s->arch.n_vocab, ids.ids,
+        st = generate_init(&r->gens[i], &r->o.answer.gen, s->tok, &s->kern, s->arch.n_vocab, ids.ids,
                            (uint32_t)ids.n, err);
     if (!st) {
         r->n_gens = i + 1;
@@ -209,9 +209,9 @@ static enum tern_status prepare(struct run *r, struct tern_err *err)
     st = session_open(&r->o.engine, &r->s, err);
     if (st)
         return st;
-    r->o.gen.ctx = r->s->ctx;
-    if (r->o.gen.ignore_eos &&
-        (st = generate_forbid_eog(&r->o.gen.sample, r->s->tok, r->s->arch.n_vocab, err)))
+    r->o.answer.gen.ctx = r->s->ctx;
+    if (r->o.answer.gen.ignore_eos &&
+        (st = generate_forbid_eog(&r->o.answer.gen.sample, r->s->tok, r->s->arch.n_vocab, err)))
         return st;
     r->gens = calloc(n, sizeof *r->gens);
     if (!r->gens)
@@ -276,11 +276,11 @@ static int conclude(struct run *r, enum tern_status st, struct tern_err *err)
     if (st != TERN_ERR_IO && show(r, &e) && !st)
         code = cmd_fail("run", &e);
     if (r->o.engine.json) {
-        if (run_output_json(r->s, r->gens, r->n_gens, r->o.gen.sample.seed, &e) && !st)
+        if (run_output_json(r->s, r->gens, r->n_gens, r->o.answer.gen.sample.seed, &e) && !st)
             code = cmd_fail("run", &e);
         r->closed = ferror(stdout) != 0;
     } else if (!r->o.engine.quiet) {
-        run_output_figures(r->s, r->gens, r->n_gens, r->t1_ns - r->t0_ns, r->o.gen.sample.seed);
+        run_output_figures(r->s, r->gens, r->n_gens, r->t1_ns - r->t0_ns, r->o.answer.gen.sample.seed);
     }
     if (st)
         code = cmd_fail("run", err);

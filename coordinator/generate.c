@@ -3,6 +3,7 @@
 #include "coordinator/generate.h"
 
 #include "engine/base/limits.h"
+#include "engine/base/log.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -79,10 +80,20 @@ static bool add_text(struct generate *g, struct tern_str piece)
         g->n_text = stop;
         g->n_ready = stop;
         g->utf8.n = 0;
+        g->cut = true;
         return true;
     }
     g->n_ready = g->n_text - held_back(g);
     return false;
+}
+
+/* The last token's. */
+static bool add_piece(struct generate *g, struct tern_str piece)
+{
+    bool stop = add_text(g, piece);
+
+    g->tokens[g->n_tokens - 1].end = g->n_text;
+    return stop;
 }
 
 static void end(struct generate *g, enum generate_end why)
@@ -92,7 +103,10 @@ static void end(struct generate *g, enum generate_end why)
     g->end = why;
     g->n_text += tern_utf8_flush(&g->utf8, g->text + g->n_text);
     g->n_ready = g->n_text;
-    seq_finish(&g->seq);
+    if (g->o->keep && g->seq.state != SEQ_ENDED)
+        g->seq.held = true;
+    else
+        seq_finish(&g->seq);
 }
 
 /* -- tokens ---------------------------------------------------------------------------------------------- */
@@ -131,6 +145,8 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
     int32_t id;
 
     (void)pos;
+    if (g->end != GENERATE_RUNNING) /* came home after the end of a kept sequence's answer */
+        return;
     if (g->o->n_predict == 0) {
         end(g, GENERATE_LENGTH);
         return;
@@ -148,9 +164,9 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
         return;
     }
     note_token(g, id, norm, logits);
-    if (!g->o->ignore_eos && tern_tokenizer_is_eog(g->tok, id))
+    if (!g->o->ignore_eos && ((g->o->end_id && id == *g->o->end_id) || tern_tokenizer_is_eog(g->tok, id)))
         end(g, GENERATE_STOP);
-    else if (add_text(g, tern_tokenizer_piece(g->tok, id, false)))
+    else if (add_piece(g, tern_tokenizer_piece(g->tok, id, false)))
         end(g, GENERATE_STOP);
     else if (g->n_tokens >= g->o->n_predict)
         end(g, GENERATE_LENGTH);
@@ -166,7 +182,7 @@ enum tern_status generate_init(struct generate *g, const struct generate_options
                                const struct tern_tokenizer *tok, const struct tern_kernels *kern,
                                uint32_t n_vocab, const int32_t *ids, uint32_t n, struct tern_err *err)
 {
-    uint64_t cap = (uint64_t)n + o->n_predict;
+    uint64_t cap = o->keep ? o->ctx : (uint64_t)n + o->n_predict;
     enum tern_status st;
 
     memset(g, 0, sizeof *g);
@@ -246,4 +262,54 @@ struct tern_str generate_ready(struct generate *g, size_t *shown)
 
     *shown = g->n_ready;
     return s;
+}
+
+/* -- one answer behind the other ------------------------------------------------------------------------- */
+
+/* How many of the tokens belong to the text. */
+static uint32_t tokens_of_text(const struct generate *g)
+{
+    uint32_t n = g->n_tokens;
+
+    if (g->end != GENERATE_STOP || n == 0)
+        return n;
+    n--; /* the end itself, or the token that completed a stop string */
+    while (g->cut && n && g->tokens[n - 1].end > g->n_text)
+        n--;
+    return n;
+}
+
+uint32_t generate_length(const struct generate *g, struct tern_str *left)
+{
+    const uint32_t n = tokens_of_text(g);
+    const size_t printed = n ? g->tokens[n - 1].end : 0;
+
+    *left = (struct tern_str){ "", 0 };
+    if (g->cut && printed < g->n_text)
+        *left = (struct tern_str){ g->text + printed, g->n_text - printed };
+    return g->n_kept + g->n_prompt + n;
+}
+
+enum tern_status generate_more(struct generate *g, const int32_t *ids, uint32_t n, struct tern_err *err)
+{
+    struct seq *q = &g->seq;
+    struct tern_str left;
+    uint32_t length = generate_length(g, &left);
+
+    TERN_BUG_IF(g->end == GENERATE_RUNNING || q->state != SEQ_LIVE);
+    if (length < q->n_ids)
+        seq_rewind(q, length);
+    while (q->n_ids < length) /* the last one of a length was never sent */
+        seq_push(q, g->tokens[q->n_ids - g->n_kept - g->n_prompt].id);
+    seq_extend(q, ids, n);
+    q->t_start_ns = tern_now_ns();
+    q->t_first_ns = q->t_last_ns = 0;
+    g->n_kept = length;
+    g->n_prompt = n;
+    g->n_tokens = 0;
+    g->n_text = g->n_ready = 0;
+    g->utf8.n = 0;
+    g->end = GENERATE_RUNNING;
+    g->cut = false;
+    return generate_reserve(g, err);
 }

@@ -18,7 +18,7 @@
 
 #include <stdio.h>
 
-#define GENERATE_MAX_STOPS      16
+#define GENERATE_MAX_STOPS      16 /* a user's */
 #define GENERATE_MAX_STOP_BYTES 256
 
 enum generate_end {
@@ -34,8 +34,10 @@ struct generate_options {
     uint32_t n_predict; /* UINT32_MAX: until the end of text or context */
     uint32_t ctx;       /* positions */
     bool ignore_eos; /* end-of-text tokens are text like any other (bias forbids them: generate_forbid_eog) */
+    bool keep;       /* an ended answer's sequence keeps its slot, for generate_more */
+    const int32_t *end_id; /* a token that ends an answer beside the end-of-text tokens, or NULL */
     uint32_t n_stops;
-    const char *stops[GENERATE_MAX_STOPS];
+    const char *stops[GENERATE_MAX_STOPS + 1]; /* and a chat format's */
     int n_logprobs; /* -1: none; else the chosen token's, and this many of the most probable */
     struct sample_options sample;
 };
@@ -43,6 +45,7 @@ struct generate_options {
 struct generate_token {
     int32_t id;
     uint32_t n_top; /* entries in tops */
+    size_t end;     /* of the text with it */
     double logprob; /* when n_logprobs >= 0 */
 };
 
@@ -52,7 +55,9 @@ struct generate {
     const struct tern_tokenizer *tok;
     const struct tern_kernels *kern;
     FILE *logits_out; /* raw f32 logits of every sampled position, or NULL */
-    uint32_t n_vocab, n_prompt;
+    uint32_t n_vocab;
+    uint32_t n_kept;   /* ids there were before this answer's prompt */
+    uint32_t n_prompt; /* ids of the prompt behind them */
     struct sampler *sampler;
     struct tern_utf8 utf8;
     char *text; /* [n_text], generated so far */
@@ -62,6 +67,7 @@ struct generate {
     struct logprob *tops;          /* [tokens_cap][n_logprobs] */
     uint32_t n_tokens, tokens_cap;
     enum generate_end end;
+    bool cut; /* ended by a stop string, which some of the last tokens print */
 };
 
 /* "stop", "length", "context", "error", "interrupted". */
@@ -89,5 +95,14 @@ bool generate_ended(struct generate *g);
 
 /* Text from offset *shown that may be shown; advances *shown. */
 struct tern_str generate_ready(struct generate *g, size_t *shown);
+
+/* The ids an ended answer leaves behind, prompt and all: the end-of-text token and those that print a stop
+ * string do not belong to it.  *left: the end of the text, if none of these ids prints it. */
+uint32_t generate_length(const struct generate *g, struct tern_str *left);
+
+/* A new answer behind the last one, which has ended with its sequence kept and nothing in flight: ids [n] are
+ * the prompt, 1 <= n <= o->ctx - generate_length. */
+enum tern_status generate_more(struct generate *g, const int32_t *ids, uint32_t n,
+                               struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

@@ -5,8 +5,7 @@
 #ifndef TERN_COORDINATOR_RUN_OPTIONS_H
 #define TERN_COORDINATOR_RUN_OPTIONS_H
 
-#include "coordinator/engine_options.h"
-#include "coordinator/generate.h"
+#include "coordinator/answer_options.h"
 
 #define RUN_MAX_PROMPTS      256
 #define RUN_MAX_PROMPT_BYTES ((size_t)64 << 20)
@@ -19,8 +18,7 @@ struct run_prompt {
 
 struct run_options {
     struct engine_options engine;
-    struct generate_options gen;
-    bool seed_given;
+    struct answer_options answer;
     uint32_t n_prompts;
     struct run_prompt prompts[RUN_MAX_PROMPTS];
     bool default_prompt;    /* nobody gave one */

@@ -198,9 +198,15 @@ static bool fits(const struct sched *s, const struct seq *q)
     return s->n_live < s->o.n_slots && pages_of(q->max_len) <= s->o.n_pages - s->reserved;
 }
 
+static bool wants_rows(const struct seq *q)
+{
+    return q && q->state == SEQ_LIVE && !q->held && q->n_sent < q->n_ids;
+}
+
+/* And the workers' tables agree with n_sent. */
 static bool has_rows(const struct seq *q)
 {
-    return q && q->state == SEQ_LIVE && q->n_sent < q->n_ids;
+    return wants_rows(q) && !q->rewound;
 }
 
 static bool any_work(struct sched *s)
@@ -211,7 +217,7 @@ static bool any_work(struct sched *s)
     if (q && fits(s, q))
         return true;
     for (uint32_t i = 0; i < s->o.n_slots; i++)
-        if (has_rows(s->slots[i].q))
+        if (wants_rows(s->slots[i].q))
             return true;
     return false;
 }
@@ -219,6 +225,25 @@ static bool any_work(struct sched *s)
 static void add_op(struct tern_step *step, uint32_t kind, uint32_t slot, uint32_t gen)
 {
     step->ops[step->n_ops++] = (struct tern_slot_op){ .kind = kind, .slot = slot, .gen = gen };
+}
+
+/* Sequences that go on from an earlier position than they were at. */
+static enum tern_status rewind_slots(struct sched *s, struct tern_step *step, struct tern_err *err)
+{
+    enum tern_status st;
+
+    for (uint32_t i = 0; i < s->o.n_slots && step->n_ops < TERN_MAX_STEP_OPS / 4; i++) {
+        struct seq *q = s->slots[i].q;
+
+        if (!wants_rows(q) || !q->rewound)
+            continue;
+        if ((st = tern_kv_rewind(s->kv, i, q->gen, q->n_sent, err)))
+            return st;
+        add_op(step, TERN_OP_REWIND, i, q->gen);
+        step->ops[step->n_ops - 1].len = q->n_sent;
+        q->rewound = false;
+    }
+    return TERN_OK;
 }
 
 /* Slots of ended sequences go back, then waiting sequences take what is free; the workers do the same in
@@ -380,8 +405,9 @@ static enum tern_status send_one(struct sched *s, struct tern_err *err)
     f = &s->flights[(s->first_flight + s->n_flights) % TERN_MAX_STEPS_IN_FLIGHT];
     f->n_runs = 0;
     f->n_want = 0;
-    if ((st = admit(s, step, err)) || (st = fill_decode(s, step, f, err)) ||
-        (st = fill_prompts(s, step, f, err)) || (st = tern_model_check(s->o.model, err))) {
+    if ((st = rewind_slots(s, step, err)) || (st = admit(s, step, err)) ||
+        (st = fill_decode(s, step, f, err)) || (st = fill_prompts(s, step, f, err)) ||
+        (st = tern_model_check(s->o.model, err))) {
         pipe->give(pipe, step);
         return st;
     }

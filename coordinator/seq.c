@@ -35,6 +35,25 @@ void seq_push(struct seq *q, int32_t id)
     q->ids[q->n_ids++] = id;
 }
 
+void seq_extend(struct seq *q, const int32_t *ids, uint32_t n)
+{
+    TERN_BUG_IF(n == 0 || n > q->cap - q->n_ids);
+    memcpy(q->ids + q->n_ids, ids, n * sizeof *ids);
+    q->n_ids += n;
+    q->want_from = q->n_ids - 1;
+    q->held = false;
+}
+
+void seq_rewind(struct seq *q, uint32_t len)
+{
+    TERN_BUG_IF(len > q->n_ids);
+    q->n_ids = len;
+    if (q->n_sent > len) {
+        q->n_sent = len;
+        q->rewound = true;
+    }
+}
+
 void seq_finish(struct seq *q)
 {
     q->state = SEQ_ENDED;

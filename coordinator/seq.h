@@ -6,7 +6,8 @@
  * Owned by whoever made it, who must keep it until the scheduler is freed or told to forget it.  The
  * scheduler sends ids[n_sent .. n_ids) when it can; logits of positions want_from and later come back
  * through on_logits, which may push the next id or finish the sequence.  Prompts, generation and scoring of
- * given text differ in that callback only.
+ * given text differ in that callback only.  A sequence with nothing to send, or that is held, keeps its slot
+ * and can be gone on with later.
  */
 #ifndef TERN_COORDINATOR_SEQ_H
 #define TERN_COORDINATOR_SEQ_H
@@ -30,6 +31,8 @@ struct seq {
     uint32_t want_from; /* first position whose logits are wanted */
     uint32_t max_len;   /* positions it may ever take in the KV cache; what the scheduler reserves */
     uint32_t n_sent;    /* positions given to the pipeline */
+    bool held;          /* nothing is sent for now */
+    bool rewound;       /* n_sent went back: the workers are told before more is sent */
 
     enum seq_state state;
     bool failed; /* ended with err */
@@ -57,6 +60,11 @@ void seq_fini(struct seq *q);
 
 /* One more id, to be sent next.  There must be room. */
 void seq_push(struct seq *q, int32_t id);
+
+/* n more ids, of which the last one's logits are wanted; no longer held.  There must be room. */
+void seq_extend(struct seq *q, const int32_t *ids, uint32_t n);
+/* Forgets ids from len on, sent or not; nothing of the sequence may be in flight. */
+void seq_rewind(struct seq *q, uint32_t len);
 
 /* No more from this sequence: what is in flight is dropped when it comes back. */
 void seq_finish(struct seq *q);

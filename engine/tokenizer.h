@@ -54,8 +54,8 @@ bool tern_tokenizer_add_bos(const struct tern_tokenizer *t);
 bool tern_tokenizer_is_eog(const struct tern_tokenizer *t, int32_t id);
 enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t id);
 
-/* The token with exactly this text ("<|im_end|>"), or -1: first among control, user-defined and unknown tokens,
- * then among those that print it.  Of twins the lowest id. */
+/* The token with exactly this text ("<|im_end|>"), or -1: first among control, user-defined and unknown
+ * tokens, then among those that print it.  Of twins the lowest id. */
 int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text);
 
 /* How many special tokens were repaired on loading, because a converter had put the BOS text before theirs. */

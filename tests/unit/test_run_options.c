@@ -29,29 +29,29 @@ static enum tern_status parse(const char *line)
 
 static void test_defaults(void **state)
 {
-    const struct sample_options *s = &o.gen.sample;
+    const struct sample_options *s = &o.answer.gen.sample;
 
     (void)state;
     assert_ok(parse("-p x"));
-    assert_int_equal(o.gen.n_predict, 128);
+    assert_int_equal(o.answer.gen.n_predict, 128);
     assert_int_equal(s->top_k, 40);
     assert_true(s->temperature == 0.8 && s->top_p == 0.95 && s->min_p == 0.05 && s->repeat_penalty == 1.0);
     assert_true(s->frequency_penalty == 0 && s->presence_penalty == 0 && s->repeat_last_n == 64);
-    assert_int_equal(o.gen.n_logprobs, -1);
-    assert_int_equal(o.gen.n_stops, 0);
+    assert_int_equal(o.answer.gen.n_logprobs, -1);
+    assert_int_equal(o.answer.gen.n_stops, 0);
     assert_int_equal(o.engine.wire, TERN_BOUNDARY_DEFAULT);
     assert_int_equal(o.engine.chunk, CHUNK_IN_PROCESS);
     assert_int_equal(o.engine.cpu, tern_cpu_detect());
     assert_int_equal(o.engine.dead_after_ms, 3000);
     assert_in_range(o.engine.threads, 1, 256);
-    assert_false(o.seed_given);
+    assert_false(o.answer.seed_given);
     assert_int_equal(o.engine.local, 0);
     assert_false(o.default_prompt);
 }
 
 static void test_values(void **state)
 {
-    const struct sample_options *s = &o.gen.sample;
+    const struct sample_options *s = &o.answer.gen.sample;
 
     (void)state;
     assert_ok(parse(
@@ -65,20 +65,20 @@ static void test_values(void **state)
     assert_int_equal(o.n_prompts, 2);
     assert_int_equal(o.prompts[1].len, 3);
     assert_memory_equal(o.prompts[1].text, "two", 3);
-    assert_int_equal(o.gen.n_predict, 5);
+    assert_int_equal(o.answer.gen.n_predict, 5);
     assert_int_equal(o.engine.ctx, 100);
     assert_int_equal(o.engine.threads, 3);
     assert_true(s->temperature == 0.5 && s->top_k == 7 && s->top_p == 0.6 && s->min_p == 0.1);
     assert_true(s->repeat_penalty == 1.3 && s->repeat_last_n == -1);
     assert_true(s->frequency_penalty == -0.5 && s->presence_penalty == 0.25);
-    assert_true(o.seed_given && s->seed == 99);
-    assert_int_equal(o.gen.n_stops, 2);
-    assert_string_equal(o.gen.stops[1], "STOP");
+    assert_true(o.answer.seed_given && s->seed == 99);
+    assert_int_equal(o.answer.gen.n_stops, 2);
+    assert_string_equal(o.answer.gen.stops[1], "STOP");
     assert_int_equal(s->n_bias, 3);
     assert_true(s->bias[0].id == 5 && s->bias[0].value == 1.5f);
     assert_true(s->bias[1].id == 6 && s->bias[1].value == -INFINITY);
     assert_true(s->bias[2].id == 7 && s->bias[2].value == -2.0f);
-    assert_true(o.gen.ignore_eos && o.engine.json && o.engine.verbose && o.display_prompt);
+    assert_true(o.answer.gen.ignore_eos && o.engine.json && o.engine.verbose && o.display_prompt);
     assert_int_equal(o.engine.wire, TERN_BOUNDARY_INT8X2);
     assert_int_equal(o.engine.cpu, TERN_CPU_REF);
     assert_string_equal(o.engine.pre, "default");
@@ -89,15 +89,15 @@ static void test_values(void **state)
     assert_int_equal(o.engine.n_split, 3);
     assert_int_equal(o.engine.split[2], 3);
     assert_int_equal(o.engine.dead_after_ms, 900);
-    assert_int_equal(o.gen.n_logprobs, 4);
+    assert_int_equal(o.answer.gen.n_logprobs, 4);
     assert_string_equal(o.logits_out, "f");
 
     assert_ok(parse("-p x -n -1 -c 0 --chunk all --temp -1 --seed -1 --top-k 0"));
-    assert_int_equal(o.gen.n_predict, UINT32_MAX);
+    assert_int_equal(o.answer.gen.n_predict, UINT32_MAX);
     assert_true(o.engine.ctx_trained);
     assert_int_equal(o.engine.chunk, TERN_MAX_STEP_ROWS);
-    assert_false(o.seed_given);
-    assert_int_equal(o.gen.sample.top_k, 0);
+    assert_false(o.answer.seed_given);
+    assert_int_equal(o.answer.gen.sample.top_k, 0);
 }
 
 static void test_prompt_files(void **state)

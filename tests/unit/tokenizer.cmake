@@ -1,4 +1,5 @@
 tern_unit(test_spm tern_engine)
+tern_unit(test_chat_template tern_engine)
 tern_unit(test_tokenizer tern_engine)
 tern_unit(test_tokenizer_hostile tern_engine)
 tern_unit(test_tokenizer_parts tern_engine)
