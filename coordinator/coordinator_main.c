@@ -22,6 +22,7 @@ static const struct {
     { "tokenize", cmd_tokenize, "show the tokens of a text" },
     { "inspect", cmd_inspect, "show a model file: metadata, tensors, memory" },
     { "convert", cmd_convert, "write a synthetic model of a real one's shape" },
+    { "pull", cmd_pull, "get a model from Hugging Face or a server like it" },
     { "keygen", cmd_keygen, "make a key for a coordinator or a worker" },
 };
 
