@@ -43,8 +43,8 @@ struct seq {
     /* The logits of position pos, in ascending order of positions; on the scheduler's thread, inside its
      * allocation guard. */
     void (*on_logits)(struct seq *q, uint32_t pos, const struct tern_head_row *row);
-    /* Instead of logits, when not NULL: row [n_embd] of position pos behind the output norm, in the same order
-     * and place.  Finite or not: the callee looks. */
+    /* Instead of logits, when not NULL: row [n_embd] of position pos behind the output norm, in the same
+     * order and place.  Finite or not: the callee looks. */
     void (*on_hidden)(struct seq *q, uint32_t pos, const float *row);
     void *user;
 

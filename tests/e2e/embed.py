@@ -75,8 +75,8 @@ crlf = lab.write("crlf", "\r\n".join(LINES) + "\r\n")
 lab.check(embed("-f", crlf, "--pooling", "mean").text == base, "lines that end with CR LF")
 lab.check(embed("-f", "-", "--pooling", "mean", stdin="\n".join(LINES).encode()).text ==
           base, "stdin, without a newline at the end")
-for args in (["--chunk", 1], ["--chunk", 7], ["--chunk", "all"], ["-t", 1], ["--cpu", "ref"], ["--local", 2],
-             ["--local", 3, "--chunk", 5], ["--layout", "1.6bit"]):
+for args in (["--chunk", 1], ["--chunk", 7], ["--chunk", "all"], ["-t", 1], ["--cpu", "ref"],
+             ["--local", 2], ["--local", 3, "--chunk", 5], ["--layout", "1.6bit"]):
     for pooling in ("mean", "last"):
         want = base if pooling == "mean" else embed("-f", texts, "--pooling", "last").text
         r = embed("-f", texts, "--pooling", pooling, *args)
