@@ -18,10 +18,12 @@ static const struct {
 } commands[] = {
     { "run", cmd_run, "continue a text, on this machine or a cluster" },
     { "perplexity", cmd_perplexity, "measure how well a model predicts a text" },
+    { "embed", cmd_embed, "turn texts into vectors" },
     { "bench", cmd_bench, "measure how fast a model runs, against what the machine can do" },
     { "tokenize", cmd_tokenize, "show the tokens of a text" },
     { "inspect", cmd_inspect, "show a model file: metadata, tensors, memory" },
     { "convert", cmd_convert, "write a model as GGUF of another type, or a synthetic one" },
+    { "pull", cmd_pull, "get a model from Hugging Face or a server like it" },
     { "keygen", cmd_keygen, "make a key for a coordinator or a worker" },
 };
 

@@ -41,6 +41,7 @@ struct engine_options {
     bool cpu_given;
     enum tern_boundary wire;
     enum tern_head_mode head;
+    bool no_head; /* no option: a command that wants no logits says so */
     enum tern_kv_type kv;
     uint32_t chunk; /* prompt rows per step */
     bool chunk_given;

@@ -126,6 +126,7 @@ static uint32_t pages_of(uint32_t positions)
 
 enum tern_status sched_add(struct sched *s, struct seq *q, struct tern_err *err)
 {
+    TERN_BUG_IF(!s->o.head && !q->on_hidden);
     if (q->n_ids > q->max_len || q->max_len > s->o.max_positions || pages_of(q->max_len) > s->o.n_pages)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "a sequence of %u tokens does not fit a context of %u",
                          (unsigned)(q->n_ids > q->max_len ? q->n_ids : q->max_len),
@@ -422,6 +423,13 @@ static enum tern_status send_one(struct sched *s, struct tern_err *err)
 
 /* -- coming home ----------------------------------------------------------------------------------------- */
 
+static void stamp(struct seq *q, uint64_t now_ns)
+{
+    if (!q->t_first_ns)
+        q->t_first_ns = now_ns;
+    q->t_last_ns = now_ns;
+}
+
 static enum tern_status flush_home(struct sched *s, struct tern_err *err)
 {
     struct tern_head_want want[SCHED_HEAD_ROWS] = { { 0 } };
@@ -448,9 +456,7 @@ static enum tern_status flush_home(struct sched *s, struct tern_err *err)
 
         if (q->state != SEQ_LIVE)
             continue;
-        if (!q->t_first_ns)
-            q->t_first_ns = now;
-        q->t_last_ns = now;
+        stamp(q, now);
         q->on_logits(q, s->home_of[i].pos, &rows[i]);
     }
     s->n_home = 0;
@@ -510,11 +516,31 @@ static void count_home(struct sched *s, const struct tern_step *step)
     }
 }
 
+/* One row, decoded: to its sequence when that wants it as it is, else into the queue of the head. */
+static enum tern_status take_row(struct sched *s, struct seq *q, uint32_t pos, const uint8_t *row,
+                                 struct tern_err *err)
+{
+    const struct tern_model *m = s->o.model;
+    float *x = s->home + (size_t)s->n_home * m->arch.n_embd;
+    struct tern_err e;
+
+    if (!tern_boundary_decode(s->o.boundary, m->kern, row, m->arch.n_embd, x)) {
+        (void)TERN_FAIL(&e, TERN_ERR_NUMERIC, "the last worker sent back a row that is not finite");
+        seq_fail(q, &e);
+    } else if (q->on_hidden) {
+        tern_forward_norm(m, x, 1);
+        stamp(q, tern_now_ns());
+        q->on_hidden(q, pos, x);
+    } else {
+        s->home_of[s->n_home].q = q;
+        s->home_of[s->n_home++].pos = pos;
+    }
+    return s->n_home == SCHED_HEAD_ROWS ? flush_home(s, err) : TERN_OK;
+}
+
 static enum tern_status take_home(struct sched *s, const struct flight *f, const struct tern_step *step,
                                   struct tern_err *err)
 {
-    const struct tern_model *m = s->o.model;
-    const uint32_t n_embd = m->arch.n_embd;
     const uint8_t *row = step->payload;
     enum tern_status st;
 
@@ -527,17 +553,7 @@ static enum tern_status take_home(struct sched *s, const struct flight *f, const
         for (uint32_t i = 0; i < run->n_want; i++, row += step->row_bytes) {
             if (!run->q || run->q->state != SEQ_LIVE)
                 continue;
-            if (!tern_boundary_decode(s->o.boundary, m->kern, row, n_embd,
-                                      s->home + (size_t)s->n_home * n_embd)) {
-                struct tern_err e;
-
-                (void)TERN_FAIL(&e, TERN_ERR_NUMERIC, "the last worker sent back a row that is not finite");
-                seq_fail(run->q, &e);
-                continue;
-            }
-            s->home_of[s->n_home].q = run->q;
-            s->home_of[s->n_home++].pos = run->pos + run->n - run->n_want + i;
-            if (s->n_home == SCHED_HEAD_ROWS && (st = flush_home(s, err)))
+            if ((st = take_row(s, run->q, run->pos + run->n - run->n_want + i, row, err)))
                 return st;
         }
     }

@@ -28,7 +28,7 @@
 struct sched_options {
     struct pipe *pipe;              /* borrowed, as are model and head */
     const struct tern_model *model; /* with embedding */
-    struct tern_head *head;         /* for SCHED_HEAD_ROWS rows */
+    struct tern_head *head;         /* for SCHED_HEAD_ROWS rows; NULL: sequences ask for hidden rows */
     enum tern_boundary boundary;
     uint32_t n_slots, n_pages, max_positions; /* as the pipe was opened with */
     uint32_t chunk;                           /* prompt rows in one step, at least 1 */
@@ -63,8 +63,8 @@ void sched_forget(struct sched *s, struct seq *q);
 
 /*
  * One turn: sends every step there is work and room for, then takes one result, waiting up to timeout_ms,
- * and hands out its logits.  TERN_AGAIN when none came in time, TERN_END when nothing is queued, ready or
- * in flight.  An error is the pipeline's and final; a single sequence's error ends that sequence
+ * and hands out its logits and rows.  TERN_AGAIN when none came in time, TERN_END when nothing is queued,
+ * ready or in flight.  An error is the pipeline's and final; a single sequence's error ends that sequence
  * (seq->failed) and nothing else.
  */
 enum tern_status sched_turn(struct sched *s, int timeout_ms, struct tern_err *err) TERN_MUST_CHECK;

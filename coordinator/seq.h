@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One sequence as the scheduler sees it: token ids, how far they have gone into the pipeline, and what to
- * do with logits.
+ * do with logits, or with hidden rows.
  *
  * Owned by whoever made it, who must keep it until the scheduler is freed or told to forget it.  The
  * scheduler sends ids[n_sent .. n_ids) when it can; logits of positions want_from and later come back
  * through on_logits, which may push the next id or finish the sequence.  Prompts, generation and scoring of
- * given text differ in that callback only.  A sequence with nothing to send, or that is held, keeps its slot
- * and can be gone on with later.
+ * given text differ in that callback only; embedding asks for on_hidden instead, and costs no head.  A
+ * sequence with nothing to send, or that is held, keeps its slot and can be gone on with later.
  */
 #ifndef TERN_COORDINATOR_SEQ_H
 #define TERN_COORDINATOR_SEQ_H
@@ -28,7 +28,7 @@ enum seq_state {
 struct seq {
     int32_t *ids; /* [cap], owned */
     uint32_t n_ids, cap;
-    uint32_t want_from; /* first position whose logits are wanted */
+    uint32_t want_from; /* first position whose logits or hidden row are wanted */
     uint32_t max_len;   /* positions it may ever take in the KV cache; what the scheduler reserves */
     uint32_t n_sent;    /* positions given to the pipeline */
     bool held;          /* nothing is sent for now */
@@ -46,11 +46,14 @@ struct seq {
     /* The logits of position pos, in ascending order of positions; on the scheduler's thread, inside its
      * allocation guard. */
     void (*on_logits)(struct seq *q, uint32_t pos, const struct tern_head_row *row);
+    /* Instead of logits, when not NULL: row [n_embd] of position pos behind the output norm, in the same
+     * order and place.  Finite or not: the callee looks. */
+    void (*on_hidden)(struct seq *q, uint32_t pos, const float *row);
     void *user;
 
     uint64_t t_start_ns; /* got its slot */
-    uint64_t t_first_ns; /* first logits */
-    uint64_t t_last_ns;  /* last logits */
+    uint64_t t_first_ns; /* first logits or row */
+    uint64_t t_last_ns;  /* last ones */
 };
 
 /* Copies n ids; room for cap >= n.  max_len starts as cap, want_from as n - 1 (the last of the prompt). */

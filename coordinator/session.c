@@ -48,7 +48,8 @@ enum tern_status session_open(const struct engine_options *o, struct session **o
         (st = tern_tokenizer_new(s->gguf, o->pre, &s->tok, err)) ||
         (st = tern_pool_new(o->threads, &s->pool, err)) ||
         (st = tern_model_load(s->gguf, &s->arch, &s->kern, s->pool, &mo, &s->model, err)) ||
-        (st = tern_head_new(s->model, s->pool, o->head, SCHED_HEAD_ROWS, &s->head, err))) {
+        (st = o->no_head ? TERN_OK
+                         : tern_head_new(s->model, s->pool, o->head, SCHED_HEAD_ROWS, &s->head, err))) {
         session_close(&s);
         return st;
     }
@@ -209,14 +210,15 @@ void session_close(struct session **sp)
 enum tern_status session_encode(const struct session *s, const char *text, size_t len, bool parse_special,
                                 struct tern_ids *out, struct tern_err *err)
 {
+    const size_t before = out->n;
     enum tern_status st = tern_tokenizer_encode(s->tok, text, len, true, parse_special, out, err);
 
     if (st)
         return st;
-    if (out->n == 0)
+    if (out->n == before)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "the prompt is empty and this model has no token to begin a text with");
-    for (size_t i = 0; i < out->n; i++)
+    for (size_t i = before; i < out->n; i++)
         if (out->ids[i] < 0 || (uint32_t)out->ids[i] >= s->arch.n_vocab)
             return TERN_FAIL(err, TERN_ERR_FORMAT,
                              "%s: the tokenizer gives token %d but the embedding has only %u rows",
@@ -224,5 +226,6 @@ enum tern_status session_encode(const struct session *s, const char *text, size_
     if (s->dump_fd < 0)
         return TERN_OK;
     st = pipe_dump_write(s->dump_fd, text, len, err);
-    return st ? st : pipe_dump_write(s->dump_fd, out->ids, out->n * sizeof out->ids[0], err);
+    return st ? st
+              : pipe_dump_write(s->dump_fd, out->ids + before, (out->n - before) * sizeof *out->ids, err);
 }

@@ -28,7 +28,7 @@ struct session {
     struct tern_pool *pool;
     struct tern_tokenizer *tok;
     struct tern_model *model;         /* embedding and head only */
-    struct tern_head *head;
+    struct tern_head *head;           /* NULL with no_head */
     uint32_t ctx;                     /* positions of one sequence */
     struct tern_layout_choice layout; /* of tiles on this machine; not chosen with --cluster */
     struct cluster_spec cluster;
@@ -48,8 +48,8 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
 
 void session_close(struct session **s);
 
-/* Ids of text with the model's BOS rule, control tokens recognised if parse_special; at least one, all
- * below n_vocab. */
+/* Appends the ids of text with the model's BOS and EOS rules, control tokens recognised if parse_special; at
+ * least one, all below n_vocab. */
 enum tern_status session_encode(const struct session *s, const char *text, size_t len, bool parse_special,
                                 struct tern_ids *out, struct tern_err *err) TERN_MUST_CHECK;
 

@@ -6,6 +6,7 @@
  */
 #include "unit/unit.h"
 
+#include "coordinator/embed.h"
 #include "coordinator/logprobs.h"
 #include "coordinator/sched.h"
 #include "engine/base/mem.h"
@@ -454,6 +455,58 @@ static void test_forgotten_and_cancelled(void **state)
     }
 }
 
+/* What the pipeline of nothing makes of token id, behind the output norm. */
+static void hidden_of(int32_t id, float *x)
+{
+    static uint8_t row[8192];
+
+    tern_forward_embed(env.model, &id, 1, x);
+    tern_boundary_encode(WIRE, &env.kern, x, env.arch.n_embd, row);
+    assert_true(tern_boundary_decode(WIRE, &env.kern, row, env.arch.n_embd, x));
+    tern_forward_norm(env.model, x, 1);
+}
+
+/* Vectors are made beside texts, and neither notices. */
+static void test_embeddings_among_texts(void **state)
+{
+    static const uint32_t chunks[] = { 1, 7, 64 };
+    const int32_t ids[] = { 9, 200, 31, 9, 77, 3, 120, 54, 8, 61, 17 };
+    const uint32_t n = sizeof ids / sizeof ids[0], d = env.arch.n_embd;
+    float x[1024];
+
+    (void)state;
+    for (int c = 0; c < 3; c++) {
+        struct bench *b = bench_new(2, 3, chunks[c]);
+        struct embed e[4];
+        double sum[1024] = { 0 };
+
+        for (int k = 0; k < 4; k++) {
+            assert_ok(embed_init(&e[k], ids, n, d, (enum tern_pooling)k, false, &env.kern, &unit_err));
+            assert_ok(sched_add(b->sched, &e[k].seq, &unit_err));
+        }
+        assert_int_equal(run(b), TERN_END);
+        for (uint32_t i = 0; i < N_SEQS; i++)
+            check_item(&b->items[i]);
+        assert_true(e[TERN_POOL_NONE].n_rows == n && e[TERN_POOL_MEAN].n_rows == 1);
+        for (uint32_t i = 0; i < n; i++) {
+            hidden_of(ids[i], x);
+            assert_memory_equal(e[TERN_POOL_NONE].out + (size_t)i * d, x, d * sizeof *x);
+            if (i == 0)
+                assert_memory_equal(e[TERN_POOL_CLS].out, x, d * sizeof *x);
+            for (uint32_t j = 0; j < d; j++)
+                sum[j] += (double)x[j];
+        }
+        assert_memory_equal(e[TERN_POOL_LAST].out, x, d * sizeof *x);
+        for (uint32_t j = 0; j < d; j++)
+            assert_true(e[TERN_POOL_MEAN].out[j] == (float)(sum[j] / n));
+        bench_free(b);
+        for (int k = 0; k < 4; k++) {
+            assert_true(e[k].seq.state == SEQ_ENDED && !e[k].seq.failed);
+            embed_fini(&e[k]);
+        }
+    }
+}
+
 static void test_what_never_fits(void **state)
 {
     struct bench *b = bench_new(1, 2, 7);
@@ -511,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_results_that_were_not_asked_for),
         cmocka_unit_test(test_more_times_than_stages),
         cmocka_unit_test(test_forgotten_and_cancelled),
+        cmocka_unit_test(test_embeddings_among_texts),
         cmocka_unit_test(test_what_never_fits),
     };
 
