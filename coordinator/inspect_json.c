@@ -69,11 +69,13 @@ static json_t *metadata(const struct tern_gguf *g)
 
 static json_t *arch(const struct tern_arch *a)
 {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "name", a->name, "n_layers",
-                     (int)a->n_layers, "n_embd", (int)a->n_embd, "n_ffn", (int)a->n_ffn, "n_heads",
-                     (int)a->n_heads, "n_kv_heads", (int)a->n_kv_heads, "head_dim", (int)a->head_dim,
-                     "n_vocab", (int)a->n_vocab, "n_ctx_train", (int)a->n_ctx_train, "rms_eps",
-                     json_out_number((double)a->rms_eps), "rope_theta", json_out_number(a->rope_theta));
+    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "name", a->name,
+                     "activation", tern_activation_name(a->activation), "rope", tern_rope_name(a->rope),
+                     "n_layers", (int)a->n_layers, "n_embd", (int)a->n_embd, "n_ffn", (int)a->n_ffn,
+                     "n_heads", (int)a->n_heads, "n_kv_heads", (int)a->n_kv_heads, "head_dim",
+                     (int)a->head_dim, "n_vocab", (int)a->n_vocab, "n_ctx_train", (int)a->n_ctx_train,
+                     "rms_eps", json_out_number((double)a->rms_eps), "rope_theta",
+                     json_out_number(a->rope_theta));
 }
 
 static json_t *tokenizer(const struct inspect *in)

@@ -149,7 +149,9 @@ static void print_arch(const struct tern_arch *a)
            a->head_dim);
     printf("  %-18s %u\n", "vocabulary", a->n_vocab);
     printf("  %-18s %u\n", "trained context", a->n_ctx_train);
-    printf("  %-18s theta %g, norm epsilon %g\n", "rope and norm", a->rope_theta, (double)a->rms_eps);
+    printf("  %-18s theta %g, pairs as %s%s; norm epsilon %g\n", "rope and norm", a->rope_theta,
+           tern_rope_name(a->rope), a->n_rope_freqs ? ", with factors" : "", (double)a->rms_eps);
+    printf("  %-18s %s\n", "activation", tern_activation_name(a->activation));
 }
 
 static void print_token(const struct tern_tokenizer *t, const char *what, int32_t id)

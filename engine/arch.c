@@ -282,7 +282,7 @@ static enum tern_status is_mislabelled(const struct tern_gguf *g, const struct t
 
 static enum tern_status read_activation(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
 {
-    struct key key = make_key(g, a, "hidden_act");
+    struct key key = make_key(g, a, "activation");
     struct tern_str s;
     bool mislabelled;
     enum tern_status st = tern_gguf_string(g, key.text, &s, err);

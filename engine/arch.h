@@ -5,8 +5,8 @@
  *
  * What a family has is a row of the table in arch_family.c; three things of it a file may say otherwise:
  *
- *   {a}.hidden_act, a string: relu2, silu or gelu (by tanh).  The key is Tern's own, for files whose
- *   architecture is mislabelled (--override-kv bitnet-b1.58.hidden_act=str:silu) and for folders, whose
+ *   {a}.activation, a string: relu2, silu or gelu (by tanh).  The key is Tern's own, for files whose
+ *   architecture is mislabelled (--override-kv bitnet-b1.58.activation=str:silu) and for folders, whose
  *   config.json says it.  Without it a bitnet-b1.58 of 24 or 26 layers and 32002 tokens counts as what it
  *   is, a 1bitLLM model under the wrong name, and gets SiLU.
  *   Norms on the input of each matrix, which the embedding models have: by their tensors.

@@ -141,8 +141,8 @@ INLINE struct v16 exp16(struct v16 a)
 /* Pairs of lanes a, b and c, s in turn: a * c - b * s and a * s + b * c, each operation rounded. */
 INLINE struct v16 turn16(struct v16 h, struct v16 cs)
 {
-    __m512 along = _mm512_mul_ps(h.v, _mm512_moveldup_ps(cs.v));
-    __m512 across = _mm512_mul_ps(_mm512_permute_ps(h.v, 0xb1), _mm512_movehdup_ps(cs.v));
+    __m512 along = _mm512_mul_ps(h.v, _mm512_shuffle_ps(cs.v, cs.v, 0xa0));
+    __m512 across = _mm512_mul_ps(_mm512_shuffle_ps(h.v, h.v, 0xb1), _mm512_shuffle_ps(cs.v, cs.v, 0xf5));
     return (struct v16){ _mm512_mask_sub_ps(_mm512_add_ps(along, across), 0x5555, along, across) };
 }
 

@@ -12,7 +12,7 @@
 #include <string.h>
 
 static const char usage[] =
-    "make_model [shape options] OUT             a synthetic bitnet-b1.58 model\n"
+    "make_model [shape options] OUT             a synthetic model, bitnet-b1.58 unless --arch says another\n"
     "make_model --slice A-B IN OUT              the metadata and layers A to B, inclusive\n"
     "make_model --retype TYPE IN OUT            the same model, ternary matrices in TYPE\n"
     "make_model --embd-type TYPE IN OUT         ... embedding and head in TYPE (with or without --retype)\n"
@@ -20,6 +20,7 @@ static const char usage[] =
     "\n"
     "shape: --layers 2 --embd 128 --ffn 256 --heads 4 --kv-heads 2 --head-dim 32 --vocab 320 --ctx 512\n"
     "       --theta 10000 --eps 1e-5 --seed 1 --untied --no-tokenizer --arch NAME\n"
+    "       --varied-norms --no-input-norms --rope-freqs --scales   (engine/synthetic.h)\n"
     "       --tokenizer FILE.gguf   copy its tokenizer (and take its vocabulary's size)\n"
     "types: --type i2_s|tq1_0|tq2_0  --layout A|B|C  --embd-type f32|f16|bf16|q8_0|q6_k|q4_0|q4_k  "
     "--norm-type f32|f16|bf16\n";
@@ -47,6 +48,10 @@ enum opt {
     OPT_UNTIED,
     OPT_NO_TOKENIZER,
     OPT_ARCH,
+    OPT_VARIED_NORMS,
+    OPT_NO_INPUT_NORMS,
+    OPT_ROPE_FREQS,
+    OPT_SCALES,
     OPT_TOKENIZER,
     OPT_TYPE,
     OPT_LAYOUT,
@@ -75,6 +80,10 @@ static const struct option options[] = {
     { "untied", 0, NULL, OPT_UNTIED },
     { "no-tokenizer", 0, NULL, OPT_NO_TOKENIZER },
     { "arch", 1, NULL, OPT_ARCH },
+    { "varied-norms", 0, NULL, OPT_VARIED_NORMS },
+    { "no-input-norms", 0, NULL, OPT_NO_INPUT_NORMS },
+    { "rope-freqs", 0, NULL, OPT_ROPE_FREQS },
+    { "scales", 0, NULL, OPT_SCALES },
     { "tokenizer", 1, NULL, OPT_TOKENIZER },
     { "type", 1, NULL, OPT_TYPE },
     { "layout", 1, NULL, OPT_LAYOUT },
@@ -149,6 +158,10 @@ static void take_option(struct args *a, int opt, const char *v)
     case OPT_UNTIED: s->untied = true; break;
     case OPT_NO_TOKENIZER: s->no_tokenizer = true; break;
     case OPT_ARCH: s->arch = v; break;
+    case OPT_VARIED_NORMS: s->varied_norms = true; break;
+    case OPT_NO_INPUT_NORMS: s->no_input_norms = true; break;
+    case OPT_ROPE_FREQS: s->rope_freqs = true; break;
+    case OPT_SCALES: s->scales = true; break;
     case OPT_TOKENIZER: a->tokenizer = v; break;
     case OPT_TYPE: s->ternary = type_id(v); break;
     case OPT_LAYOUT: s->layout = a->retype.layout = layout_id(v); break;

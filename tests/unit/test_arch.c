@@ -229,7 +229,7 @@ static void test_families(void **state)
         { "qwen3", TERN_SILU, TERN_ROPE_NEOX, TERN_QK_NORMS, 1 },
         { "gemma3", TERN_GELU, TERN_ROPE_NEOX, TERN_QK_NORMS | TERN_POST_NORMS, 16 },
     };
-    const struct change silu = { "hidden_act", 0, "silu" }, odd = { "hidden_act", 0, "swish" };
+    const struct change silu = { "activation", 0, "silu" }, odd = { "activation", 0, "swish" };
     const struct change last = { "pooling_type", 3, NULL }, rank = { "pooling_type", 4, NULL };
     struct tern_arch a;
 
@@ -247,7 +247,7 @@ static void test_families(void **state)
         assert_int_equal(a.pooling, TERN_POOL_LAST);
     }
     assert_int_equal(read_changed("bitnet", &odd, NULL, &a), TERN_ERR_UNSUPPORTED);
-    assert_non_null(strstr(unit_err.text, "bitnet.hidden_act is 'swish'; Tern knows relu2, silu and gelu"));
+    assert_non_null(strstr(unit_err.text, "bitnet.activation is 'swish'; Tern knows relu2, silu and gelu"));
     assert_int_equal(read_changed("qwen3", &rank, NULL, &a), TERN_ERR_UNSUPPORTED);
     assert_int_equal(read_changed("falcon", NULL, NULL, &a), TERN_ERR_UNSUPPORTED);
     assert_non_null(strstr(unit_err.text, "'falcon'"));
