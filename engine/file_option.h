@@ -13,11 +13,17 @@
 
 #include <getopt.h>
 
-enum { TERN_FILE_OPT_FIRST = 800, TERN_FILE_OPT_I2S = TERN_FILE_OPT_FIRST, TERN_FILE_OPT_OVERRIDE };
+enum {
+    TERN_FILE_OPT_FIRST = 800,
+    TERN_FILE_OPT_I2S = TERN_FILE_OPT_FIRST,
+    TERN_FILE_OPT_TL_TILES,
+    TERN_FILE_OPT_OVERRIDE
+};
 
 /* clang-format off */
 #define TERN_FILE_LONG_OPTIONS \
     { "i2s-layout", required_argument, NULL, TERN_FILE_OPT_I2S }, \
+    { "tl-tiles", required_argument, NULL, TERN_FILE_OPT_TL_TILES }, \
     { "override-kv", required_argument, NULL, TERN_FILE_OPT_OVERRIDE }
 /* clang-format on */
 
@@ -31,7 +37,7 @@ enum tern_status tern_file_option(struct tern_file_options *o, int c, const char
 
 /* The same options as words of a command line, for a worker that we start; borrowed from o.  Returns how
  * many. */
-#define TERN_FILE_WORDS (2 + 2 * TERN_MAX_OVERRIDES)
+#define TERN_FILE_WORDS (2 + 2 * TERN_MAX_TL_TILES + 2 * TERN_MAX_OVERRIDES)
 size_t tern_file_option_words(const struct tern_file_options *o, const char *words[static TERN_FILE_WORDS]);
 
 #endif

@@ -458,6 +458,12 @@ void tern_gguf_close(struct tern_gguf **gp)
     for (size_t i = 0; i < g->n_maps; i++)
         tern_mapping_close(&g->maps[i]);
     free(g->maps);
+    while (g->kept) {
+        struct tern_gguf_kept *next = g->kept->next;
+
+        free(g->kept);
+        g->kept = next;
+    }
     free(g->options);
     free(g->owned);
     free(g->by_name);

@@ -73,6 +73,12 @@ struct tern_tensor {
 /* What a file does not say of itself, and its user may (model_file.h). */
 struct tern_file_options;
 
+/* Bytes that a model keeps as long as it lives. */
+struct tern_gguf_kept {
+    struct tern_gguf_kept *next;
+    uint8_t bytes[];
+};
+
 struct tern_gguf {
     struct tern_mapping *maps; /* [n_maps] files under it; none when parsed from memory */
     size_t n_maps;
@@ -80,6 +86,7 @@ struct tern_gguf {
     const uint8_t *bytes; /* of the container (the first part's, or the metadata made for a folder) */
     size_t size;
     void *owned;                       /* bytes that are ours, or NULL */
+    struct tern_gguf_kept *kept;       /* values of overrides */
     struct tern_file_options *options; /* owned; NULL: all defaults */
     uint32_t version;                  /* 2 or 3 */
     uint64_t alignment;

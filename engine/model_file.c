@@ -4,6 +4,9 @@
  */
 #include "engine/model_file.h"
 
+#include "engine/gguf_override.h"
+#include "engine/gguf_split.h"
+
 #include <stdlib.h>
 
 static const struct tern_file_options defaults;
@@ -18,7 +21,7 @@ enum tern_status tern_model_file_set_options(struct tern_gguf *g, const struct t
     *copy = o ? *o : defaults;
     free(g->options);
     g->options = copy;
-    return TERN_OK;
+    return tern_override_apply(g, copy->overrides, copy->n_overrides, err);
 }
 
 enum tern_status tern_model_file_open(const char *path, const struct tern_file_options *o,
@@ -27,6 +30,8 @@ enum tern_status tern_model_file_open(const char *path, const struct tern_file_o
     struct tern_gguf *g = NULL;
     enum tern_status st = tern_gguf_open(path, &g, err);
 
+    if (!st)
+        st = tern_split_join(path, g, err);
     if (!st)
         st = tern_model_file_set_options(g, o, err);
     if (st)

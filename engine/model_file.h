@@ -23,17 +23,22 @@ struct tern_file_options {
      * float, bool or str.  Borrowed strings; they outlive the model. */
     const char *overrides[TERN_MAX_OVERRIDES];
     uint32_t n_overrides;
-    /* Tiles of TL1 and TL2 tensors by shape, before the table of published configurations (pack_tl.h). */
+    /* Tiles of TL1 and TL2 tensors by shape, before the table of published configurations (pack_tl.h), and
+     * the words they were given in, borrowed like overrides. */
     struct tern_tl_tiles tl_tiles[TERN_MAX_TL_TILES];
     uint32_t n_tl_tiles;
+    const char *tl_words[TERN_MAX_TL_TILES];
+    uint32_t n_tl_words;
     bool quantize; /* matrices of floats that are not ternary are made so (absmean), not refused */
 };
 
-/* o may be NULL: all defaults.  *out keeps a copy of the options. */
+/* o may be NULL: all defaults.  *out keeps a copy of the options.  Of a split file path is the first part;
+ * the others are opened too. */
 enum tern_status tern_model_file_open(const char *path, const struct tern_file_options *o,
                                       struct tern_gguf **out, struct tern_err *err) TERN_MUST_CHECK;
 
-/* Gives a model that was opened or parsed otherwise its options, which are copied.  Overrides are applied. */
+/* Gives a model that was opened or parsed otherwise its options, which are copied.  Overrides are applied, on
+ * top of those applied before. */
 enum tern_status tern_model_file_set_options(struct tern_gguf *g, const struct tern_file_options *o,
                                              struct tern_err *err) TERN_MUST_CHECK;
 

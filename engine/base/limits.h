@@ -15,6 +15,7 @@
 #define TERN_MAX_CONTEXT       1048576
 #define TERN_MAX_TENSORS       65536 /* 512 layers of 20 tensors is a sixth of it */
 #define TERN_MAX_KEYS          65536 /* metadata keys in one file */
+#define TERN_MAX_PARTS         512   /* of a split file; each stays open, and a process may open 1024 */
 #define TERN_MAX_TENSOR_NAME   255   /* ggml itself stops at 63 */
 #define TERN_MAX_TOKEN_BYTES   4096
 #define TERN_MAX_SPECIAL_BYTES 255       /* one special token's text; real ones have at most 40 */
