@@ -36,14 +36,14 @@ enum tern_token_type {
 
 /* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary is
  * taken as "llama-bpe", with a line in the log; on any other as "default"); with SentencePiece, which has no
- * pre-tokenizer, an override is refused.  Special tokens damaged by known
- * converters are repaired; whatever else contradicts itself is refused. */
+ * pre-tokenizer, an override is refused.  Special tokens damaged by known converters are repaired; whatever
+ * else contradicts itself is refused. */
 enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, struct tern_tokenizer **out,
                                     struct tern_err *err) TERN_MUST_CHECK;
 void tern_tokenizer_free(struct tern_tokenizer **t);
 
-/* The pre-tokenizer in use ("llama-bpe"; "none" with SentencePiece) and whether it was named by the file, guessed, or overridden
- * ("file", "guessed", "override"): for `tern inspect`. */
+/* The pre-tokenizer in use ("llama-bpe"; "none" with SentencePiece) and whether it was named by the file,
+ * guessed, or overridden ("file", "guessed", "override"): for `tern inspect`. */
 const char *tern_tokenizer_pre(const struct tern_tokenizer *t);
 const char *tern_tokenizer_pre_source(const struct tern_tokenizer *t);
 
@@ -54,11 +54,11 @@ bool tern_tokenizer_add_bos(const struct tern_tokenizer *t);
 bool tern_tokenizer_is_eog(const struct tern_tokenizer *t, int32_t id);
 enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t id);
 
-/* The token with exactly this text ("<|im_end|>"), or -1: first among control, user-defined and unknown tokens,
- * then among those that print it.  Of twins the lowest id. */
+/* The token with exactly this text ("<|im_end|>"), or -1: first among control, user-defined and unknown
+ * tokens, then among those that print it.  Of twins the lowest id. */
 int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text);
 
-/* How many special tokens were repaired on loading, because a converter had put the BOS text before theirs. */
+/* How many special tokens were repaired on loading, because a converter had put BOS's text before theirs. */
 uint32_t tern_tokenizer_repaired(const struct tern_tokenizer *t);
 
 struct tern_ids {

@@ -20,7 +20,9 @@ struct tern_str tern_tokenizer_piece(const struct tern_tokenizer *t, int32_t id,
     case TERN_TOKEN_UNKNOWN:
     case TERN_TOKEN_CONTROL:
     case TERN_TOKEN_UNUSED:
-        return special && id >= 0 && (uint32_t)id < t->vocab.n ? tern_vocab_text(&t->vocab, (uint32_t)id) : nothing;
+        if (!special || id < 0 || (uint32_t)id >= t->vocab.n)
+            return nothing;
+        return tern_vocab_text(&t->vocab, (uint32_t)id);
     default: return tern_vocab_text(&t->vocab, (uint32_t)id);
     }
 }
