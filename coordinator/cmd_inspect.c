@@ -8,6 +8,7 @@
 #include "coordinator/progress.h"
 #include "engine/identity.h"
 #include "engine/option.h"
+#include "engine/pretokenizer.h"
 
 #include <getopt.h>
 #include <signal.h>
@@ -49,7 +50,6 @@ static const char help[] =
     "      --kv f16|int8         ... and a KV cache of these (default: f16)\n"
     "      --tensors             list every tensor\n"
     "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
-    "      --pre NAME            the pre-tokenizer to assume, whatever the file says\n"
     "      --json                one object\n";
 static const char help_end[] = "  -h, --help                this text\n";
 
@@ -97,6 +97,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     while ((c = getopt_long(argc, argv, ":m:c:t:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
+            tern_pretok_help(stdout);
             fputs(tern_file_option_help, stdout);
             fputs(help_end, stdout);
             return TERN_END;

@@ -7,6 +7,7 @@
 #include "coordinator/json_out.h"
 #include "engine/base/limits.h"
 #include "engine/option.h"
+#include "engine/pretokenizer.h"
 #include "engine/tokenizer.h"
 #include "engine/utf8.h"
 
@@ -44,7 +45,6 @@ static const char help[] =
     "Without -p, -f and --decode the text is read from stdin.\n"
     "\n"
     "  -m, --model FILE          the model (default: $TERN_MODEL, else the fable model)\n"
-    "      --pre NAME            cut pieces as this pre-tokenizer does, whatever the file says\n"
     "  -p, --prompt TEXT         the text\n"
     "  -f, --file FILE           the text of a file (- is stdin)\n"
     "      --decode IDS          print the text of these ids: numbers with commas or blanks between\n"
@@ -101,6 +101,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
 
         if (c == 'h') {
             fputs(help, stdout);
+            tern_pretok_help(stdout);
             fputs(tern_file_option_help, stdout);
             fputs(help_end, stdout);
             return TERN_END;

@@ -4,6 +4,7 @@
 
 #include "engine/base/log.h"
 #include "engine/option.h"
+#include "engine/pretokenizer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,8 +19,7 @@ static const char help_sizes[] =
 
 static const char help_before_wire[] =
     "      --cpu LEVEL           ref, avx2, avxvnni, avx512, avx512vbmi; on ARM ref, neon,\n"
-    "                            dotprod, i8mm (default: the best this machine has)\n"
-    "      --pre NAME            pre-tokenizer instead of the file's: llama-bpe, default, gpt-2\n";
+    "                            dotprod, i8mm (default: the best this machine has)\n";
 
 static const char help_layout[] =
     "      --layout LAYOUT       how ternary weights lie in memory: 2bit, 1.6bit, or auto, which\n"
@@ -60,6 +60,7 @@ void engine_options_print_help(bool with_sizes)
     if (with_sizes)
         fputs(help_sizes, stdout);
     fputs(help_before_wire, stdout);
+    tern_pretok_help(stdout);
     fputs(tern_file_option_help, stdout);
     fputs(help_layout, stdout);
     fputs(tern_boundary_name(TERN_BOUNDARY_DEFAULT), stdout);

@@ -153,6 +153,19 @@ void tern_gguf_put_i32s(struct tern_gguf_writer *w, const char *key, const int32
         add_u32(&w->kv, (uint32_t)v[i]);
 }
 
+void tern_gguf_put_f32s(struct tern_gguf_writer *w, const char *key, const float *v, uint64_t n)
+{
+    begin_kv(w, key, TERN_GGUF_ARRAY);
+    add_u32(&w->kv, TERN_GGUF_F32);
+    add_u64(&w->kv, n);
+    for (uint64_t i = 0; i < n; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, &v[i], sizeof bits);
+        add_u32(&w->kv, bits);
+    }
+}
+
 void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *const *v, uint64_t n)
 {
     begin_kv(w, key, TERN_GGUF_ARRAY);

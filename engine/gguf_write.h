@@ -32,6 +32,7 @@ void tern_gguf_put_f32(struct tern_gguf_writer *w, const char *key, float v);
 void tern_gguf_put_bool(struct tern_gguf_writer *w, const char *key, bool v);
 void tern_gguf_put_string(struct tern_gguf_writer *w, const char *key, const char *v);
 void tern_gguf_put_i32s(struct tern_gguf_writer *w, const char *key, const int32_t *v, uint64_t n);
+void tern_gguf_put_f32s(struct tern_gguf_writer *w, const char *key, const float *v, uint64_t n);
 void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *const *v, uint64_t n);
 /* An array of bytes; returns where in the file its first one will be, for those who fill them in later. */
 uint64_t tern_gguf_put_u8s(struct tern_gguf_writer *w, const char *key, const uint8_t *v, uint64_t n);

@@ -41,11 +41,16 @@ static const char *const exprs[] = {
     [DIG1] = "[0-9]",
 };
 
-/* Sorted by name.  falcon3: as the bitnet forks have it, the publisher's patch included. */
+/*
+ * Sorted by name.  Of falcon3 there are two readings, both by people of its publisher: bitnet.cpp cuts as falcon
+ * does and digits one by one, llama.cpp as llama-bpe with BOS.  The ternary files people have were made for
+ * and tried with bitnet.cpp, so the name stands for its reading; falcon3-upstream is llama.cpp's.
+ */
 static const struct tern_pretok_kind kinds[] = {
     { "default", false, false, { PUNCT, G2, NUM, DIG3 } },
     { "falcon", false, false, { PUNCT2, G2, DIG3 } },
     { "falcon3", false, false, { PUNCT2, G2, DIG1 } },
+    { "falcon3-upstream", true, true, { LL3 } },
     { "falcon_e", false, false, { PUNCT2, G2, DIG1 } },
     { "gpt-2", false, false, { G2 } },
     { "llama-bpe", true, true, { LL3 } },
@@ -75,6 +80,24 @@ void tern_pretok_list(char *out, size_t cap)
 
     for (size_t i = 0; i < N_KINDS && at < cap; i++)
         at += (size_t)snprintf(out + at, cap - at, "%s%s", i ? ", " : "", kinds[i].name);
+}
+
+void tern_pretok_help(FILE *f)
+{
+    const int indent = 28, width = 96;
+    int column = indent;
+
+    fputs("      --pre NAME            cut words as this pre-tokenizer does, whatever the file says:\n", f);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        int n = (int)strlen(kinds[i].name) + 2;
+
+        if (column + n > width)
+            column = indent;
+        fprintf(f, "%*s%s%s", column == indent ? indent : 0, "", kinds[i].name, i + 1 < N_KINDS ? "," : "\n");
+        column += n;
+        if (i + 1 < N_KINDS)
+            fputs(column + (int)strlen(kinds[i + 1].name) + 2 > width ? "\n" : " ", f);
+    }
 }
 
 enum tern_status tern_pretok_new(const struct tern_pretok_kind *kind, bool jit, struct tern_pretok **out,

@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #define TERN_PRETOK_MAX_EXPRS 4
 
@@ -29,6 +30,9 @@ const struct tern_pretok_kind *tern_pretok_find(struct tern_str name);
 
 /* "default, falcon, ...": all known names, for a sentence. */
 void tern_pretok_list(char *out, size_t cap);
+
+/* The lines of a help text about --pre NAME, with all names. */
+void tern_pretok_help(FILE *f);
 
 struct tern_pretok;
 

@@ -222,7 +222,7 @@ int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text)
             tern_str_eq(tern_vocab_text(&t->vocab, id), want))
             return (int32_t)id;
     id = tern_vocab_find(&t->vocab, want.ptr, want.len);
-    return id == TERN_NO_TOKEN ? -1 : (int32_t)id;
+    return id == TERN_NO_TOKEN || tern_tokenizer_type(t, (int32_t)id) == TERN_TOKEN_UNUSED ? -1 : (int32_t)id;
 }
 
 uint32_t tern_tokenizer_repaired(const struct tern_tokenizer *t)

@@ -7,8 +7,9 @@
  *
  * Text is bytes, whatever they are: invalid UTF-8 in the input is documented behaviour, never an error.  Each
  * byte that is not part of a valid sequence is encoded by its byte token.  So what encode made of any bytes
- * decodes to the same bytes, and where the vocabulary lacks the token of a byte, the unknown token stands
- * for it (SentencePiece: for the character), and without one encode fails with a sentence.  Two things of
+ * decodes to the same bytes.  Where the vocabulary lacks the token of a byte (Falcon's has none for 28,
+ * control characters and bytes that UTF-8 hardly has), the unknown token stands for it (SentencePiece: for
+ * the character), or without one U+FFFD; only a vocabulary that cannot even say that makes encode fail, with a sentence.  Two things of
  * SentencePiece's make a difference: the space that its models have in front of a text and behind every
  * special token, which tern_tokenizer_piece_after leaves out again; and U+2581, which is how its models
  * write a space and comes back as one.  No text is normalised (NFC, NFKC) in any other way.
@@ -36,14 +37,14 @@ enum tern_token_type {
 
 /* pre: override of tokenizer.ggml.pre, or NULL for the file's (a missing key on a Llama-3 vocabulary is
  * taken as "llama-bpe", with a line in the log; on any other as "default"); with SentencePiece, which has no
- * pre-tokenizer, an override is refused.  Special tokens damaged by known
- * converters are repaired; whatever else contradicts itself is refused. */
+ * pre-tokenizer, an override is refused.  Special tokens damaged by known converters are repaired; whatever
+ * else contradicts itself is refused. */
 enum tern_status tern_tokenizer_new(const struct tern_gguf *g, const char *pre, struct tern_tokenizer **out,
                                     struct tern_err *err) TERN_MUST_CHECK;
 void tern_tokenizer_free(struct tern_tokenizer **t);
 
-/* The pre-tokenizer in use ("llama-bpe"; "none" with SentencePiece) and whether it was named by the file, guessed, or overridden
- * ("file", "guessed", "override"): for `tern inspect`. */
+/* The pre-tokenizer in use ("llama-bpe"; "none" with SentencePiece) and whether it was named by the file,
+ * guessed, or overridden ("file", "guessed", "override"): for `tern inspect`. */
 const char *tern_tokenizer_pre(const struct tern_tokenizer *t);
 const char *tern_tokenizer_pre_source(const struct tern_tokenizer *t);
 
@@ -58,7 +59,7 @@ enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t
  * tokens, then among those that print it.  Of twins the lowest id. */
 int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text);
 
-/* How many special tokens were repaired on loading, because a converter had put the BOS text before theirs. */
+/* How many special tokens were repaired on loading, because a converter had put BOS's text before theirs. */
 uint32_t tern_tokenizer_repaired(const struct tern_tokenizer *t);
 
 struct tern_ids {

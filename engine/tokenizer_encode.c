@@ -20,7 +20,9 @@ struct tern_str tern_tokenizer_piece(const struct tern_tokenizer *t, int32_t id,
     case TERN_TOKEN_UNKNOWN:
     case TERN_TOKEN_CONTROL:
     case TERN_TOKEN_UNUSED:
-        return special && id >= 0 && (uint32_t)id < t->vocab.n ? tern_vocab_text(&t->vocab, (uint32_t)id) : nothing;
+        if (!special || id < 0 || (uint32_t)id >= t->vocab.n)
+            return nothing;
+        return tern_vocab_text(&t->vocab, (uint32_t)id);
     default: return tern_vocab_text(&t->vocab, (uint32_t)id);
     }
 }
@@ -98,16 +100,26 @@ static enum tern_status reserve_piece(struct encoder *e, size_t n, struct tern_e
     return TERN_OK;
 }
 
-/* A byte without a token: the unknown token if the vocabulary has one. */
+/* A byte without a token: the unknown token if the vocabulary has one, else U+FFFD's (some vocabularies lack
+ * the bytes that valid UTF-8 never has). */
 static enum tern_status append_unknown(struct encoder *e, uint8_t byte, struct tern_err *err)
 {
-    int32_t unknown = e->t->vocab.unknown;
+    const struct tern_vocab *v = &e->t->vocab;
+    uint32_t ids[3] = { v->byte_ids[0xef], v->byte_ids[0xbf], v->byte_ids[0xbd] };
+    size_t n = 3;
+    enum tern_status st;
 
-    if (unknown < 0)
-        return TERN_FAIL(
-            err, TERN_ERR_UNSUPPORTED,
-            "the vocabulary has neither a token for the byte 0x%02x of the text nor an unknown token", byte);
-    return append_id(e->out, (uint32_t)unknown, err);
+    if (v->unknown >= 0)
+        return append_id(e->out, (uint32_t)v->unknown, err);
+    if (ids[0] == TERN_NO_TOKEN || ids[1] == TERN_NO_TOKEN || ids[2] == TERN_NO_TOKEN)
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                         "the vocabulary has neither a token for the byte 0x%02x of the text nor an unknown "
+                         "token nor those of U+FFFD",
+                         byte);
+    st = tern_bpe_merge(&e->t->merges, ids, &n, &e->scratch, err);
+    for (size_t i = 0; i < n && st == TERN_OK; i++)
+        st = append_id(e->out, ids[i], err);
+    return st;
 }
 
 static enum tern_status encode_piece(void *arg, const char *piece, size_t len, struct tern_err *err)
@@ -133,7 +145,8 @@ static enum tern_status encode_piece(void *arg, const char *piece, size_t len, s
     for (size_t i = 0; i < n; i++) {
         if (e->ids[i] != TERN_NO_TOKEN) {
             at += tern_vocab_text(v, e->ids[i]).len;
-            e->out->ids[e->out->n++] = (int32_t)e->ids[i];
+            if ((st = append_id(e->out, e->ids[i], err)) != TERN_OK)
+                return st;
         } else if ((st = append_unknown(e, (uint8_t)piece[at++], err)) != TERN_OK) {
             return st;
         }

@@ -56,6 +56,21 @@ size_t tern_vocab_unmap(const char *text, size_t len, char *out, bool *whole)
     return n_out;
 }
 
+size_t tern_vocab_map(const char *bytes, size_t len, char *out)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        uint32_t b = (uint8_t)bytes[i];
+        bool kept = alphabet_byte(b) >= 0;
+
+        if (!kept)
+            b = b <= 0x20 ? 0x100 + b : b <= 0xa0 ? 0x121 + b - 0x7f : 0x143;
+        n += tern_utf8_put(b, out + n);
+    }
+    return n;
+}
+
 size_t tern_vocab_spaces(const char *text, size_t len, char *out)
 {
     const char *end = text + len, *begin = out;

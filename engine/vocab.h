@@ -59,6 +59,9 @@ uint32_t tern_vocab_find_plain(const struct tern_vocab *v, const char *bytes, si
  * makes *whole false.  Returns the number of bytes. */
 size_t tern_vocab_unmap(const char *text, size_t len, char *out, bool *whole);
 
+/* Bytes to the byte alphabet; out: 2 * len bytes.  Returns how many. */
+size_t tern_vocab_map(const char *bytes, size_t len, char *out);
+
 /* U+2581 in text to spaces; out: len bytes.  Returns the number of bytes. */
 size_t tern_vocab_spaces(const char *text, size_t len, char *out);
 

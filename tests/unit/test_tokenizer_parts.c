@@ -225,6 +225,7 @@ static void test_rows_of_the_table(void **state)
         { "default", "I'm 12345 (x) \n=", "I|'|m| |123|45| |(|x|)| \n|=|" },
         { "falcon", "I'm 12345 a`b", "I|'|m| |123|45| a|`|b|" },
         { "falcon3", "I'm 123 a`b", "I|'|m| |1|2|3| a|`|b|" },
+        { "falcon3-upstream", "I'm 1234 a`b", "I|'m| |123|4| a|`b|" },
         { "falcon_e", "x12", "x|1|2|" },
         /* U+180E is no white space since Unicode 6.3, U+3000 and U+0085 are; U+00BD is a number */
         { "llama-bpe",

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tokenizer_config.json and its neighbours: which tokens begin, end and fill up a text, what is added to the
+ * vocabulary, and the chat template.
+ */
+#include "engine/hf_vocab.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_NESTS                                                                                            \
+    4194304 /* objects and arrays in one file: a merge may be an array, added tokens are objects */
+#define MAX_TEMPLATE 1048576 /* bytes of a chat template; real ones have some thousand */
+
+/* Counts without looking at strings apart: the JSON in memory takes at most 120 times its bytes, of which the
+ * caller allows so many. */
+enum tern_status tern_hf_vocab_parse(const char *name, const void *bytes, size_t n, json_t **out,
+                                     struct tern_err *err)
+{
+    const uint8_t *at = bytes;
+    bool in_string = false;
+    size_t n_nests = 0;
+    json_error_t why;
+    json_t *root;
+
+    for (size_t i = 0; i < n; i++) {
+        if (in_string && at[i] == '\\')
+            i++;
+        else if (at[i] == '"')
+            in_string = !in_string;
+        else if (!in_string)
+            n_nests += at[i] == '{' || at[i] == '[';
+    }
+    if (n_nests > MAX_NESTS)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: more than %d objects and arrays", name, MAX_NESTS);
+    root = json_loadb(bytes, n, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
+    if (!root)
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: not valid JSON (line %d, column %d: %s)", name, why.line,
+                         why.column, why.text);
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: its JSON is no object", name);
+    }
+    *out = root;
+    return TERN_OK;
+}
+
+bool tern_hf_vocab_id(const json_t *value, uint64_t *out)
+{
+    double v = json_is_real(value) ? json_real_value(value) : -1;
+
+    if (!(v >= 0 && v <= 4294967296.0) || v != (double)(uint64_t)v)
+        return false;
+    *out = (uint64_t)v;
+    return true;
+}
+
+/* "bos_token": its text, or an object with the text in "content". */
+static const char *token_text(const json_t *config, const char *key)
+{
+    const json_t *token = json_object_get(config, key);
+
+    return json_string_value(json_is_object(token) ? json_object_get(token, "content") : token);
+}
+
+static void find_token(const struct tern_hf_vocab *v, const json_t *config, const char *key, int64_t *id)
+{
+    const char *text = token_text(config, key);
+
+    if (text && *id < 0)
+        *id = tern_hf_vocab_find(v, text);
+}
+
+static void read_flag(const json_t *config, const char *key, int *flag)
+{
+    const json_t *value = json_object_get(config, key);
+
+    if (json_is_boolean(value))
+        *flag = json_is_true(value);
+}
+
+/* "added_tokens_decoder": id to token. */
+static enum tern_status add_tokens(struct tern_hf_vocab *v, const json_t *config, struct tern_err *err)
+{
+    const json_t *all = json_object_get(config, "added_tokens_decoder");
+    const char *key;
+    json_t *token;
+    enum tern_status st = TERN_OK;
+
+    json_object_foreach((json_t *)(uintptr_t)all, key, token)
+    {
+        const char *text = json_string_value(json_object_get(token, "content"));
+        char *end;
+        unsigned long long id = strtoull(key, &end, 10);
+
+        if (!text || *end || *key < '0' || *key > '9')
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "%s: '%.20s' in added_tokens_decoder is not the number of a token with content",
+                             v->name, key);
+        st = tern_hf_vocab_add(v, id, text, json_is_true(json_object_get(token, "special")), err);
+        if (st)
+            break;
+    }
+    return st;
+}
+
+/* A text, or a list of {name, template} of which "default" is meant, else the first. */
+static enum tern_status read_template(struct tern_hf_vocab *v, const json_t *value, struct tern_err *err)
+{
+    const char *text = json_string_value(value), *first = NULL;
+    const json_t *entry;
+    size_t i;
+
+    json_array_foreach(value, i, entry)
+    {
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        const char *here = json_string_value(json_object_get(entry, "template"));
+
+        first = first ? first : here;
+        if (here && name && strcmp(name, "default") == 0)
+            text = here;
+    }
+    text = text ? text : first;
+    if (!text || v->chat_template)
+        return TERN_OK;
+    if (strlen(text) > MAX_TEMPLATE)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: the chat template has %zu bytes, at most %d", v->name,
+                         strlen(text), MAX_TEMPLATE);
+    v->chat_template = strdup(text);
+    return v->chat_template ? TERN_OK : TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a chat template");
+}
+
+enum tern_status tern_hf_vocab_config(struct tern_hf_vocab *v, const void *bytes, size_t n,
+                                      struct tern_err *err)
+{
+    json_t *config;
+    enum tern_status st = tern_hf_vocab_parse(v->name, bytes, n, &config, err);
+
+    if (st)
+        return st;
+    if ((st = add_tokens(v, config, err)) == TERN_OK)
+        st = read_template(v, json_object_get(config, "chat_template"), err);
+    if (st == TERN_OK) {
+        find_token(v, config, "bos_token", &v->bos);
+        find_token(v, config, "eos_token", &v->eos);
+        find_token(v, config, "unk_token", &v->unknown);
+        find_token(v, config, "pad_token", &v->pad);
+        read_flag(config, "add_bos_token", &v->add_bos);
+        read_flag(config, "add_eos_token", &v->add_eos);
+        if (v->spm)
+            read_flag(config, "add_prefix_space", &v->add_space);
+    }
+    json_decref(config);
+    return st;
+}
+
+static void read_id(const struct tern_hf_vocab *v, const json_t *value, int64_t *out)
+{
+    uint64_t id;
+
+    if (*out < 0 && tern_hf_vocab_id(value, &id) && id < v->n)
+        *out = (int64_t)id;
+}
+
+enum tern_status tern_hf_vocab_ids(struct tern_hf_vocab *v, const void *bytes, size_t n, struct tern_err *err)
+{
+    json_t *config;
+    const json_t *eos;
+    enum tern_status st = tern_hf_vocab_parse(v->name, bytes, n, &config, err);
+
+    if (st)
+        return st;
+    read_id(v, json_object_get(config, "bos_token_id"), &v->bos);
+    read_id(v, json_object_get(config, "pad_token_id"), &v->pad);
+    eos = json_object_get(config, "eos_token_id");
+    if (json_is_array(eos)) { /* any of them ends an answer */
+        read_id(v, json_array_get(eos, 0), &v->eos);
+        for (size_t i = json_array_size(eos); i-- > 0 && v->eot < 0;) {
+            read_id(v, json_array_get(eos, i), &v->eot);
+            v->eot = v->eot == v->eos ? -1 : v->eot;
+        }
+    } else {
+        read_id(v, eos, &v->eos);
+    }
+    json_decref(config);
+    return TERN_OK;
+}
