@@ -4,6 +4,8 @@
  */
 #include "engine/model_file.h"
 
+#include "engine/hf.h"
+
 #include <stdlib.h>
 
 static const struct tern_file_options defaults;
@@ -25,7 +27,8 @@ enum tern_status tern_model_file_open(const char *path, const struct tern_file_o
                                       struct tern_gguf **out, struct tern_err *err)
 {
     struct tern_gguf *g = NULL;
-    enum tern_status st = tern_gguf_open(path, &g, err);
+    enum tern_status st =
+        tern_hf_is_folder(path) ? tern_hf_open(path, &g, err) : tern_gguf_open(path, &g, err);
 
     if (!st)
         st = tern_model_file_set_options(g, o, err);
