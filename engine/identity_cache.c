@@ -45,7 +45,10 @@ static void make_key(const struct tern_gguf *g, const struct tern_identity *id,
             hash_u64(&h, t->ne[d]);
         hash_u64(&h, t->map);
         tern_identity_hash_reading(&h, g, t);
-        hash_u64(&h, (uint64_t)(t->data - g->maps[t->map].bytes));
+        if (t->map < g->n_maps)
+            hash_u64(&h, (uint64_t)(t->data - g->maps[t->map].bytes));
+        else /* made from metadata, and small */
+            crypto_generichash_update(&h, t->data, t->bytes);
     }
     crypto_generichash_final(&h, key, TERN_HASH_BYTES);
 }

@@ -6,6 +6,7 @@
 
 #include "engine/gguf_override.h"
 #include "engine/gguf_split.h"
+#include "engine/hf.h"
 
 #include <stdlib.h>
 
@@ -28,7 +29,8 @@ enum tern_status tern_model_file_open(const char *path, const struct tern_file_o
                                       struct tern_gguf **out, struct tern_err *err)
 {
     struct tern_gguf *g = NULL;
-    enum tern_status st = tern_gguf_open(path, &g, err);
+    enum tern_status st =
+        tern_hf_is_folder(path) ? tern_hf_open(path, &g, err) : tern_gguf_open(path, &g, err);
 
     if (!st)
         st = tern_split_join(path, g, err);

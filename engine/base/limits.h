@@ -17,6 +17,9 @@
 #define TERN_MAX_KEYS          65536 /* metadata keys in one file */
 #define TERN_MAX_PARTS         512   /* of a split file; each stays open, and a process may open 1024 */
 #define TERN_MAX_TENSOR_NAME   255   /* ggml itself stops at 63 */
+#define TERN_MAX_HF_HEADER     8388608 /* of a safetensors file; parsing takes up to 30 times this */
+#define TERN_MAX_HF_JSON       4194304 /* config.json and its like; a tokenizer_config.json has 1.2 MB */
+#define TERN_MAX_HF_SHARDS     256     /* a file and a mapping are held open for each */
 #define TERN_MAX_TOKEN_BYTES   4096
 #define TERN_MAX_SPECIAL_BYTES 255       /* one special token's text; real ones have at most 40 */
 #define TERN_MAX_SPECIAL_TOTAL 4194304   /* all of them: the trie over them takes 12 times this */

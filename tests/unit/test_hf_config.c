@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config.json: what each way of writing it means, and what is refused with which sentence.
+ */
+#include "unit/unit.h"
+
+#include "engine/gguf_write.h"
+#include "engine/hf_config.h"
+#include "engine/hf_metadata.h"
+#include "engine/hf_names.h"
+#include "engine/hf_rope.h"
+#include "engine/hf_shards.h"
+#include "unit/hf_bed.h"
+
+#define CORE                                                                                                 \
+    "\"hidden_size\":2560,\"intermediate_size\":6912,\"num_hidden_layers\":30,\"num_attention_heads\":20,"   \
+    "\"num_key_value_heads\":5,\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5,"
+#define BITNET "{\"architectures\":[\"BitNetForCausalLM\"],\"hidden_act\":\"relu2\"," CORE
+#define LLAMA  "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"silu\"," CORE
+#define GEMMA                                                                                                \
+    "{\"architectures\":[\"Gemma3ForCausalLM\"],\"hidden_activation\":\"gelu_pytorch_tanh\","                \
+    "\"head_dim\":128," CORE
+#define THETA "\"rope_theta\":500000.0"
+
+static struct tern_hf_config good(const char *text)
+{
+    struct tern_hf_config c;
+    enum tern_status st = tern_hf_config_parse("config.json", text, strlen(text), &c, &unit_err);
+
+    if (st)
+        fail_msg("%s\ngave: %s", text, unit_err.text);
+    return c;
+}
+
+static void refuse(const char *text, enum tern_status status, const char *part)
+{
+    struct tern_hf_config c;
+    enum tern_status st = tern_hf_config_parse("config.json", text, strlen(text), &c, &unit_err);
+
+    if (st != status || !strstr(unit_err.text, part) || !strstr(unit_err.text, "config.json"))
+        fail_msg("%s\nwanted '%s', got %s: %s", text, part, tern_status_name(st), unit_err.text);
+}
+
+static void test_families(void **state)
+{
+    struct tern_hf_config c = good(BITNET THETA ",\"bos_token_id\":128000,\"eos_token_id\":128001}");
+
+    (void)state;
+    assert_int_equal(c.family, TERN_HF_BITNET);
+    assert_string_equal(c.arch, "bitnet-b1.58");
+    assert_true(c.has_head && c.may_be_tied && !c.must_be_tied && c.is_master && !c.multiplies &&
+                c.is_causal);
+    assert_int_equal(c.n_layers, 30);
+    assert_int_equal(c.head_dim, 128);
+    assert_int_equal(c.n_ctx, 4096);
+    assert_true(c.rope_theta == 500000 && c.rope.factor == 0);
+    assert_true(c.has_bos && c.bos == 128000 && c.n_eos == 1 && c.eos[0] == 128001);
+    c = good("{\"model_type\":\"bitnet\",\"hidden_act\":\"silu\"," CORE THETA "}");
+    assert_string_equal(c.arch, "bitnet");
+    assert_int_equal(c.activation, TERN_SILU);
+    assert_false(c.odd_activation);
+    c = good("{\"architectures\":[\"MyBitNetQwen3Model\"],\"model_type\":\"qwen3\",\"hidden_act\":\"silu\","
+             "\"head_dim\":64," CORE THETA "}");
+    assert_int_equal(c.family, TERN_HF_QWEN3);
+    assert_false(c.has_head);
+    assert_true(c.must_be_tied);
+    assert_int_equal(c.head_dim, 64);
+    c = good(GEMMA THETA ",\"rope_local_base_freq\":500000}");
+    assert_true(c.must_be_tied && c.has_head);
+    c = good(GEMMA THETA ",\"tie_word_embeddings\":false}");
+    assert_false(c.may_be_tied);
+    c = good(LLAMA THETA ",\"use_bidirectional_attention\":true}");
+    assert_false(c.is_causal);
+}
+
+/* A llama with squared ReLU is one, whatever its architecture says. */
+static void test_activations(void **state)
+{
+    struct tern_hf_config c =
+        good("{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"relu2\"," CORE THETA "}");
+
+    (void)state;
+    assert_true(c.odd_activation && c.activation == TERN_RELU2);
+    c = good("{\"model_type\":\"bitnet\",\"hidden_act\":\"gelu_new\"," CORE THETA "}");
+    assert_true(c.odd_activation && c.activation == TERN_GELU);
+    assert_string_equal(c.arch, "bitnet-b1.58");
+    refuse("{\"model_type\":\"bitnet\",\"hidden_act\":\"gelu\"," CORE THETA "}", TERN_ERR_UNSUPPORTED,
+           "its activation is 'gelu'");
+    refuse("{\"model_type\":\"bitnet\"," CORE THETA "}", TERN_ERR_FORMAT, "does not name its activation");
+}
+
+static void test_rope(void **state)
+{
+    static const char llama3[] = "{\"rope_type\":\"llama3\",\"factor\":32.0,\"low_freq_factor\":1.0,"
+                                 "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192";
+    char text[2048];
+    struct tern_hf_config c =
+        good(LLAMA "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6}}");
+
+    (void)state;
+    assert_true(c.rope_theta == 1e6);
+    c = good(LLAMA THETA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":1.0}}");
+    assert_true(c.rope.factor == 0);
+    snprintf(text, sizeof text, "%s%s,\"rope_scaling\":%s}}", LLAMA, THETA, llama3);
+    c = good(text);
+    assert_true(c.rope.factor == 32 && c.rope.low == 1 && c.rope.high == 4 && c.rope.n_original == 8192);
+    refuse(LLAMA "\"x\":1}", TERN_ERR_FORMAT, "'rope_theta' is missing");
+    refuse(LLAMA "\"rope_theta\":-1}", TERN_ERR_FORMAT, "'rope_theta' is missing or no positive");
+    refuse(LLAMA THETA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", TERN_ERR_UNSUPPORTED,
+           "RoPE scaling 'linear' with factor 2");
+    refuse(LLAMA THETA ",\"rope_scaling\":{\"factor\":2}}", TERN_ERR_UNSUPPORTED, "'linear' with factor 2");
+    refuse(LLAMA THETA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4}}", TERN_ERR_UNSUPPORTED,
+           "RoPE scaling 'yarn'");
+    refuse(LLAMA THETA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}", TERN_ERR_FORMAT,
+           "'llama3' lacks a number");
+    refuse(LLAMA THETA ",\"partial_rotary_factor\":0.5}", TERN_ERR_UNSUPPORTED, "'partial_rotary_factor'");
+}
+
+static void test_windows(void **state)
+{
+    struct tern_hf_config c = good(GEMMA "\"rope_theta\":10000,\"sliding_window\":512}");
+
+    (void)state;
+    assert_int_equal(c.n_ctx, 512);
+    c = good(GEMMA "\"rope_theta\":10000,\"sliding_window\":512,\"layer_types\":[\"full_attention\"]}");
+    assert_int_equal(c.n_ctx, 4096);
+    c = good(GEMMA "\"sliding_window\":512,\"layer_types\":[\"sliding_attention\",\"full_attention\"],"
+                   "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":7000},"
+                   "\"sliding_attention\":{\"rope_theta\":7000}}}");
+    assert_true(c.rope_theta == 7000 && c.n_ctx == 512);
+    c = good(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512,\"sliding_window_pattern\":99}");
+    assert_true(c.rope_theta == 10000); /* all layers slide, by their own base */
+    c = good(LLAMA THETA ",\"sliding_window\":512,\"use_sliding_window\":false}");
+    assert_int_equal(c.n_ctx, 4096);
+    c = good(LLAMA THETA ",\"sliding_window\":512,\"use_sliding_window\":true}");
+    assert_int_equal(c.n_ctx, 512);
+    refuse(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512}", TERN_ERR_UNSUPPORTED,
+           "the base 1e+06 in some layers and 10000 in others");
+    refuse(GEMMA "\"sliding_window\":512,\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6},"
+                 "\"sliding_attention\":{\"rope_theta\":7000}}}",
+           TERN_ERR_UNSUPPORTED, "the base 1e+06 in some layers and 7000 in others");
+    refuse(GEMMA "\"rope_theta\":10000,\"sliding_window\":-1}", TERN_ERR_FORMAT, "'sliding_window'");
+}
+
+static void test_quantization(void **state)
+{
+    struct tern_hf_config c = good(LLAMA THETA "}");
+
+    (void)state;
+    assert_false(c.is_master);
+    c = good(LLAMA THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\"}}");
+    assert_true(c.is_master && !c.multiplies);
+    c = good(BITNET THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"linear_class\":"
+                          "\"autobitlinear\",\"quantization_mode\":\"offline\"}}");
+    assert_true(!c.is_master && c.multiplies);
+    refuse(LLAMA THETA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", TERN_ERR_UNSUPPORTED,
+           "by the method 'gptq'");
+    refuse(LLAMA THETA ",\"quantization_config\":7}", TERN_ERR_UNSUPPORTED, "by the method 'none'");
+    refuse(LLAMA THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"use_rms_norm\":true}}",
+           TERN_ERR_UNSUPPORTED, "'use_rms_norm'");
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    refuse("{}", TERN_ERR_FORMAT, "neither architectures nor a model_type");
+    refuse("[]", TERN_ERR_FORMAT, "not an object");
+    refuse("{\"hidden_act\":\"silu\",\"hidden_act\":\"relu2\"}", TERN_ERR_FORMAT, "not valid JSON");
+    refuse("{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"}", TERN_ERR_UNSUPPORTED,
+           "is a 'MistralForCausalLM' of model_type 'mistral'");
+    refuse("{\"architectures\":[\"LlamaForSequenceClassification\"],\"model_type\":\"llama\"}",
+           TERN_ERR_UNSUPPORTED, "LlamaForSequenceClassification");
+    refuse("{\"architectures\":\"LlamaForCausalLM\"}", TERN_ERR_FORMAT, "neither architectures");
+    refuse("{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"silu\"}", TERN_ERR_FORMAT,
+           "'num_hidden_layers' is missing");
+    refuse("{\"model_type\":\"qwen3\",\"hidden_act\":\"silu\"," CORE THETA "}", TERN_ERR_FORMAT,
+           "'head_dim' is missing");
+    refuse(LLAMA THETA ",\"head_dim\":0}", TERN_ERR_FORMAT, "'head_dim' is not a whole number from 1 to 512");
+    refuse(LLAMA THETA ",\"head_dim\":1e9}", TERN_ERR_FORMAT, "'head_dim' is not a whole number");
+    refuse(LLAMA THETA ",\"head_dim\":\"128\"}", TERN_ERR_FORMAT, "'head_dim' is not a whole number");
+    refuse(LLAMA THETA ",\"num_experts\":8}", TERN_ERR_UNSUPPORTED, "'num_experts'");
+    refuse(GEMMA THETA ",\"final_logit_softcapping\":30.0}", TERN_ERR_UNSUPPORTED, "softcapping");
+    refuse(GEMMA THETA ",\"query_pre_attn_scalar\":256}", TERN_ERR_UNSUPPORTED,
+           "'query_pre_attn_scalar' is 256");
+}
+
+/* -- special tokens -------------------------------------------------------------------------------------- */
+
+/* The metadata that tern_hf_put_specials adds to a tokenizer with these ends of its own (0: none). */
+static struct tern_gguf *specials(const char *folder, const struct tern_hf_config *c, uint32_t eos,
+                                  uint32_t eot)
+{
+    struct tern_gguf *made[2] = { NULL, NULL };
+
+    for (int i = 0; i < 2; i++) {
+        char *bytes = NULL;
+        size_t n = 0;
+        FILE *f = open_memstream(&bytes, &n);
+        struct tern_gguf_writer *w = NULL;
+
+        assert_ok(tern_gguf_writer_new(f, "made", 32, &w, &unit_err));
+        if (i == 1)
+            assert_ok(tern_hf_put_specials(folder, c, made[0], w, &unit_err));
+        if (i == 0 && eos)
+            tern_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", eos);
+        if (i == 0 && eot)
+            tern_gguf_put_u32(w, "tokenizer.ggml.eot_token_id", eot);
+        tern_gguf_begin(w);
+        assert_ok(tern_gguf_finish(&w, &unit_err));
+        fclose(f);
+        assert_ok(tern_gguf_parse("made", bytes, n, &made[i], &unit_err));
+        made[i]->owned = bytes;
+    }
+    tern_gguf_close(&made[0]);
+    return made[1];
+}
+
+/* 0 when absent. */
+static uint64_t id_of(const struct tern_gguf *g, const char *name)
+{
+    char key[64];
+    uint64_t id = 0;
+
+    snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", name);
+    (void)!tern_gguf_u64(g, key, &id, &unit_err);
+    return id;
+}
+
+static void check_ends(const struct tern_hf_config *c, uint32_t eos, uint32_t eot, const uint64_t wanted[3])
+{
+    struct tern_gguf *g = specials("/nonexistent", c, eos, eot);
+
+    assert_int_equal(id_of(g, "eos"), wanted[0]);
+    assert_int_equal(id_of(g, "eot"), wanted[1]);
+    assert_int_equal(id_of(g, "eom"), wanted[2]);
+    tern_gguf_close(&g);
+}
+
+static void test_ends(void **state)
+{
+    struct tern_hf_config c = good(LLAMA THETA ",\"bos_token_id\":7,\"eos_token_id\":[11,12,12,13,14]}");
+    struct tern_gguf *g;
+
+    (void)state;
+    assert_int_equal(c.n_eos, 5);
+    check_ends(&c, 0, 0, (const uint64_t[]){ 11, 12, 13 });
+    check_ends(&c, 11, 0, (const uint64_t[]){ 0, 12, 13 });
+    check_ends(&c, 9, 12, (const uint64_t[]){ 0, 0, 11 }); /* the tokenizer's own stay */
+    g = specials("/nonexistent", &c, 0, 0);
+    assert_int_equal(id_of(g, "bos"), 7);
+    tern_gguf_close(&g);
+    c = good(LLAMA THETA ",\"eos_token_id\":[1,2,3,4,5,6,7,8,9,10,\"x\",-1]}");
+    assert_int_equal(c.n_eos, TERN_HF_MAX_EOS);
+    c = good(LLAMA THETA ",\"eos_token_id\":[-1,\"x\",1e300,null]}");
+    assert_int_equal(c.n_eos, 0);
+}
+
+static void check_template(const struct hf_bed *b, const char *wanted)
+{
+    struct tern_hf_config c = good(LLAMA THETA "}");
+    struct tern_gguf *g = specials(b->path, &c, 0, 0);
+    struct tern_str s = { "", 0 };
+    enum tern_status st = tern_gguf_string(g, "tokenizer.chat_template", &s, &unit_err);
+
+    assert_int_equal(st, wanted ? TERN_OK : TERN_END);
+    if (wanted && !tern_str_is(s, wanted))
+        fail_msg("'%.*s'", TERN_STR_ARGS(s));
+    tern_gguf_close(&g);
+}
+
+static void test_templates(void **state)
+{
+    struct hf_bed *b = hf_bed_new();
+    struct tern_hf_config c;
+
+    (void)state;
+    check_template(b, NULL);
+    /* A number that no integer type holds stands in most of these files. */
+    hf_bed_text(b, "tokenizer_config.json",
+                "{\"model_max_length\":1000000000000000019884624838656,\"chat_template\":\"one\"}");
+    check_template(b, "one");
+    hf_bed_text(b, "tokenizer_config.json",
+                "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"T\"},"
+                "{\"name\":\"default\",\"template\":\"D\"}]}");
+    check_template(b, "D");
+    hf_bed_text(b, "tokenizer_config.json", "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"T\"}]}");
+    check_template(b, "T");
+    hf_bed_text(b, "tokenizer_config.json", "{\"chat_template\":{}}");
+    check_template(b, NULL);
+    hf_bed_text(b, "chat_template.jinja", "{{ file }}\n");
+    check_template(b, "{{ file }}\n");
+    hf_bed_bytes(b, "chat_template.jinja", "a\0b", 3);
+    c = good(LLAMA THETA "}");
+    {
+        struct tern_gguf empty = { .name = NULL };
+
+        assert_int_equal(tern_hf_put_specials(b->path, &c, &empty, NULL, &unit_err), TERN_ERR_FORMAT);
+    }
+    hf_bed_free(b);
+}
+
+/* generation_config.json knows the ends better. */
+static void test_generation(void **state)
+{
+    struct hf_bed *b = hf_bed_new();
+    struct tern_hf_config c;
+
+    (void)state;
+    hf_bed_text(b, "config.json", BITNET THETA ",\"eos_token_id\":128001}");
+    assert_ok(tern_hf_config_read(b->path, &c, &unit_err));
+    assert_int_equal(c.n_eos, 1);
+    hf_bed_text(b, "generation_config.json", "{\"eos_token_id\":[128001,128009]}");
+    assert_ok(tern_hf_config_read(b->path, &c, &unit_err));
+    assert_int_equal(c.n_eos, 2);
+    assert_int_equal(c.eos[1], 128009);
+    hf_bed_free(b);
+}
+
+/* -- names ----------------------------------------------------------------------------------------------- */
+
+static void test_names(void **state)
+{
+    static const struct {
+        const char *hf, *gguf;
+        enum tern_hf_part part;
+    } cases[] = {
+        { "model.layers.12.self_attn.o_proj.weight", "blk.12.attn_output.weight", TERN_HF_MATRIX },
+        { "layers.0.mlp.down_proj.weight", "blk.0.ffn_down.weight", TERN_HF_MATRIX },
+        { "model.layers.3.mlp.gate_proj.weight_scale", "", TERN_HF_SCALE },
+        { "layers.3.mlp.gate_proj.norm.weight", "blk.3.ffn_gate_norm_in.weight", TERN_HF_INPUT_NORM },
+        { "model.layers.3.mlp.gate_proj.bias", "blk.3.ffn_gate.bias", TERN_HF_UNKNOWN },
+        { "model.layers.3.mlp.gate_proj.qweight", "blk.3.mlp.gate_proj.qweight", TERN_HF_UNKNOWN },
+        { "model.layers.3.post_attention_layernorm.weight", "blk.3.ffn_norm.weight", TERN_HF_NORM },
+        { "model.layers.3.post_attention_layernorm.bias", "blk.3.post_attention_layernorm.bias",
+          TERN_HF_UNKNOWN },
+        { "model.layers.3.self_attn.rotary_emb.inv_freq", "", TERN_HF_NOTHING },
+        { "model.layers.00.mlp.up_proj.weight", "model.layers.00.mlp.up_proj.weight", TERN_HF_UNKNOWN },
+        { "model.layers.99999999999.mlp.up_proj.weight", "model.layers.99999999999.mlp.up_proj.weight",
+          TERN_HF_UNKNOWN },
+        { "model.layers.", "model.layers.", TERN_HF_UNKNOWN },
+        { "model.norm.weight", "output_norm.weight", TERN_HF_NORM },
+        { "lm_head.weight", "output.weight", TERN_HF_HEAD },
+        { "embed_tokens.weight", "token_embd.weight", TERN_HF_EMBEDDING },
+        { "token_embd.weight", "token_embd.weight", TERN_HF_UNKNOWN },
+    };
+    struct tern_hf_place p;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        tern_hf_place(TERN_HF_QWEN3, cases[i].hf, &p);
+        assert_string_equal(p.name, cases[i].gguf);
+        assert_int_equal(p.part, cases[i].part);
+    }
+    tern_hf_place(TERN_HF_GEMMA3, "layers.3.post_attention_layernorm.weight", &p);
+    assert_string_equal(p.name, "blk.3.post_attention_norm.weight");
+    assert_true(tern_hf_is_plain_name("model-00001-of-00002.safetensors"));
+    assert_false(tern_hf_is_plain_name("a/b"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_families),     cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_rope),         cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_quantization), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_ends),         cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_generation),   cmocka_unit_test(test_names),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
