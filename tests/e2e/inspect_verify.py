@@ -87,7 +87,8 @@ def rebuilt(name, change):
 v = check(lab.model, "the fable model: nothing wrong")
 lab.check(len(v["matrices"]) == 42 and
           all(abs(m["minus"] + m["zero"] + m["plus"] - 1) < 1e-9 and 0.2 < m["zero"] < 0.6 and m["scale"] > 0
-              for m in v["matrices"]), "shares of -1, 0 and +1 and a scale for each matrix", v["matrices"][:3])
+              for m in v["matrices"]), "shares of -1, 0 and +1 and a scale for each matrix",
+          v["matrices"][:3])
 text = lab.run("inspect", "-m", lab.model, "--verify").text
 lab.check(MATRIX in text and "%" in text and "nothing wrong" in text, "the same as a table", text[-500:])
 whole = lab.path("whole.gguf")
