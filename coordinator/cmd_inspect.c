@@ -18,7 +18,7 @@
 
 #define DEFAULT_CTX 2048 /* as `tern run`: the trained context, but at most this */
 
-enum { OPT_JSON = 256, OPT_LAYERS, OPT_LAYOUT, OPT_KV, OPT_TENSORS, OPT_HASH, OPT_PRE };
+enum { OPT_JSON = 256, OPT_LAYERS, OPT_LAYOUT, OPT_KV, OPT_TENSORS, OPT_HASH, OPT_VERIFY, OPT_PRE };
 
 static const struct option longs[] = {
     { "model", required_argument, NULL, 'm' },
@@ -30,6 +30,7 @@ static const struct option longs[] = {
     { "kv", required_argument, NULL, OPT_KV },
     { "tensors", no_argument, NULL, OPT_TENSORS },
     { "hash", no_argument, NULL, OPT_HASH },
+    { "verify", no_argument, NULL, OPT_VERIFY },
     { "pre", required_argument, NULL, OPT_PRE },
     TERN_FILE_LONG_OPTIONS,
     { "help", no_argument, NULL, 'h' },
@@ -50,6 +51,10 @@ static const char help[] =
     "      --kv f16|int8         ... and a KV cache of these (default: f16)\n"
     "      --tensors             list every tensor\n"
     "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
+    "      --verify              read all of it: shares of -1, 0 and +1, scales, numbers, hashes, which
+"
+    "                            layout I2_S has, the tokenizer; fails when something is broken
+"
     "      --json                one object\n";
 static const char help_end[] = "  -h, --help                this text\n";
 
@@ -59,7 +64,7 @@ struct options {
     uint32_t ctx, threads;
     enum tern_layout_wish layout;
     enum tern_kv_type kv;
-    bool json, tensors, hash;
+    bool json, tensors, hash, verify;
     struct tern_file_options file;
 };
 
@@ -78,6 +83,7 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
     case OPT_LAYERS: o->layers = arg; return TERN_OK;
     case OPT_TENSORS: o->tensors = true; return TERN_OK;
     case OPT_HASH: o->hash = true; return TERN_OK;
+    case OPT_VERIFY: o->verify = true; return TERN_OK;
     case OPT_PRE: o->pre = arg; return TERN_OK;
     default: return tern_file_option(&o->file, c, arg, err);
     }
@@ -225,6 +231,22 @@ static enum tern_status hash(struct inspect *in, unsigned threads, struct tern_e
     return TERN_OK;
 }
 
+static enum tern_status verify(struct inspect *in, unsigned threads, struct tern_err *err)
+{
+    struct progress progress;
+    struct tern_pool *pool;
+    enum tern_status st = tern_pool_new(threads, &pool, err);
+
+    if (st)
+        return st;
+    progress_begin(&progress, "reading the model", tern_gguf_file_bytes(in->g) < (64 << 20));
+    st =
+        tern_verify_file(in->g, &in->arch, in->tokenizer, pool, progress_update, &progress, &in->verify, err);
+    progress_end(&progress);
+    tern_pool_free(&pool);
+    return st;
+}
+
 /* Fills `in` with all that can be known.  Fails only when the user asked for what cannot be had. */
 static enum tern_status gather(struct inspect *in, const struct options *o, struct tern_err *err)
 {
@@ -238,6 +260,8 @@ static enum tern_status gather(struct inspect *in, const struct options *o, stru
         st = predict_all(in, o, err);
     if (!st && o->hash && !in->arch_status)
         st = hash(in, o->threads, err);
+    if (!st && o->verify && !in->arch_status)
+        st = verify(in, o->threads, err);
     return st;
 }
 
@@ -250,6 +274,10 @@ static enum tern_status verdict(const struct inspect *in, struct tern_err *err)
         *err = in->tokenizer_err;
     else if (in->memory_status)
         *err = in->memory_err;
+    else if (in->verify && in->verify->n_broken)
+        (void)TERN_FAIL(err, TERN_ERR_FORMAT, "%zu thing%s in %s %s broken", in->verify->n_broken,
+                        in->verify->n_broken == 1 ? "" : "s", in->path,
+                        in->verify->n_broken == 1 ? "is" : "are");
     else
         return TERN_OK;
     return err->status;
@@ -284,6 +312,7 @@ int cmd_inspect(int argc, char **argv)
         st = verdict(&in, &err);
     if (!st)
         st = tern_gguf_check(g, &err);
+    tern_verify_free(&in.verify);
     tern_tokenizer_free(&in.tokenizer);
     tern_gguf_close(&g);
     return st ? cmd_fail("inspect", &err) : EX_OK;

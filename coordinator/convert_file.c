@@ -5,6 +5,8 @@
 #include "coordinator/new_file.h"
 #include "coordinator/progress.h"
 #include "engine/arch.h"
+#include "engine/base/log.h"
+#include "engine/i2s_check.h"
 #include "engine/option.h"
 #include "engine/quant_row.h"
 
@@ -42,6 +44,21 @@ static enum tern_status write_to(struct tern_conversion *c, struct new_file *n, 
     return st;
 }
 
+/* A file of another layout than it is read in would be garbage for good. */
+static enum tern_status look_at_layout(const struct tern_gguf *g, const struct tern_arch *arch,
+                                       struct tern_pool *pool, struct tern_err *err)
+{
+    struct tern_i2s_check check;
+    const enum tern_i2s_layout read = tern_model_file_options(g)->i2s_layout;
+    enum tern_status st = tern_i2s_check(g, arch, pool, &check, err);
+
+    if (!st && check.pairs && check.sure && check.likely != read)
+        tern_log(TERN_LOG_WARN, "layout",
+                 "%s is read as I2_S in layout %c and looks like layout %c; see tern inspect --verify",
+                 g->name, 'A' + (int)read, 'A' + (int)check.likely);
+    return st;
+}
+
 /* The same file under another name would be replaced while it is mapped. */
 static bool is_same_file(const char *a, const char *b)
 {
@@ -67,6 +84,8 @@ static enum tern_status convert_model(const struct tern_gguf *g, const struct co
         st = tern_option_layers(o->layers, "the model", arch.n_layers, &to.first, &to.last, err);
     if (!st)
         st = tern_pool_new(o->threads, &pool, err);
+    if (!st)
+        st = look_at_layout(g, &arch, pool, err);
     if (!st)
         st = tern_convert_plan(g, &to, &c, err);
     if (!st)

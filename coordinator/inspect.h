@@ -13,7 +13,9 @@
 #include "engine/kv.h"
 #include "engine/model.h"
 #include "engine/tokenizer.h"
+#include "engine/verify.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 
 /* A worker of layers [first, last), or the coordinator: every part in bytes. */
@@ -42,6 +44,7 @@ struct inspect {
     bool has_hash;
     uint8_t hash[TERN_HASH_BYTES];
     bool list_tensors;
+    struct tern_verify *verify; /* owned by the command; NULL: not asked for */
 };
 
 /* Tensors by type, in order of first appearance. */
@@ -54,6 +57,11 @@ size_t inspect_types(const struct tern_gguf *g, struct inspect_type *out, size_t
 
 /* "i2_s"-like name of a metadata type: "u32", "string", ... */
 const char *inspect_kind(uint32_t type);
+
+/* inspect_verify.c */
+void inspect_print_verify(const struct tern_verify *v);
+json_t *inspect_json_verify(const struct tern_verify *v);
+size_t inspect_verify_weights(const struct tern_verify *v); /* of all matrices */
 
 void inspect_print_text(const struct inspect *in);
 enum tern_status inspect_print_json(const struct inspect *in, struct tern_err *err) TERN_MUST_CHECK;

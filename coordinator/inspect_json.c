@@ -193,5 +193,7 @@ enum tern_status inspect_print_json(const struct inspect *in, struct tern_err *e
         json_object_set_new(o, "memory_error", sentence(&in->memory_err));
     if (in->has_worker || in->has_coordinator)
         json_object_set_new(o, "memory", all_memory(in));
+    if (in->verify)
+        json_object_set_new(o, "verification", inspect_json_verify(in->verify));
     return json_out_print(&o, 17, err);
 }

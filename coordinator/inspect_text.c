@@ -284,4 +284,6 @@ void inspect_print_text(const struct inspect *in)
         printf("\nMemory of the coordinator\n");
         print_memory(in, &in->coordinator);
     }
+    if (in->verify)
+        inspect_print_verify(in->verify);
 }
