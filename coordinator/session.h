@@ -27,7 +27,7 @@ struct session {
     struct tern_kernels kern;
     struct tern_pool *pool;
     struct tern_tokenizer *tok;
-    struct tern_model *model;         /* embedding and head only */
+    struct tern_model *model; /* embedding and head only */
     struct tern_head *head;
     uint32_t ctx;                     /* positions of one sequence */
     struct tern_layout_choice layout; /* of tiles on this machine; not chosen with --cluster */
@@ -52,5 +52,10 @@ void session_close(struct session **s);
  * below n_vocab. */
 enum tern_status session_encode(const struct session *s, const char *text, size_t len, bool parse_special,
                                 struct tern_ids *out, struct tern_err *err) TERN_MUST_CHECK;
+
+/* What session_encode refuses in the ids that somebody else made of a text: none, or one that has no row in
+ * the embedding. */
+enum tern_status session_check_ids(const struct session *s, const struct tern_ids *ids,
+                                   struct tern_err *err) TERN_MUST_CHECK;
 
 #endif
