@@ -12,6 +12,7 @@
 #include "coordinator/run_options.h"
 #include "coordinator/run_output.h"
 #include "coordinator/session.h"
+#include "coordinator/terminal_text.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
@@ -35,6 +36,8 @@ struct run {
     bool headed;           /* its header has been printed */
     size_t shown;          /* bytes of it */
     bool closed;           /* nobody reads stdout any more */
+    bool terminal;         /* stdout is one */
+    struct terminal_text safe;
     uint64_t t0_ns, t1_ns;
 };
 
@@ -44,7 +47,7 @@ struct run {
 static enum tern_status put(struct run *r, const char *text, size_t n, struct tern_err *err)
 {
     errno = 0;
-    if (r->closed || (fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0))
+    if (r->closed || (terminal_text_write(&r->safe, stdout, r->terminal, text, n) && fflush(stdout) == 0))
         return TERN_OK;
     if (errno != EPIPE)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to stdout: %s", strerror(errno));
@@ -206,6 +209,7 @@ static enum tern_status prepare(struct run *r, struct tern_err *err)
     enum tern_status st;
 
     interrupt_catch();
+    r->terminal = isatty(STDOUT_FILENO) == 1;
     st = session_open(&r->o.engine, &r->s, err);
     if (st)
         return st;

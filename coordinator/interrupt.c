@@ -24,6 +24,16 @@ void interrupt_catch(void)
     sigaction(SIGTERM, &sa, NULL);
 }
 
+void interrupt_forget(void)
+{
+    struct sigaction sa = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+    int was = SIGINT;
+
+    sigemptyset(&sa.sa_mask);
+    if (atomic_compare_exchange_strong(&caught, &was, 0))
+        sigaction(SIGINT, &sa, NULL);
+}
+
 int interrupt_signal(void)
 {
     return atomic_load(&caught);

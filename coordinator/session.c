@@ -207,24 +207,30 @@ void session_close(struct session **sp)
     *sp = NULL;
 }
 
+enum tern_status session_check_ids(const struct session *s, const struct tern_ids *ids, size_t first,
+                                   struct tern_err *err)
+{
+    if (ids->n == first)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "the prompt is empty and this model has no token to begin a text with");
+    for (size_t i = first; i < ids->n; i++)
+        if (ids->ids[i] < 0 || (uint32_t)ids->ids[i] >= s->arch.n_vocab)
+            return TERN_FAIL(err, TERN_ERR_FORMAT,
+                             "%s: the tokenizer gives token %d but the embedding has only %u rows",
+                             s->gguf->name, (int)ids->ids[i], (unsigned)s->arch.n_vocab);
+    return TERN_OK;
+}
+
 enum tern_status session_encode(const struct session *s, const char *text, size_t len, bool parse_special,
                                 struct tern_ids *out, struct tern_err *err)
 {
     const size_t before = out->n;
     enum tern_status st = tern_tokenizer_encode(s->tok, text, len, true, parse_special, out, err);
 
-    if (st)
+    if (!st)
+        st = session_check_ids(s, out, before, err);
+    if (st || s->dump_fd < 0)
         return st;
-    if (out->n == before)
-        return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "the prompt is empty and this model has no token to begin a text with");
-    for (size_t i = before; i < out->n; i++)
-        if (out->ids[i] < 0 || (uint32_t)out->ids[i] >= s->arch.n_vocab)
-            return TERN_FAIL(err, TERN_ERR_FORMAT,
-                             "%s: the tokenizer gives token %d but the embedding has only %u rows",
-                             s->gguf->name, (int)out->ids[i], (unsigned)s->arch.n_vocab);
-    if (s->dump_fd < 0)
-        return TERN_OK;
     st = pipe_dump_write(s->dump_fd, text, len, err);
     return st ? st
               : pipe_dump_write(s->dump_fd, out->ids + before, (out->n - before) * sizeof *out->ids, err);

@@ -53,4 +53,9 @@ void session_close(struct session **s);
 enum tern_status session_encode(const struct session *s, const char *text, size_t len, bool parse_special,
                                 struct tern_ids *out, struct tern_err *err) TERN_MUST_CHECK;
 
+/* What session_encode refuses in ids [first, n) that somebody else made of a text: none, or one that has no
+ * row in the embedding. */
+enum tern_status session_check_ids(const struct session *s, const struct tern_ids *ids, size_t first,
+                                   struct tern_err *err) TERN_MUST_CHECK;
+
 #endif

@@ -102,9 +102,7 @@ static enum tern_status parse(const struct folder *f, struct writing *x, struct 
 /* The keys of the tokenizer's files; TERN_END when there are none. */
 static enum tern_status put_tokenizer(const struct folder *f, struct tern_gguf_writer *w)
 {
-    (void)f;
-    (void)w;
-    return TERN_END;
+    return tern_hf_put_tokenizer(f->path, f->n_vocab, w, f->err);
 }
 
 /* All keys the tokenizer's files make, then what other files know of special tokens. */

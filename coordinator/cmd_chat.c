@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `tern chat`: a conversation, typed at a terminal, piped in line by line, or given on the command line.
+ *
+ * Answers go to stdout and everything else to stderr.  On a terminal Ctrl-C stops an answer and the
+ * conversation goes on; elsewhere a signal ends the program, as it ends `tern run`.
+ */
+#include "coordinator/chat_command.h"
+#include "coordinator/chat_line.h"
+#include "coordinator/chat_options.h"
+#include "coordinator/chat_session.h"
+#include "coordinator/commands.h"
+#include "coordinator/interrupt.h"
+#include "coordinator/json_out.h"
+#include "coordinator/terminal_text.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+struct talk {
+    struct chat_options o;
+    struct session *s;
+    struct chat chat;
+    const char *why; /* this format */
+    struct chat_line *line;
+    bool typed;    /* by somebody at a terminal */
+    bool terminal; /* stdout is one */
+    bool closed;   /* nobody reads stdout any more */
+    struct terminal_text safe;
+};
+
+/* -- answers --------------------------------------------------------------------------------------------- */
+
+static bool put(struct talk *t, const char *text, size_t n)
+{
+    t->closed = t->closed || !terminal_text_write(&t->safe, stdout, t->terminal, text, n) || fflush(stdout);
+    return !t->closed;
+}
+
+static bool on_text(void *user, const char *text, size_t len)
+{
+    struct talk *t = user;
+
+    return t->o.engine.json ? true : put(t, text, len);
+}
+
+static double per_second(double n, double ms)
+{
+    return ms > 0 && n > 0 ? n * 1e3 / ms : 0;
+}
+
+static enum tern_status put_json(struct talk *t, struct tern_err *err)
+{
+    const struct generate *g = &t->chat.answer;
+    const struct chat_figures *f = &t->chat.figures;
+    const uint32_t n_prompt = f->n_kept + f->n_prompt;
+    json_t *o = json_pack(
+        "{s:s, s:o, s:s, s:{s:i, s:i, s:i, s:{s:i}}, s:I, s:{s:f, s:f, s:f}}", "role", "assistant", "content",
+        json_out_text((struct tern_str){ g->text, g->n_text }), "finish_reason", generate_end_name(g->end),
+        "usage", "prompt_tokens", (int)n_prompt, "completion_tokens", (int)f->n_tokens, "total_tokens",
+        (int)(n_prompt + f->n_tokens), "prompt_tokens_details", "cached_tokens", (int)f->n_kept, "rows_sent",
+        (json_int_t)sched_stats(t->s->sched)->rows, "timings", "prompt_ms", f->first_ms, "predicted_ms",
+        f->rest_ms, "predicted_per_second", per_second((double)f->n_tokens - 1, f->rest_ms));
+
+    if (!o)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to print an answer");
+    t->closed = json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) || putchar('\n') == EOF ||
+                fflush(stdout);
+    json_decref(o);
+    return TERN_OK;
+}
+
+/* Why an answer is not all that the model would have said. */
+static void say_end(const struct talk *t)
+{
+    switch (t->chat.answer.end) {
+    case GENERATE_CONTEXT:
+        fprintf(
+            stderr,
+            "tern chat: the context of %u tokens is full, so the answer ends here; begin a new conversation "
+            "with /reset, or start with a larger -c\n",
+            (unsigned)t->s->ctx);
+        break;
+    case GENERATE_INTERRUPTED:
+        if (t->typed && !t->o.engine.quiet)
+            fputs("(stopped)\n", stderr);
+        break;
+    default: break;
+    }
+}
+
+static enum tern_status say(struct talk *t, const char *text, size_t len, struct tern_err *err)
+{
+    enum tern_status st;
+
+    memset(&t->safe, 0, sizeof t->safe);
+    if ((st = chat_ask(&t->chat, text, len, err)))
+        return st;
+    if (t->o.engine.json)
+        st = put_json(t, err);
+    else
+        put(t, "\n", 1);
+    say_end(t);
+    return st;
+}
+
+/* -- where words come from ------------------------------------------------------------------------------- */
+
+/* An answer was stopped by Ctrl-C: at a terminal the conversation goes on. */
+static bool goes_on(const struct talk *t)
+{
+    if (t->typed)
+        interrupt_forget();
+    return !interrupt_signal() && !t->closed;
+}
+
+static enum tern_status say_given(struct talk *t, struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    for (uint32_t i = 0; i < t->o.n_messages && !st && goes_on(t); i++)
+        st = say(t, t->o.messages[i].text, t->o.messages[i].len, err);
+    return st;
+}
+
+/* A line: a command, words for the model, or nothing.  TERN_END: the conversation ends. */
+static enum tern_status take_line(struct talk *t, const char *text, size_t len, struct tern_err *err)
+{
+    if (len == 0)
+        return TERN_OK;
+    if (text[0] == '/' && text[1] != '/')
+        return chat_command(&t->chat, t->why, t->o.engine.quiet, text, err);
+    return say(t, text + (text[0] == '/'), len - (text[0] == '/'), err);
+}
+
+/* At a terminal a sentence, and the conversation goes on, unless the pipeline is gone. */
+static bool forgiven(const struct talk *t, const struct tern_err *err)
+{
+    if (!t->typed || t->chat.broken)
+        return false;
+    fprintf(stderr, "%s\n", err->text);
+    return true;
+}
+
+static enum tern_status say_lines(struct talk *t, struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+    bool asked = false; /* the last key was a Ctrl-C */
+
+    while (goes_on(t)) {
+        const char *text;
+        size_t len;
+
+        st = chat_line_read(t->line, CHAT_MAX_MESSAGE_BYTES, &text, &len, err);
+        if (st == TERN_END) {
+            if (t->typed)
+                fputc('\n', stderr);
+            return TERN_OK;
+        }
+        if (st == TERN_AGAIN) {
+            if (!t->typed || asked || interrupt_signal() != SIGINT)
+                return TERN_OK;
+            asked = true;
+            fputs("\n(Ctrl-C again, or Ctrl-D, ends the conversation)\n", stderr);
+            continue;
+        }
+        asked = false;
+        if (!st)
+            st = take_line(t, text, len, err);
+        if (st == TERN_END)
+            return TERN_OK;
+        if (st && !forgiven(t, err))
+            return st;
+    }
+    return TERN_OK;
+}
+
+/* -- set-up ---------------------------------------------------------------------------------------------- */
+
+static enum tern_status choose_format(struct talk *t, const struct tern_chat_format **out,
+                                      struct tern_err *err)
+{
+    struct tern_chat_choice c = { t->o.format, "by --chat-template", false };
+    enum tern_status st = t->o.format ? TERN_OK : tern_chat_choose(t->s->gguf, t->s->tok, &c, err);
+
+    if (st)
+        return st;
+    if (c.guessed && !t->o.engine.quiet)
+        fprintf(
+            stderr,
+            "tern chat: note: %s has no chat template, and no tokens of a known one: its text is continued "
+            "as it is (--chat-template NAME says how to talk to it)\n",
+            t->s->gguf->name);
+    t->why = c.why;
+    *out = c.format;
+    return TERN_OK;
+}
+
+static enum tern_status begin_log(struct talk *t, struct tern_err *err)
+{
+    struct transcript log = { 0 };
+    enum tern_status st = TERN_OK;
+
+    if (t->o.load && (st = transcript_load(&log, t->o.load, err)))
+        return st;
+    if (t->o.system.text)
+        st = transcript_set_system(&log, t->o.system.text, t->o.system.len, err);
+    if (!st)
+        st = chat_set_log(&t->chat, &log, err);
+    transcript_free(&log);
+    return st;
+}
+
+static void greet(const struct talk *t)
+{
+    if (t->typed && !t->o.engine.quiet)
+        fprintf(stderr,
+                "%s, template %s (%s), context of %u tokens\n"
+                "/help lists commands, Ctrl-C stops an answer, Ctrl-D ends the conversation\n",
+                t->s->gguf->name, tern_chat_format_name(t->chat.format), t->why, (unsigned)t->s->ctx);
+}
+
+static enum tern_status prepare(struct talk *t, struct tern_err *err)
+{
+    const struct tern_chat_format *format;
+    enum tern_status st;
+
+    interrupt_catch();
+    t->terminal = isatty(STDOUT_FILENO) == 1;
+    if (!t->o.n_messages) {
+        if ((st = chat_line_open(!t->o.no_history, &t->line, err)))
+            return st;
+        t->typed = chat_line_is_terminal(t->line);
+    }
+    if (t->typed && t->o.engine.json)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "--json is for -p and for messages from a pipe, not for a terminal");
+    if ((st = session_open(&t->o.engine, &t->s, err)) || (st = choose_format(t, &format, err)) ||
+        (st = chat_init(&t->chat, t->s, format, &t->o.answer.gen, err)))
+        return st;
+    t->chat.on_text = on_text;
+    t->chat.user = t;
+    if ((st = begin_log(t, err)) || (st = session_connect(t->s, 1, t->s->ctx, err)))
+        return st;
+    greet(t);
+    return TERN_OK;
+}
+
+static void talk_free(struct talk *t)
+{
+    chat_fini(&t->chat);
+    session_close(&t->s);
+    chat_line_close(&t->line);
+    chat_options_free(&t->o);
+    free(t);
+}
+
+int cmd_chat(int argc, char **argv)
+{
+    struct talk *t = calloc(1, sizeof *t);
+    struct tern_err err;
+    enum tern_status st;
+    int code = EX_OK;
+
+    if (!t) {
+        (void)TERN_FAIL(&err, TERN_ERR_MEMORY, "no memory to start");
+        return cmd_fail("chat", &err);
+    }
+    signal(SIGPIPE, SIG_IGN);
+    if ((st = chat_options_parse(argc, argv, &t->o, &err))) {
+        if (st != TERN_END)
+            code = cmd_fail("chat", &err);
+    } else if ((st = prepare(t, &err))) {
+        code = cmd_fail_or_end("chat", &err);
+    } else {
+        st = t->o.n_messages ? say_given(t, &err) : say_lines(t, &err);
+        if (st)
+            code = cmd_fail("chat", &err);
+        if (interrupt_signal() && !(t->typed && interrupt_signal() == SIGINT))
+            code = 128 + interrupt_signal();
+        else if (t->closed && !code)
+            code = 128 + SIGPIPE; /* as if the signal had not been ignored */
+    }
+    talk_free(t);
+    return code;
+}
