@@ -12,7 +12,7 @@ from lab import Lab
 
 lab = Lab()
 USAGE = 64
-COMMANDS = ["run", "keygen", "inspect", "tokenize", "perplexity", "bench", "convert"]
+COMMANDS = ["run", "perplexity", "embed", "bench", "tokenize", "inspect", "convert", "pull", "keygen"]
 ASK = ["-n", 8, "--temp", 0]
 
 # -- help and mistakes ---------------------------------------------------------------------------------------

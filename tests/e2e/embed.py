@@ -93,7 +93,8 @@ j = json.loads(embed("-f", texts, "--pooling", "mean", "--json").text)
 lab.check([[f32(v) for v in e] for e in j["embeddings"]] ==
           [[f32(float(v)) for v in line.split()] for line in base.splitlines()] and
           j["pooling"] == "mean" and j["normalized"] is True and j["n_embd"] == n_embd and
-          len(j["tokens"]) == len(LINES) and j["tokens"][0] == len(all_rows), "JSON says the same", j["tokens"])
+          len(j["tokens"]) == len(LINES) and j["tokens"][0] == len(all_rows),
+          "JSON says the same", j["tokens"])
 j = json.loads(embed("-f", texts, "--pooling", "none", "--json").text)
 lab.check([len(e) for e in j["embeddings"]] == j["tokens"], "JSON of all rows")
 
