@@ -47,6 +47,8 @@ def main():
     layouts.self_test()
     top = os.path.abspath(o.folder)
     os.makedirs(top, exist_ok=True)
+    if o.goldens:
+        os.makedirs(o.goldens, exist_ok=True)
     with concurrent.futures.ProcessPoolExecutor() as pool:
         n = len(FAMILIES)
         models = list(pool.map(make, range(n), [top] * n, [o.goldens] * n))
