@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """oracle_fable.py FABLE: the oracle on the trained model.  FABLE is the folder with fable.gguf, hf/,
-golden.json and validation.txt.  Prints how near golden.json it comes, that the master weights quantise to what
-the GGUF file has, and the perplexity of validation.txt.  Needs numpy."""
+golden.json and validation.txt.
+
+Prints how near golden.json it comes, that the master weights quantise to what the GGUF file has, and the
+perplexity of validation.txt.  Needs numpy."""
 import json
 import os
 import re
