@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Goldens of the tiny models.  The format is little-endian and described by the code that writes it.  Needs
+numpy."""
+import random
+import struct
+
+import numpy as np
+
+from oracle_pass import SITES, Pass, Weights
+
+N_IDS = 200     # teacher-forced
+LOGITS_EVERY = 4  # logits are kept of every so many positions, the first choice and its margin of all
+N_ROWS = 8      # of the layer by layer comparison
+
+
+def ids_of(family):
+    rng = random.Random("ids " + family.name)
+    return np.array([rng.randrange(family.vocab) for _ in range(N_IDS)])
+
+
+def spread(logits):
+    """Of logits over the vocabulary, over all positions."""
+    return float(np.sqrt(logits.var(axis=1).mean()))
+
+
+def make(model, path):
+    f = model.family
+    weights = Weights.of_model(model)
+    ids = ids_of(f)
+    logits = Pass(weights).logits(ids)
+    order = np.sort(logits, axis=1)
+    seen = []
+    rows = Pass(weights, trace=lambda *site: seen.append(site))
+    x = [rows.embed(ids[:N_ROWS]).astype(np.float32)]
+    for i in range(f.layers):  # each layer is fed what a float32 can hold
+        x.append(rows.layer(i, x[-1].astype(np.float64)).astype(np.float32))
+    out = struct.pack("<8s8I", b"TERNORA1", f.layers, f.embd, f.vocab, N_IDS, LOGITS_EVERY, N_ROWS,
+                      len(seen) // f.layers, int(f.embedding))
+    out += bytes.fromhex(model.digest())
+    out += struct.pack("<f", spread(logits))
+    out += ids.astype("<i4").tobytes()
+    out += logits.argmax(axis=1).astype("<i4").tobytes()
+    out += (order[:, -1] - order[:, -2]).astype("<f4").tobytes()
+    out += logits[::LOGITS_EVERY].astype("<f2").tobytes()
+    out += Pass(weights).vector(ids).astype("<f4").tobytes()
+    for state in x:  # in front of layer 0, between, and behind the last
+        out += state.astype("<f4").tobytes()
+    for layer, site, codes, scales in seen:  # [layer][site]
+        out += struct.pack("<III", layer, SITES.index(site), codes.shape[1])
+        out += scales.astype("<f4").tobytes() + codes.tobytes()
+    with open(path, "wb") as file:
+        file.write(out)
