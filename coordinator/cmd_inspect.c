@@ -51,10 +51,8 @@ static const char help[] =
     "      --kv f16|int8         ... and a KV cache of these (default: f16)\n"
     "      --tensors             list every tensor\n"
     "      --hash                compute the model's hash: by it coordinator and workers know a model\n"
-    "      --verify              read all of it: shares of -1, 0 and +1, scales, numbers, hashes, which
-"
-    "                            layout I2_S has, the tokenizer; fails when something is broken
-"
+    "      --verify              read all of it: shares of -1, 0 and +1, scales, numbers, hashes, which\n"
+    "                            layout I2_S has, the tokenizer; fails when something is broken\n"
     "      --json                one object\n";
 static const char help_end[] = "  -h, --help                this text\n";
 
