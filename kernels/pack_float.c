@@ -91,39 +91,34 @@ void tern_pack_read_floats(struct pack_reader *r, size_t first, size_t n, uint8_
 
 /* -- what is needed before ------------------------------------------------------------------------------- */
 
-/* n <= 16 magnitudes as floats. */
-static inline void magnitudes(uint32_t type, const uint8_t *src, size_t n, float *x)
+/* The magnitude at i. */
+static inline float magnitude_at(uint32_t type, const uint8_t *src, size_t i)
 {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        if (type == TERN_F32) {
-            memcpy(&u, src + 4 * i, sizeof u);
-            x[i] = f32_from_bits(u & 0x7fffffffu);
-            continue;
-        }
-        u = load_u16(src + 2 * i) & 0x7fffu;
-        if (type == TERN_BF16) {
-            x[i] = f32_from_bits(u << 16);
-        } else {
-            float normal = f32_from_bits((u << 13) + (u < 0x7c00u ? 0x38000000u : 0x70000000u));
-            x[i] = u < 0x400u ? (float)(int)u * 0x1p-24f : normal;
-        }
+    uint32_t u;
+    if (type == TERN_F32) {
+        memcpy(&u, src + 4 * i, sizeof u);
+        return f32_from_bits(u & 0x7fffffffu);
     }
+    u = load_u16(src + 2 * i) & 0x7fffu;
+    if (type == TERN_BF16)
+        return f32_from_bits(u << 16);
+    /* Without a branch: the exponent moved, or of those that have none the integer they are. */
+    uint32_t small = 0u - (u < 0x400u), large = 0u - (u >= 0x7c00u);
+    float normal = f32_from_bits((u << 13) + 0x38000000u + (large & 0x38000000u));
+    float subnormal = (float)(int32_t)u * 0x1p-24f;
+    return f32_from_bits((f32_bits(subnormal) & small) | (f32_bits(normal) & ~small));
 }
 
 static inline double sum(uint32_t type, const uint8_t *src, size_t n)
 {
     double lane[TERN_LANES] = { 0 };
-    float x[TERN_LANES];
     size_t i = 0;
     for (; i + TERN_LANES <= n; i += TERN_LANES) {
-        magnitudes(type, src + i * float_bytes(type), TERN_LANES, x);
         for (size_t j = 0; j < TERN_LANES; j++)
-            lane[j] += (double)x[j];
+            lane[j] += (double)magnitude_at(type, src, i + j);
     }
-    magnitudes(type, src + i * float_bytes(type), n - i, x);
-    for (size_t j = 0; j < n - i; j++)
-        lane[j] += (double)x[j];
+    for (size_t j = 0; i + j < n; j++)
+        lane[j] += (double)magnitude_at(type, src, i + j);
     return fold16_f64(lane);
 }
 

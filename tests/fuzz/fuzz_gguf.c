@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A model file: container, hyper-parameters, ternary tensors of every layout, and the whole model when it is
+ * A model file: container, hyper-parameters, ternary tensors of every type, and the whole model when it is
  * small.
  *
  * Properties: strings, arrays and tensors lie inside the bytes, none overlaps another; names and keys are
@@ -12,6 +12,7 @@
 #include "engine/base/limits.h"
 #include "engine/model.h"
 #include "engine/model_file.h"
+#include "engine/ternary_source.h"
 
 #include <math.h>
 #include <string.h>
@@ -102,51 +103,89 @@ static void check_tiles(enum tern_tile_layout layout, const uint8_t *tiles, size
         FUZZ_CHECK(layout == TERN_TILES_2BIT ? (tiles[i] & tiles[i] >> 1 & 0x55) == 0 : tiles[i] <= 242);
 }
 
-/* The weights of all layouts of tiles agree. */
-static void check_same(const struct tern_packing *p, const uint8_t *other)
+/* The weights of both layouts of tiles are those of the rows. */
+static void check_same(const struct tern_ternary_source *s, const uint8_t *two, const uint8_t *five,
+                       const int8_t *w)
 {
-    for (size_t r = 0; r < p->from.m; r++)
-        for (size_t c = 0; c < p->from.k; c++)
-            FUZZ_CHECK(tern_unpack_at(p->layout, p->tiles, p->from.k, r, c) ==
-                       tern_unpack_at(TERN_TILES_5TRIT, other, p->from.k, r, c));
+    size_t m = s->trits.m, k = s->trits.k;
+
+    for (size_t r = 0; r < m; r++)
+        for (size_t c = 0; c < k; c++)
+            FUZZ_CHECK(tern_unpack_at(TERN_TILES_2BIT, two, k, r, c) == w[r * k + c] &&
+                       tern_unpack_at(TERN_TILES_5TRIT, five, k, r, c) == w[r * k + c]);
 }
 
-/* Any ternary tensor, whether a model wants it or not. */
-static void pack(const struct tern_tensor *t)
+static void pack_opened(const struct tern_ternary_source *s)
 {
-    size_t m = (size_t)t->ne[1], k = (size_t)t->ne[0], bytes, fewer;
-    bool is_i2s = t->type == TERN_TYPE_I2_S;
-    struct tern_packing p = { .from = { .type = t->type, .src = t->data, .m = m, .k = k } }, q;
+    size_t m = s->trits.m, k = s->trits.k, bytes, fewer;
+    float scale = -1, again = -1, rows = -1;
+    struct tern_err err;
+    enum tern_status st;
+    uint8_t *two, *five;
+    int8_t *w;
 
-    if (!is_i2s && t->type != TERN_TYPE_TQ1_0 && t->type != TERN_TYPE_TQ2_0)
+    if (!tern_pack_bytes(TERN_TILES_2BIT, m, k, &bytes) || !tern_pack_bytes(TERN_TILES_5TRIT, m, k, &fewer) ||
+        bytes > SMALL || fewer > SMALL)
         return;
-    if (t->ne[2] != 1 || t->ne[3] != 1 || !tern_pack_bytes(TERN_TILES_2BIT, m, k, &bytes) ||
-        !tern_pack_bytes(TERN_TILES_5TRIT, m, k, &fewer) || bytes > SMALL || fewer > SMALL)
-        return;
-    p.tiles = aligned_alloc(64, bytes);
-    q = p;
-    q.layout = TERN_TILES_5TRIT;
-    q.tiles = aligned_alloc(64, fewer);
-    FUZZ_CHECK(p.tiles && q.tiles);
-    for (int layout = TERN_I2S_A; layout <= (is_i2s ? TERN_I2S_C : TERN_I2S_A); layout++) {
-        static const size_t unit[] = { 128, 64, 1 };
-        float scale = -1, again = -1;
-        enum tern_pack_result r;
-
-        if (is_i2s && (m * k % unit[layout] != 0 || (layout == TERN_I2S_C && m % 4 != 0)))
-            continue;
-        p.from.i2s = q.from.i2s = (enum tern_i2s_layout)layout;
-        r = tern_pack(&p, 0, tern_pack_tiles(m), &scale);
-        FUZZ_CHECK(tern_pack(&q, 0, tern_pack_tiles(m), &again) == r);
-        if (r != TERN_PACK_OK)
-            continue;
+    two = aligned_alloc(64, bytes);
+    five = aligned_alloc(64, fewer);
+    w = malloc(m * k);
+    FUZZ_CHECK(two && five && w);
+    st = tern_ternary_pack(s, pool, TERN_TILES_2BIT, two, &scale, &err);
+    if (st)
+        refused(st, &err);
+    FUZZ_CHECK(tern_ternary_pack(s, pool, TERN_TILES_5TRIT, five, &again, &err) == st);
+    if (!st) {
         FUZZ_CHECK(isfinite(scale) && scale >= 0 && scale == again);
-        check_tiles(p.layout, p.tiles, m, k);
-        check_tiles(q.layout, q.tiles, m, k);
-        check_same(&p, q.tiles);
+        FUZZ_CHECK(tern_ternary_rows(s, 0, m, w, &rows, &err) == TERN_OK && rows == scale);
+        check_tiles(TERN_TILES_2BIT, two, m, k);
+        check_tiles(TERN_TILES_5TRIT, five, m, k);
+        check_same(s, two, five, w);
     }
-    free(p.tiles);
-    free(q.tiles);
+    free(two);
+    free(five);
+    free(w);
+}
+
+/* Tiles for a shape that nobody has published: the first of some that fit. */
+static void choose_tiles(const struct tern_tensor *t, struct tern_file_options *o)
+{
+    static const uint32_t bms[] = { 32, 64, 16 }, bys[] = { 64, 96, 32, 24 };
+
+    for (uint32_t i = 0; i < 12; i++) {
+        struct tern_tl_tiles tl = { (uint32_t)t->ne[1], (uint32_t)t->ne[0], bms[i / 4], bys[i % 4],
+                                    bms[i / 4] < 32 ? 16 : 32 };
+
+        if (t->ne[0] <= UINT32_MAX && t->ne[1] <= UINT32_MAX && tern_tl_tiles_fit(t->type, &tl)) {
+            o->tl_tiles[0] = tl;
+            o->n_tl_tiles = 1;
+            return;
+        }
+    }
+}
+
+/* Any tensor that may be a ternary matrix, whether a model wants it or not. */
+static void pack(struct tern_gguf *g, const struct tern_tensor *t)
+{
+    int ways = t->type == TERN_TYPE_I2_S ? 3 : t->type <= TERN_F16 || t->type == TERN_BF16 ? 2 : 1;
+
+    if (!tern_ternary_type(t->type))
+        return;
+    for (int way = 0; way < ways; way++) {
+        struct tern_file_options o = { .i2s_layout = ways == 3 ? (enum tern_i2s_layout)way : TERN_I2S_A,
+                                       .quantize = ways == 2 && way == 1 };
+        struct tern_ternary_source s;
+        struct tern_err err;
+        enum tern_status st;
+
+        choose_tiles(t, &o);
+        FUZZ_CHECK(tern_model_file_set_options(g, &o, &err) == TERN_OK);
+        st = tern_ternary_open(g, t, pool, &s, &err);
+        if (st)
+            refused(st, &err);
+        else
+            pack_opened(&s);
+    }
 }
 
 static void load(const struct tern_gguf *g, const struct tern_arch *a, uint32_t first, bool with_embd,
@@ -196,7 +235,7 @@ static void run(const uint8_t *bytes, size_t size)
     check_metadata(g);
     check_directory(g);
     for (size_t i = 0; i < g->n_tensors; i++)
-        pack(&g->tensors[i]);
+        pack(g, &g->tensors[i]);
     st = tern_arch_read(g, &a, &err);
     if (st) {
         refused(st, &err);

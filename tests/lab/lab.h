@@ -36,12 +36,16 @@ void lab_write_synthetic(const struct tern_synthetic *shape, FILE *f);
 void lab_write_slice(const struct tern_gguf *g, uint32_t first, uint32_t last, FILE *f);
 
 struct lab_retype {
-    uint32_t ternary;            /* UINT32_MAX: as it is */
+    uint32_t ternary;            /* a ternary type, or F32, F16 or BF16; UINT32_MAX: as it is */
     enum tern_i2s_layout layout; /* to write */
     uint32_t embd;               /* UINT32_MAX: as it is; head too */
 };
 /* The same model in other types.  Sources in I2_S are of layout A. */
 void lab_write_retyped(const struct tern_gguf *g, const struct lab_retype *to, FILE *f);
+
+/* The tiles in which TL1 and TL2 are written: 32 rows in one strip, 64 or 96 columns.  False when the shape
+ * cannot have them. */
+bool lab_tl_tiles(uint32_t type, const uint64_t ne[4], struct tern_tl_tiles *out);
 
 /* See lab_outliers.c. */
 struct lab_outliers {

@@ -96,6 +96,40 @@ static uint32_t new_type(const struct tern_tensor *t, const struct lab_retype *t
     return t->type;
 }
 
+bool lab_tl_tiles(uint32_t type, const uint64_t ne[4], struct tern_tl_tiles *out)
+{
+    *out =
+        (struct tern_tl_tiles){ (uint32_t)ne[1], (uint32_t)ne[0], 32, type == TERN_TYPE_TL1 ? 64 : 96, 32 };
+    return tern_tl_tiles_fit(type, out);
+}
+
+/* False when the type cannot have the shape. */
+static bool pack_as(uint32_t type, enum tern_i2s_layout layout, const int8_t *w, const uint64_t ne[4],
+                    float scale, uint8_t *out)
+{
+    size_t m = (size_t)ne[1], k = (size_t)ne[0], bytes, elems;
+    struct tern_tl_tiles tiles;
+    float *x;
+
+    if (type == TERN_TYPE_TL1 || type == TERN_TYPE_TL2) {
+        if (!lab_tl_tiles(type, ne, &tiles))
+            return false;
+        tern_tl_write(type, &tiles, w, scale, out);
+        return true;
+    }
+    if (!tern_dtype_block(type, &elems, &bytes))
+        return tern_pack_file(type, layout, w, m, k, scale, out);
+    x = lab_alloc(k * sizeof *x);
+    for (size_t r = 0; elems == 1 && r < m; r++, w += k, out += k * bytes) {
+        for (size_t c = 0; c < k; c++)
+            x[c] = scale * (float)w[c];
+        if (!tern_quant_row(type, x, k, out))
+            elems = 0;
+    }
+    free(x);
+    return elems == 1;
+}
+
 static void rewrite_ternary(struct tern_gguf_writer *w, const struct tern_tensor *t, uint32_t type,
                             enum tern_i2s_layout layout)
 {
@@ -108,7 +142,7 @@ static void rewrite_ternary(struct tern_gguf_writer *w, const struct tern_tensor
         lab_die("tensor '%.*s' cannot be of type %u", TERN_STR_ARGS(t->name), type);
     out = lab_alloc(bytes);
     memset(out, 0, bytes);
-    if (!tern_pack_file(type, layout, weights, (size_t)t->ne[1], (size_t)t->ne[0], scale, out))
+    if (!pack_as(type, layout, weights, t->ne, scale, out))
         lab_die("tensor '%.*s' cannot be packed as type %u", TERN_STR_ARGS(t->name), type);
     tern_gguf_write(w, out, bytes);
     free(out);

@@ -22,7 +22,8 @@ static const char usage[] =
     "       --theta 10000 --eps 1e-5 --seed 1 --untied --no-tokenizer --arch NAME\n"
     "       --varied-norms --no-input-norms --rope-freqs --scales   (engine/synthetic.h)\n"
     "       --tokenizer FILE.gguf   copy its tokenizer (and take its vocabulary's size)\n"
-    "types: --type i2_s|tq1_0|tq2_0  --layout A|B|C  --embd-type f32|f16|bf16|q8_0|q6_k|q4_0|q4_k  "
+    "types: --type i2_s|tq1_0|tq2_0  --retype those, tl1 (tiles 32,64,32), tl2 (32,96,32), f32, f16, bf16\n"
+    "       --layout A|B|C  --embd-type f32|f16|bf16|q8_0|q6_k|q4_0|q4_k  "
     "--norm-type f32|f16|bf16\n";
 
 struct args {
