@@ -97,7 +97,7 @@ static enum tern_status parse(const struct folder *f, struct writing *x, struct 
     return TERN_OK;
 }
 
-/* -- metadata --------------------------------------------------------------------------------------------- */
+/* -- metadata ------------------------------------------------------------------------------------------- */
 
 /* The keys of the tokenizer's files; TERN_END when there are none. */
 static enum tern_status put_tokenizer(const struct folder *f, struct tern_gguf_writer *w)
