@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hugging Face folders as models in the terms of GGUF: config.json and generation_config.json become
- * metadata, the tensors of model.safetensors (or of the shards that model.safetensors.index.json names) get
- * the names and shapes GGUF has for them and a view that says how their bytes become weights, and the
- * tokenizer's files become tokenizer.* keys.
+ * Hugging Face folders as models in the terms of GGUF: config.json becomes metadata, the tensors of
+ * model.safetensors (or of the shards that model.safetensors.index.json names) get the names and shapes GGUF
+ * has for them and a view that says how their bytes become weights, and the tokenizer's files become
+ * tokenizer.* keys.
  *
  * Nothing is copied but metadata: tensors lie in the mapped files.  All of it is hostile: sizes, offsets,
  * counts and nesting are checked, and a bad file is refused with a sentence.

@@ -209,33 +209,6 @@ static enum tern_status read_quantization(const struct reading *r, struct tern_h
     return TERN_OK;
 }
 
-/* -- special tokens -------------------------------------------------------------------------------------- */
-
-/* A number, or a list of them; nonsense is left out. */
-static void read_eos(const json_t *root, struct tern_hf_config *c)
-{
-    const json_t *eos = tern_hf_json_get(root, "eos_token_id");
-    size_t n = json_is_array(eos) ? json_array_size(eos) : 1;
-    uint64_t id;
-
-    if (!eos)
-        return;
-    c->n_eos = 0;
-    for (size_t i = 0; i < n && c->n_eos < TERN_HF_MAX_EOS; i++)
-        if (tern_hf_json_whole(json_is_array(eos) ? json_array_get(eos, i) : eos, TERN_MAX_VOCAB, &id))
-            c->eos[c->n_eos++] = (uint32_t)id;
-}
-
-static void read_bos(const json_t *root, struct tern_hf_config *c)
-{
-    uint64_t id;
-
-    if (tern_hf_json_whole(tern_hf_json_get(root, "bos_token_id"), TERN_MAX_VOCAB, &id)) {
-        c->has_bos = true;
-        c->bos = (uint32_t)id;
-    }
-}
-
 /* -- exported -------------------------------------------------------------------------------------------- */
 
 static enum tern_status read_config(const struct reading *r, struct tern_hf_config *out)
@@ -258,8 +231,6 @@ static enum tern_status read_config(const struct reading *r, struct tern_hf_conf
     read_ties(r, &c);
     c.is_causal = !tern_hf_json_is_true(r->root, "use_bidirectional_attention") &&
                   !json_is_false(json_object_get(r->root, "is_causal"));
-    read_eos(r->root, &c);
-    read_bos(r->root, &c);
     *out = c;
     return TERN_OK;
 }
@@ -280,8 +251,7 @@ enum tern_status tern_hf_config_parse(const char *name, const void *bytes, size_
 enum tern_status tern_hf_config_read(const char *folder, struct tern_hf_config *out, struct tern_err *err)
 {
     char *path = tern_hf_path(folder, "config.json");
-    json_t *root = NULL, *generation = NULL;
-    struct tern_hf_config c;
+    json_t *root = NULL;
     struct reading r = { .file = path, .err = err };
     enum tern_status st;
 
@@ -296,16 +266,7 @@ enum tern_status tern_hf_config_read(const char *folder, struct tern_hf_config *
             folder);
     r.root = root;
     if (!st)
-        st = read_config(&r, &c);
-    if (!st)
-        st = tern_hf_json_read(folder, "generation_config.json", &generation, err);
-    if (!st)
-        read_eos(generation, &c);
-    if (st == TERN_END)
-        st = TERN_OK;
-    if (!st)
-        *out = c;
-    json_decref(generation);
+        st = read_config(&r, out);
     json_decref(root);
     free(path);
     return st;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What config.json and generation_config.json say of a model, with ranges checked: the shape, and which of
- * the families that Tern computes it is.
+ * What config.json says of a model, with ranges checked: the shape, and which of the families that Tern
+ * computes it is.
  *
  * Whatever would change the mathematics and is not one of these fields (a scaled RoPE of another kind, soft
  * caps, an activation nobody knows) is refused, not ignored.
@@ -15,8 +15,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define TERN_HF_MAX_EOS 8
 
 enum tern_hf_family { TERN_HF_BITNET, TERN_HF_LLAMA, TERN_HF_QWEN3, TERN_HF_GEMMA3 };
 
@@ -41,17 +39,13 @@ struct tern_hf_config {
     uint32_t n_ctx; /* within the smallest window of attention, where there are windows */
     double rope_theta, rms_eps;
     struct tern_hf_rope_factors rope;
-    bool has_bos;
-    uint32_t bos;
-    uint32_t eos[TERN_HF_MAX_EOS]; /* of generation_config.json, else config.json; more are ignored */
-    size_t n_eos;
 };
 
 /* config.json.  name: what sentences call it. */
 enum tern_status tern_hf_config_parse(const char *name, const void *bytes, size_t n,
                                       struct tern_hf_config *out, struct tern_err *err) TERN_MUST_CHECK;
 
-/* Both files of a folder. */
+/* That of a folder. */
 enum tern_status tern_hf_config_read(const char *folder, struct tern_hf_config *out,
                                      struct tern_err *err) TERN_MUST_CHECK;
 

@@ -97,44 +97,13 @@ static enum tern_status parse(const struct folder *f, struct writing *x, struct 
     return TERN_OK;
 }
 
-/* -- the tokenizer --------------------------------------------------------------------------------------- */
+/* -- metadata ------------------------------------------------------------------------------------------- */
 
 /* The keys of the tokenizer's files; TERN_END when there are none. */
 static enum tern_status put_tokenizer(const struct folder *f, struct tern_gguf_writer *w)
 {
     return tern_hf_put_tokenizer(f->path, f->n_vocab, w, f->err);
 }
-
-/* All keys the tokenizer's files make, then what other files know of special tokens. */
-static enum tern_status add_tokenizer(const struct folder *f, struct tern_gguf_writer *w)
-{
-    struct writing x;
-    struct tern_gguf *g = NULL;
-    enum tern_status st = begin_writing(f, &x);
-
-    if (st)
-        return st;
-    st = put_tokenizer(f, x.w);
-    if (st) {
-        drop_writing(&x);
-        return st == TERN_END ? TERN_OK : st;
-    }
-    st = end_writing(f, &x);
-    if (st) {
-        drop_writing(&x);
-        return st;
-    }
-    st = parse(f, &x, &g);
-    if (st)
-        return st;
-    for (size_t i = 0; i < g->n_kv; i++)
-        tern_gguf_put_kv(w, &g->kv[i]);
-    st = tern_hf_put_specials(f->path, &f->config, g, w, f->err);
-    tern_gguf_close(&g);
-    return st;
-}
-
-/* -- the rest of the metadata ---------------------------------------------------------------------------- */
 
 /* The last part of the path, resolved so that "." has one. */
 static void name_model(const char *path, char *out, size_t room)
@@ -158,15 +127,16 @@ static uint32_t file_type(const struct folder *f)
 
 static enum tern_status put_metadata(const struct folder *f, struct writing *x)
 {
+    bool embeds = !f->config.has_head || f->tensors.has_input_norms;
     char name[256];
     enum tern_status st;
 
     name_model(f->path, name, sizeof name);
     tern_hf_put_config(&f->config, name, f->n_vocab, file_type(f), x->w);
-    st = tern_hf_put_pooling(f->path, &f->config, x->w, f->err);
+    st = tern_hf_put_pooling(f->path, &f->config, embeds, x->w, f->err);
     if (!st)
-        st = add_tokenizer(f, x->w);
-    return st ? st : end_writing(f, x);
+        st = put_tokenizer(f, x->w);
+    return st && st != TERN_END ? st : end_writing(f, x); /* without a tokenizer it still runs on ids */
 }
 
 /* -- tensors --------------------------------------------------------------------------------------------- */

@@ -4,11 +4,8 @@
 
 #include "engine/hf_json.h"
 #include "engine/hf_shards.h"
-#include "engine/mapping.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* A key of the architecture: "llama.block_count". */
@@ -114,10 +111,10 @@ static enum tern_status read_modules(const char *folder, const json_t *modules, 
     return TERN_OK;
 }
 
-enum tern_status tern_hf_put_pooling(const char *folder, const struct tern_hf_config *c,
+enum tern_status tern_hf_put_pooling(const char *folder, const struct tern_hf_config *c, bool embeds,
                                      struct tern_gguf_writer *w, struct tern_err *err)
 {
-    uint32_t type = c->has_head ? TERN_POOL_NONE : TERN_POOL_LAST;
+    uint32_t type = embeds ? TERN_POOL_LAST : TERN_POOL_NONE;
     char path[300], step[256] = "1_Pooling";
     json_t *modules = NULL, *config = NULL;
     enum tern_status st = tern_hf_json_read_array(folder, "modules.json", &modules, err);
@@ -137,105 +134,4 @@ enum tern_status tern_hf_put_pooling(const char *folder, const struct tern_hf_co
     if (type != TERN_POOL_NONE)
         tern_gguf_put_u32(w, make_key(c, "pooling_type").text, type);
     return TERN_OK;
-}
-
-/* -- special tokens -------------------------------------------------------------------------------------- */
-
-static void put_ids(const struct tern_hf_config *c, const struct tern_gguf *tokenizer,
-                    struct tern_gguf_writer *w)
-{
-    static const char *const keys[] = { "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                                        "tokenizer.ggml.eom_token_id" };
-    uint64_t known[3];
-    bool has[3];
-
-    if (c->has_bos && !tern_gguf_find(tokenizer, "tokenizer.ggml.bos_token_id"))
-        tern_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", c->bos);
-    for (size_t k = 0; k < 3; k++)
-        has[k] = tern_gguf_u64(tokenizer, keys[k], &known[k], NULL) == TERN_OK;
-    for (size_t i = 0; i < c->n_eos; i++) {
-        size_t k = 0;
-
-        while (k < 3 && !(has[k] && known[k] == c->eos[i]))
-            k++;
-        if (k < 3)
-            continue; /* known already */
-        for (k = 0; k < 3 && has[k];)
-            k++;
-        if (k == 3)
-            return; /* GGUF has no more places for them */
-        has[k] = true;
-        known[k] = c->eos[i];
-        tern_gguf_put_u32(w, keys[k], c->eos[i]);
-    }
-}
-
-/* The file chat_template.jinja, as a string to be freed; TERN_END when there is none. */
-static enum tern_status read_template_file(const char *folder, char **out, struct tern_err *err)
-{
-    char *path = tern_hf_path(folder, "chat_template.jinja");
-    struct tern_mapping map;
-    struct tern_err why;
-    enum tern_status st;
-
-    if (!path)
-        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to read a chat template");
-    st = tern_mapping_open(path, &map, &why);
-    free(path);
-    if (st) {
-        if (why.sys_errno == ENOENT)
-            return TERN_END;
-        if (err)
-            *err = why;
-        return st;
-    }
-    if (map.size > TERN_MAX_HF_JSON || memchr(map.bytes, 0, map.size))
-        st =
-            TERN_FAIL(err, TERN_ERR_FORMAT, "%s: is no text of at most %d bytes", map.path, TERN_MAX_HF_JSON);
-    else if (!(*out = strndup((const char *)map.bytes, map.size)))
-        st = TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to read a chat template");
-    tern_mapping_close(&map);
-    return st;
-}
-
-/* A string, or a list of {name, template}, of which "default" is taken, else the first. */
-static const char *pick_template(const json_t *config)
-{
-    const json_t *t = tern_hf_json_get(config, "chat_template");
-    const char *picked = tern_hf_json_text(json_array_get(t, 0), "template");
-
-    for (size_t i = 0; i < json_array_size(t); i++) {
-        const char *name = tern_hf_json_text(json_array_get(t, i), "name");
-
-        if (name && strcmp(name, "default") == 0)
-            picked = tern_hf_json_text(json_array_get(t, i), "template");
-    }
-    return json_is_string(t) ? json_string_value(t) : picked;
-}
-
-static enum tern_status put_template(const char *folder, struct tern_gguf_writer *w, struct tern_err *err)
-{
-    static const char key[] = "tokenizer.chat_template";
-    char *text = NULL;
-    json_t *config = NULL;
-    enum tern_status st = read_template_file(folder, &text, err);
-
-    if (!st)
-        tern_gguf_put_string(w, key, text);
-    free(text);
-    if (st != TERN_END)
-        return st;
-    st = tern_hf_json_read(folder, "tokenizer_config.json", &config, err);
-    if (!st && pick_template(config))
-        tern_gguf_put_string(w, key, pick_template(config));
-    json_decref(config);
-    return st == TERN_END ? TERN_OK : st;
-}
-
-enum tern_status tern_hf_put_specials(const char *folder, const struct tern_hf_config *c,
-                                      const struct tern_gguf *tokenizer, struct tern_gguf_writer *w,
-                                      struct tern_err *err)
-{
-    put_ids(c, tokenizer, w);
-    return tern_gguf_find(tokenizer, "tokenizer.chat_template") ? TERN_OK : put_template(folder, w, err);
 }

@@ -93,7 +93,7 @@ static enum tern_status view_matrix(const struct making *m, const struct tern_hf
         return TERN_FAIL(m->err, TERN_ERR_UNSUPPORTED,
                          "%s: tensor '%.80s' is %s and has a weight_scale; Tern knows that of packed U8 only",
                          m->folder, a->name, a->dtype);
-    t->view.absmean = is_float(t->type) && m->c->is_master;
+    t->view.absmean = is_float(t->type) && (m->c->is_master || m->out->has_input_norms);
     return TERN_OK;
 }
 
@@ -142,6 +142,16 @@ static enum tern_status add(struct making *m, const struct tern_hf_array *a, con
     return TERN_OK;
 }
 
+/* Nobody but BitNet puts a norm before each matrix. */
+static bool has_input_norms(const struct making *m)
+{
+    struct tern_hf_place p = { .part = TERN_HF_NOTHING };
+
+    for (size_t i = 0; p.part != TERN_HF_INPUT_NORM && i < m->s->n; i++)
+        tern_hf_place(m->c->family, m->s->arrays[i].name, &p);
+    return p.part == TERN_HF_INPUT_NORM;
+}
+
 static enum tern_status add_all(struct making *m, bool *has_head)
 {
     struct tern_hf_place p;
@@ -169,6 +179,7 @@ enum tern_status tern_hf_tensors_make(const char *name, const struct tern_hf_con
 
     t.tensors = calloc(s->n + 1, sizeof *t.tensors);
     t.names = calloc(s->n + 1, TERN_MAX_TENSOR_NAME);
+    t.has_input_norms = has_input_norms(&m);
     if (!t.tensors || !t.names)
         st = TERN_FAIL(err, TERN_ERR_MEMORY, "%s: no memory for its tensor directory", name);
     else

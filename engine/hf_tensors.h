@@ -16,6 +16,7 @@ struct tern_hf_tensors {
     size_t names_bytes;
     size_t n;
     uint32_t matrix_type; /* of the ternary matrices (of the first one) */
+    bool has_input_norms; /* a variant of the family that BitNet has made; its floats are master weights */
 };
 
 /* name: what sentences call the folder. */

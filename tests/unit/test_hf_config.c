@@ -4,13 +4,12 @@
  */
 #include "unit/unit.h"
 
-#include "engine/gguf_write.h"
 #include "engine/hf_config.h"
-#include "engine/hf_metadata.h"
 #include "engine/hf_names.h"
-#include "engine/hf_rope.h"
 #include "engine/hf_shards.h"
-#include "unit/hf_bed.h"
+
+#include <stdio.h>
+#include <string.h>
 
 #define CORE                                                                                                 \
     "\"hidden_size\":2560,\"intermediate_size\":6912,\"num_hidden_layers\":30,\"num_attention_heads\":20,"   \
@@ -43,7 +42,7 @@ static void refuse(const char *text, enum tern_status status, const char *part)
 
 static void test_families(void **state)
 {
-    struct tern_hf_config c = good(BITNET THETA ",\"bos_token_id\":128000,\"eos_token_id\":128001}");
+    struct tern_hf_config c = good(BITNET THETA "}");
 
     (void)state;
     assert_int_equal(c.family, TERN_HF_BITNET);
@@ -54,7 +53,6 @@ static void test_families(void **state)
     assert_int_equal(c.head_dim, 128);
     assert_int_equal(c.n_ctx, 4096);
     assert_true(c.rope_theta == 500000 && c.rope.factor == 0);
-    assert_true(c.has_bos && c.bos == 128000 && c.n_eos == 1 && c.eos[0] == 128001);
     c = good("{\"model_type\":\"bitnet\",\"hidden_act\":\"silu\"," CORE THETA "}");
     assert_string_equal(c.arch, "bitnet");
     assert_int_equal(c.activation, TERN_SILU);
@@ -184,138 +182,6 @@ static void test_refused(void **state)
            "'query_pre_attn_scalar' is 256");
 }
 
-/* -- special tokens -------------------------------------------------------------------------------------- */
-
-/* The metadata that tern_hf_put_specials adds to a tokenizer with these ends of its own (0: none). */
-static struct tern_gguf *specials(const char *folder, const struct tern_hf_config *c, uint32_t eos,
-                                  uint32_t eot)
-{
-    struct tern_gguf *made[2] = { NULL, NULL };
-
-    for (int i = 0; i < 2; i++) {
-        char *bytes = NULL;
-        size_t n = 0;
-        FILE *f = open_memstream(&bytes, &n);
-        struct tern_gguf_writer *w = NULL;
-
-        assert_ok(tern_gguf_writer_new(f, "made", 32, &w, &unit_err));
-        if (i == 1)
-            assert_ok(tern_hf_put_specials(folder, c, made[0], w, &unit_err));
-        if (i == 0 && eos)
-            tern_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", eos);
-        if (i == 0 && eot)
-            tern_gguf_put_u32(w, "tokenizer.ggml.eot_token_id", eot);
-        tern_gguf_begin(w);
-        assert_ok(tern_gguf_finish(&w, &unit_err));
-        fclose(f);
-        assert_ok(tern_gguf_parse("made", bytes, n, &made[i], &unit_err));
-        made[i]->owned = bytes;
-    }
-    tern_gguf_close(&made[0]);
-    return made[1];
-}
-
-/* 0 when absent. */
-static uint64_t id_of(const struct tern_gguf *g, const char *name)
-{
-    char key[64];
-    uint64_t id = 0;
-
-    snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", name);
-    (void)!tern_gguf_u64(g, key, &id, &unit_err);
-    return id;
-}
-
-static void check_ends(const struct tern_hf_config *c, uint32_t eos, uint32_t eot, const uint64_t wanted[3])
-{
-    struct tern_gguf *g = specials("/nonexistent", c, eos, eot);
-
-    assert_int_equal(id_of(g, "eos"), wanted[0]);
-    assert_int_equal(id_of(g, "eot"), wanted[1]);
-    assert_int_equal(id_of(g, "eom"), wanted[2]);
-    tern_gguf_close(&g);
-}
-
-static void test_ends(void **state)
-{
-    struct tern_hf_config c = good(LLAMA THETA ",\"bos_token_id\":7,\"eos_token_id\":[11,12,12,13,14]}");
-    struct tern_gguf *g;
-
-    (void)state;
-    assert_int_equal(c.n_eos, 5);
-    check_ends(&c, 0, 0, (const uint64_t[]){ 11, 12, 13 });
-    check_ends(&c, 11, 0, (const uint64_t[]){ 0, 12, 13 });
-    check_ends(&c, 9, 12, (const uint64_t[]){ 0, 0, 11 }); /* the tokenizer's own stay */
-    g = specials("/nonexistent", &c, 0, 0);
-    assert_int_equal(id_of(g, "bos"), 7);
-    tern_gguf_close(&g);
-    c = good(LLAMA THETA ",\"eos_token_id\":[1,2,3,4,5,6,7,8,9,10,\"x\",-1]}");
-    assert_int_equal(c.n_eos, TERN_HF_MAX_EOS);
-    c = good(LLAMA THETA ",\"eos_token_id\":[-1,\"x\",1e300,null]}");
-    assert_int_equal(c.n_eos, 0);
-}
-
-static void check_template(const struct hf_bed *b, const char *wanted)
-{
-    struct tern_hf_config c = good(LLAMA THETA "}");
-    struct tern_gguf *g = specials(b->path, &c, 0, 0);
-    struct tern_str s = { "", 0 };
-    enum tern_status st = tern_gguf_string(g, "tokenizer.chat_template", &s, &unit_err);
-
-    assert_int_equal(st, wanted ? TERN_OK : TERN_END);
-    if (wanted && !tern_str_is(s, wanted))
-        fail_msg("'%.*s'", TERN_STR_ARGS(s));
-    tern_gguf_close(&g);
-}
-
-static void test_templates(void **state)
-{
-    struct hf_bed *b = hf_bed_new();
-    struct tern_hf_config c;
-
-    (void)state;
-    check_template(b, NULL);
-    /* A number that no integer type holds stands in most of these files. */
-    hf_bed_text(b, "tokenizer_config.json",
-                "{\"model_max_length\":1000000000000000019884624838656,\"chat_template\":\"one\"}");
-    check_template(b, "one");
-    hf_bed_text(b, "tokenizer_config.json",
-                "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"T\"},"
-                "{\"name\":\"default\",\"template\":\"D\"}]}");
-    check_template(b, "D");
-    hf_bed_text(b, "tokenizer_config.json", "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"T\"}]}");
-    check_template(b, "T");
-    hf_bed_text(b, "tokenizer_config.json", "{\"chat_template\":{}}");
-    check_template(b, NULL);
-    hf_bed_text(b, "chat_template.jinja", "{{ file }}\n");
-    check_template(b, "{{ file }}\n");
-    hf_bed_bytes(b, "chat_template.jinja", "a\0b", 3);
-    c = good(LLAMA THETA "}");
-    {
-        struct tern_gguf empty = { .name = NULL };
-
-        assert_int_equal(tern_hf_put_specials(b->path, &c, &empty, NULL, &unit_err), TERN_ERR_FORMAT);
-    }
-    hf_bed_free(b);
-}
-
-/* generation_config.json knows the ends better. */
-static void test_generation(void **state)
-{
-    struct hf_bed *b = hf_bed_new();
-    struct tern_hf_config c;
-
-    (void)state;
-    hf_bed_text(b, "config.json", BITNET THETA ",\"eos_token_id\":128001}");
-    assert_ok(tern_hf_config_read(b->path, &c, &unit_err));
-    assert_int_equal(c.n_eos, 1);
-    hf_bed_text(b, "generation_config.json", "{\"eos_token_id\":[128001,128009]}");
-    assert_ok(tern_hf_config_read(b->path, &c, &unit_err));
-    assert_int_equal(c.n_eos, 2);
-    assert_int_equal(c.eos[1], 128009);
-    hf_bed_free(b);
-}
-
 /* -- names ----------------------------------------------------------------------------------------------- */
 
 static void test_names(void **state)
@@ -360,11 +226,9 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families),     cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_rope),         cmocka_unit_test(test_windows),
-        cmocka_unit_test(test_quantization), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_ends),         cmocka_unit_test(test_templates),
-        cmocka_unit_test(test_generation),   cmocka_unit_test(test_names),
+        cmocka_unit_test(test_families), cmocka_unit_test(test_activations),  cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_windows),  cmocka_unit_test(test_quantization), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -232,7 +232,7 @@ static void test_qwen3(void **state)
 {
     const struct hf_family f = {
         .config = "{\"architectures\":[\"Qwen3Model\"],\"model_type\":\"qwen3\",\"hidden_act\":\"silu\","
-                  "\"is_bitnet_config\":true,\"tie_word_embeddings\":false,\"rope_theta\":1000000,\"sliding_"
+                  "\"tie_word_embeddings\":false,\"rope_theta\":1000000,\"sliding_"
                   "window\":null,\"use_sliding_window\":false," SMALL_HEADS "}",
         .prefix = "",
         .norms = { "input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm" },
@@ -278,8 +278,8 @@ static void test_qwen3(void **state)
 static void test_gemma3(void **state)
 {
     const struct hf_family f = {
-        .config = "{\"architectures\":[\"Gemma3TextModel\"],\"model_type\":\"gemma3_text\",\"is_bitnet_"
-                  "config\":true,\"hidden_activation\":\"gelu_pytorch_tanh\",\"query_pre_attn_scalar\":6,"
+        .config = "{\"architectures\":[\"Gemma3ForCausalLM\"],\"model_type\":\"gemma3_text\","
+                  "\"hidden_activation\":\"gelu_pytorch_tanh\",\"query_pre_attn_scalar\":6,"
                   "\"rope_theta\":10000,\"rope_local_base_freq\":10000,\"sliding_window\":128,"
                   "\"attn_logit_softcapping\":null," SMALL_HEADS "}",
         .prefix = "",
@@ -296,6 +296,8 @@ static void test_gemma3(void **state)
     (void)state;
     check_text(g, "general.architecture", "gemma3");
     check_u32(g, "gemma3.context_length", 128); /* within the window */
+    check_u32(g, "gemma3.pooling_type", TERN_POOL_LAST);
+    assert_true(tern_gguf_tensor(g, "blk.0.ffn_up.weight")->view.absmean); /* for its norms */
     for (size_t i = 0; i < 6; i++) {
         snprintf(name, sizeof name, "blk.1.%s.weight", native[i]);
         check_tensor(g, name, TERN_F32, i < 4 ? 24 : 6, 1);

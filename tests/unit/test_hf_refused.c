@@ -60,9 +60,6 @@ static void test_folders_that_are_none(void **state)
     snprintf(path, sizeof path, "%s/config.json", b->path);
     assert_int_equal(truncate(path, 100 << 20), 0); /* sparse */
     hf_refuse(b, TERN_ERR_LIMIT, "104857600 bytes");
-    b = hf_make(&hf_bitnet);
-    hf_bed_text(b, "generation_config.json", "{");
-    hf_refuse(b, TERN_ERR_FORMAT, "not valid JSON");
 }
 
 /* One more array in an otherwise good folder. */
