@@ -42,9 +42,9 @@ static const char *const exprs[] = {
 };
 
 /*
- * Sorted by name.  Of falcon3 there are two readings, both by people of its publisher: bitnet.cpp cuts as falcon
- * does and digits one by one, llama.cpp as llama-bpe with BOS.  The ternary files people have were made for
- * and tried with bitnet.cpp, so the name stands for its reading; falcon3-upstream is llama.cpp's.
+ * Sorted by name.  Of falcon3 there are two readings, both by people of its publisher: bitnet.cpp cuts as
+ * falcon does and digits one by one, llama.cpp as llama-bpe with BOS.  The ternary files people have were
+ * made for and tried with bitnet.cpp, so the name stands for its reading; falcon3-upstream is llama.cpp's.
  */
 static const struct tern_pretok_kind kinds[] = {
     { "default", false, false, { PUNCT, G2, NUM, DIG3 } },

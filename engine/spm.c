@@ -64,6 +64,9 @@ enum tern_status tern_spm_load(struct tern_spm *s, const struct tern_vocab *v, c
     s->joins = calloc(65536 / 64, sizeof *s->joins);
     if (!s->keys || !s->joins)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the scores of %u tokens", v->n);
+    s->has_bytes = true;
+    for (unsigned b = 0; b < 256; b++)
+        s->has_bytes = s->has_bytes && v->byte_ids[b] != TERN_NO_TOKEN;
     for (uint32_t id = 0; id < v->n; id++) {
         struct tern_str text = tern_vocab_text(v, id);
         double score = scores ? tern_gguf_array_f64(scores, id) : 0;

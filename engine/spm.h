@@ -17,6 +17,7 @@ struct tern_spm {
     uint32_t *keys;  /* [n_vocab] the order of merging by score: least first */
     uint64_t *joins; /* [65536 / 64] a bit for every two bytes that stand side by side inside a token */
     bool add_space;  /* a text, and what follows a special token, gets a space in front */
+    bool has_bytes;  /* a token for every byte: then no text becomes the unknown token */
     bool has_unused; /* tokens that take part in merging and may not be the result */
 };
 

@@ -9,10 +9,12 @@
  * byte that is not part of a valid sequence is encoded by its byte token.  So what encode made of any bytes
  * decodes to the same bytes.  Where the vocabulary lacks the token of a byte (Falcon's has none for 28,
  * control characters and bytes that UTF-8 hardly has), the unknown token stands for it (SentencePiece: for
- * the character), or without one U+FFFD; only a vocabulary that cannot even say that makes encode fail, with a sentence.  Two things of
- * SentencePiece's make a difference: the space that its models have in front of a text and behind every
- * special token, which tern_tokenizer_piece_after leaves out again; and U+2581, which is how its models
- * write a space and comes back as one.  No text is normalised (NFC, NFKC) in any other way.
+ * the character), or without one U+FFFD; only a vocabulary that cannot even say that makes encode fail, with
+ * a sentence.
+ *
+ * Two things of SentencePiece's make a difference: the space that its models have in front of a text and
+ * behind every special token, which tern_tokenizer_piece_after leaves out again; and U+2581, which is how its
+ * models write a space and comes back as one.  No text is normalised (NFC, NFKC) in any other way.
  */
 #ifndef TERN_ENGINE_TOKENIZER_H
 #define TERN_ENGINE_TOKENIZER_H

@@ -27,12 +27,13 @@ struct tern_str tern_tokenizer_piece(const struct tern_tokenizer *t, int32_t id,
     }
 }
 
-/* Whether encode begins anew behind this token. */
+/* Whether encode began anew behind this token.  An unknown one may also stand for a character. */
 static bool is_cut(const struct tern_tokenizer *t, int32_t id)
 {
     enum tern_token_type type = tern_tokenizer_type(t, id);
 
-    return id < 0 || type == TERN_TOKEN_CONTROL || type == TERN_TOKEN_USER;
+    return id < 0 || type == TERN_TOKEN_CONTROL || type == TERN_TOKEN_USER ||
+           (type == TERN_TOKEN_UNKNOWN && t->spm.has_bytes);
 }
 
 struct tern_str tern_tokenizer_piece_after(const struct tern_tokenizer *t, int32_t before, int32_t id,

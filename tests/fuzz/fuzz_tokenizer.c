@@ -5,6 +5,7 @@
  *   0  stream   byte: where to cut; the rest is fed to the streaming UTF-8 filter whole and in two parts
  *   1  file     u16: bytes of text; the text; the rest is a GGUF file
  *   2  made     a vocabulary in the few bytes described at made_vocabulary(); the rest is the text
+ *   3  scored   one of SentencePiece's kind, described at scored_vocabulary(); the rest is the text
  *
  * What must hold: ids lie inside the vocabulary, the same call gives the same ids, and with all 256 bytes in
  * the vocabulary the tokens' pieces are the text again.
@@ -52,13 +53,19 @@ static void check_stream(struct tern_cursor *c)
 static void check_pieces(const struct tern_tokenizer *t, const struct tern_ids *ids, const char *text,
                          size_t len)
 {
+    bool spm = strcmp(tern_tokenizer_pre(t), "none") == 0;
     size_t at = 0;
 
     for (size_t i = 0; i < ids->n; i++) {
-        struct tern_str s = tern_tokenizer_piece(t, ids->ids[i], true);
+        struct tern_str s = tern_tokenizer_piece_after(t, i ? ids->ids[i - 1] : -1, ids->ids[i], true);
 
-        FUZZ_CHECK(s.len > 0 && s.len <= len - at && memcmp(s.ptr, text + at, s.len) == 0);
-        at += s.len;
+        for (size_t k = 0; k < s.len; k++)
+            if (spm && s.ptr[k] == ' ' && len - at >= 3 && memcmp(text + at, "\xe2\x96\x81", 3) == 0) {
+                at += 3;
+            } else {
+                FUZZ_CHECK(at < len && s.ptr[k] == text[at]);
+                at++;
+            }
     }
     FUZZ_CHECK(at == len);
 }
@@ -222,15 +229,63 @@ static void made_vocabulary(struct tern_cursor *c)
     free(w.bytes);
 }
 
+/* byte: options; byte: number of tokens, each byte (type << 5 | length), a byte of score, and its text.
+ * Tokens 0 to 258 are <unk>, <s>, </s> and the bytes. */
+static void scored_vocabulary(struct tern_cursor *c)
+{
+    struct vocab_writer w;
+    uint8_t options = take(c);
+    float scores[N_MADE] = { 0 };
+    int32_t types[N_MADE] = { TERN_TOKEN_UNKNOWN, TERN_TOKEN_CONTROL, TERN_TOKEN_CONTROL };
+    size_t n = 3;
+
+    vocab_begin(&w);
+    vocab_text(&w, "tokenizer.ggml.model", "llama");
+    vocab_open(&w, "tokenizer.ggml.tokens");
+    vocab_add(&w, "<unk>", 5);
+    vocab_add(&w, "<s>", 3);
+    vocab_add(&w, "</s>", 4);
+    for (int b = 0; b < 256; b++, n++) {
+        char name[8];
+
+        snprintf(name, sizeof name, "<0x%02X>", b);
+        vocab_add(&w, name, 6);
+        types[n] = TERN_TOKEN_BYTE;
+    }
+    for (size_t more = take(c) % 48; more > 0; more--, n++) {
+        uint8_t head = take(c);
+        char text[31];
+        size_t len = 0;
+
+        types[n] = head >> 5 == TERN_TOKEN_BYTE ? TERN_TOKEN_NORMAL : head >> 5;
+        scores[n] = (float)(int8_t)take(c);
+        while (len < (head & 31) && len < sizeof text && tern_cursor_left(c) > 0)
+            text[len++] = (char)take(c);
+        vocab_add(&w, text, len);
+    }
+    vocab_close(&w);
+    vocab_i32s(&w, "tokenizer.ggml.token_type", types, n);
+    vocab_key(&w, "tokenizer.ggml.scores", TERN_GGUF_ARRAY);
+    vocab_put_u32(&w, TERN_GGUF_F32);
+    vocab_put_u64(&w, n);
+    vocab_put(&w, scores, n * sizeof *scores);
+    if (options & 1)
+        vocab_bool(&w, "tokenizer.ggml.add_space_prefix", (options & 2) != 0);
+    vocab_end(&w);
+    check_vocabulary(w.bytes, w.n, (const char *)c->at, tern_cursor_left(c), true);
+    free(w.bytes);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct tern_cursor c;
 
     tern_cursor_init(&c, data, size);
-    switch (take(&c) % 3) {
+    switch (take(&c) % 4) {
     case 0: check_stream(&c); break;
     case 1: check_file(&c); break;
-    default: made_vocabulary(&c); break;
+    case 2: made_vocabulary(&c); break;
+    default: scored_vocabulary(&c); break;
     }
     return 0;
 }
