@@ -3,6 +3,9 @@
 #include "engine/convert.h"
 
 #include "engine/base/log.h"
+#if __has_include("engine/chat_template.h")
+#include "engine/chat_template.h"
+#endif
 #include "engine/convert_impl.h"
 #include "engine/identity.h"
 #include "engine/tokenizer.h"
@@ -196,37 +199,69 @@ bool tern_convert_drops(const struct tern_conversion *c, struct tern_str key)
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
         if (tern_str_is(key, ours[i]))
             return true;
-    if (c->replace_pre && tern_str_is(key, "tokenizer.ggml.pre"))
+    if ((c->replace_pre && tern_str_is(key, "tokenizer.ggml.pre")) ||
+        (c->chat_template && tern_str_is(key, "tokenizer.chat_template")))
         return true;
     return key.len > 6 && memcmp(key.ptr, "split.", 6) == 0;
 }
 
-/* Which pre-tokenizer goes into the file: none for what is no byte-level BPE. */
-static enum tern_status choose_pre(struct tern_conversion *c, struct tern_err *err)
+/* A file without a template, or with the placeholder of a converter, gets the one of the format that its
+ * vocabulary shows, if it shows one. */
+static void choose_template(struct tern_conversion *c, const struct tern_tokenizer *tok)
 {
-    const struct tern_gguf *g = c->g;
-    struct tern_tokenizer *tok = NULL;
-    struct tern_str model = { "", 0 };
-    struct tern_err why;
+#if __has_include("engine/chat_template.h")
+    struct tern_str text = { "", 0 };
+    struct tern_chat_choice choice;
+    enum tern_status st = tern_gguf_string(c->g, "tokenizer.chat_template", &text, NULL);
 
-    if (tern_gguf_string(g, "tokenizer.ggml.model", &model, NULL) || !tern_str_is(model, "gpt2")) {
-        if (c->o.pre)
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--pre: %s has no byte-level BPE tokenizer", g->name);
+    if (st == TERN_OK && !tern_chat_template_is_placeholder(text))
+        return;
+    if (tern_chat_choose(c->g, tok, &choice, NULL) == TERN_OK && !choice.guessed)
+        c->chat_template = tern_chat_template_jinja(choice.format);
+#else
+    (void)c;
+    (void)tok;
+#endif
+}
+
+/* Which pre-tokenizer goes into the file: none for what is no byte-level BPE. */
+static enum tern_status choose_pre(struct tern_conversion *c, const struct tern_tokenizer *tok,
+                                   struct tern_err *err)
+{
+    struct tern_str model = { "", 0 };
+
+    if (tern_gguf_string(c->g, "tokenizer.ggml.model", &model, NULL) || !tern_str_is(model, "gpt2"))
+        return c->o.pre
+                   ? TERN_FAIL(err, TERN_ERR_USAGE, "--pre: %s has no byte-level BPE tokenizer", c->g->name)
+                   : TERN_OK;
+    if (!c->o.pre && tern_gguf_find(c->g, "tokenizer.ggml.pre"))
         return TERN_OK;
-    }
-    if (!c->o.pre && tern_gguf_find(g, "tokenizer.ggml.pre"))
-        return TERN_OK;
-    if (tern_tokenizer_new(g, c->o.pre, &tok, &why)) {
+    snprintf(c->pre, sizeof c->pre, "%s", tern_tokenizer_pre(tok));
+    c->replace_pre = true;
+    return TERN_OK;
+}
+
+/* What is written of the tokenizer besides the file's own keys. */
+static enum tern_status choose_tokenizer(struct tern_conversion *c, struct tern_err *err)
+{
+    struct tern_tokenizer *tok = NULL;
+    struct tern_err why;
+    enum tern_status st;
+
+    if (!tern_gguf_find(c->g, "tokenizer.ggml.tokens"))
+        return c->o.pre ? TERN_FAIL(err, TERN_ERR_USAGE, "--pre: %s has no tokenizer", c->g->name) : TERN_OK;
+    if (tern_tokenizer_new(c->g, c->o.pre, &tok, &why)) {
         if (!c->o.pre)
-            tern_log(TERN_LOG_WARN, "tokenizer", "no pre-tokenizer is written: %s", why.text);
+            tern_log(TERN_LOG_WARN, "tokenizer", "copied as it is: %s", why.text);
         else if (err)
             *err = why;
         return c->o.pre ? why.status : TERN_OK;
     }
-    snprintf(c->pre, sizeof c->pre, "%s", tern_tokenizer_pre(tok));
-    c->replace_pre = true;
+    st = choose_pre(c, tok, err);
+    if (!st)
+        choose_template(c, tok);
     tern_tokenizer_free(&tok);
-    return TERN_OK;
+    return st;
 }
 
 static void put_metadata(struct tern_gguf_writer *w, const struct tern_conversion *c)
@@ -241,6 +276,8 @@ static void put_metadata(struct tern_gguf_writer *w, const struct tern_conversio
         tern_gguf_put_u32(w, "general.quantization_version", 2);
     if (c->replace_pre)
         tern_gguf_put_string(w, "tokenizer.ggml.pre", c->pre);
+    if (c->chat_template)
+        tern_gguf_put_string(w, "tokenizer.chat_template", c->chat_template);
 }
 
 /* -- the whole ------------------------------------------------------------------------------------------- */
@@ -283,7 +320,7 @@ enum tern_status tern_convert_plan(const struct tern_gguf *g, const struct tern_
     c->o = *o;
     st = tern_arch_read(g, &c->arch, err);
     if (!st)
-        st = choose_pre(c, err);
+        st = choose_tokenizer(c, err);
     if (!st)
         st = plan_tensors(c, err);
     if (!st)

@@ -35,6 +35,7 @@ struct tern_conversion {
     struct convert_tensor *tensors; /* [n] in file order */
     char pre[64];                   /* to be written, or empty */
     bool replace_pre;               /* in place of the file's */
+    const char *chat_template;      /* the same; NULL: the file's, if it has one */
     uint64_t bytes;                 /* of the file */
     uint64_t hashes_at;             /* offset of the hashes in the file */
 };
