@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <locale.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,54 @@ struct chat_line {
     size_t at, end;
 };
 
+/* -- signals while somebody types ------------------------------------------------------------------------ */
+
+/* libedit would catch them itself, but it passes each on to all of the process group, whoever was meant. */
+static volatile sig_atomic_t stop_asked, resized;
+
+static void on_stop(int sig)
+{
+    (void)sig;
+    stop_asked = 1;
+}
+
+static void on_resize(int sig)
+{
+    (void)sig;
+    resized = 1;
+}
+
+/* Ctrl-Z gives the terminal back as it was before; a window of another size is drawn anew. */
+static void obey_signals(struct chat_line *l)
+{
+    if (resized) {
+        resized = 0;
+        el_resize(l->el);
+    }
+    if (stop_asked) {
+        stop_asked = 0;
+        el_set(l->el, EL_PREP_TERM, 0);
+        raise(SIGSTOP);
+        el_set(l->el, EL_PREP_TERM, 1);
+        el_set(l->el, EL_REFRESH);
+    }
+}
+
+static const char *gets_with_signals(struct chat_line *l, int *n)
+{
+    const struct sigaction stop = { .sa_handler = on_stop }, resize = { .sa_handler = on_resize };
+    struct sigaction old_stop, old_resize;
+    const char *line;
+
+    sigaction(SIGTSTP, &stop, &old_stop);
+    sigaction(SIGWINCH, &resize, &old_resize);
+    el_resize(l->el);
+    line = el_gets(l->el, n);
+    sigaction(SIGTSTP, &old_stop, NULL);
+    sigaction(SIGWINCH, &old_resize, NULL);
+    return line;
+}
+
 /* -- bytes ----------------------------------------------------------------------------------------------- */
 
 /* The next byte of stdin: 1, 0 at the end, -1 when a signal came or reading failed (errno). */
@@ -44,6 +93,8 @@ static int next_byte(struct chat_line *l, char *out)
             errno = EINTR;
             return -1;
         }
+        if (l->el)
+            obey_signals(l);
         if (poll(&p, 1, INTERRUPT_LOOK_MS) <= 0)
             continue;
         got =
@@ -122,7 +173,7 @@ static bool history_ready(struct chat_line *l)
     return true;
 }
 
-static void history_open(struct chat_line *l)
+static void history_open(struct chat_line *l, bool keep)
 {
     HistEvent ev;
 
@@ -132,7 +183,7 @@ static void history_open(struct chat_line *l)
     history(l->history, &ev, H_SETSIZE, HISTORY_LINES);
     history(l->history, &ev, H_SETUNIQUE, 1);
     el_set(l->el, EL_HIST, history, l->history);
-    if (!history_path(l->path, sizeof l->path) || !history_ready(l))
+    if (!keep || !history_path(l->path, sizeof l->path) || !history_ready(l))
         l->path[0] = '\0';
     else
         history(l->history, &ev, H_LOAD, l->path);
@@ -170,10 +221,8 @@ static enum tern_status terminal_open(struct chat_line *l, bool keep, struct ter
     el_set(l->el, EL_CLIENTDATA, l);
     el_set(l->el, EL_PROMPT, show_prompt);
     el_set(l->el, EL_EDITOR, "emacs");
-    el_set(l->el, EL_SIGNAL, 1);
     el_set(l->el, EL_GETCFN, next_char);
-    if (keep)
-        history_open(l);
+    history_open(l, keep);
     el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(l->el, NULL);
     return TERN_OK;
@@ -252,7 +301,7 @@ static enum tern_status read_typed(struct chat_line *l, size_t max, struct tern_
     int n = 0;
 
     errno = 0;
-    line = el_gets(l->el, &n);
+    line = gets_with_signals(l, &n);
     if (line && n > 0) {
         history_add(l, line);
         return append(l, line, (size_t)n, max, err);

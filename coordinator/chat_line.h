@@ -16,7 +16,7 @@
 
 struct chat_line;
 
-/* From stdin; `history`: keep what is typed. */
+/* From stdin; `history`: what is typed is kept in the file, and begins with what is there. */
 enum tern_status chat_line_open(bool history, struct chat_line **out, struct tern_err *err) TERN_MUST_CHECK;
 void chat_line_close(struct chat_line **l);
 

@@ -163,7 +163,7 @@ static void note_figures(struct chat *c)
 
 static enum tern_status check_fits(const struct chat *c, uint32_t kept, size_t n, struct tern_err *err)
 {
-    if (n <= c->s->ctx - kept)
+    if (kept <= c->s->ctx && n <= c->s->ctx - kept) /* the last token of a full one has no position */
         return TERN_OK;
     return TERN_FAIL(
         err, TERN_ERR_LIMIT,
