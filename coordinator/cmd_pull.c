@@ -44,6 +44,7 @@ static const char help[] =
     "environment:\n"
     "  HF_ENDPOINT               the server (default: https://huggingface.co)\n"
     "  HF_TOKEN                  for private and gated models; else the file ~/.cache/huggingface/token\n"
+    "  SSL_CERT_FILE             certificates to trust instead of the system's\n"
     "  TERN_MODELS               where models are kept, as ORG/NAME/FILE\n"
     "                            (default: ~/.local/share/tern/models)\n";
 

@@ -124,6 +124,7 @@ static enum tern_status take_token(struct pull_http *h, struct tern_err *err)
 static void set_options(struct pull_http *h, bool plain)
 {
     CURL *c = h->curl;
+    const char *authorities = getenv("SSL_CERT_FILE"); /* OpenSSL's name for it, which others heed, too */
     const long timeout = (long)h->o.timeout_s;
 
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
@@ -135,6 +136,8 @@ static void set_options(struct pull_http *h, bool plain)
     curl_easy_setopt(c, CURLOPT_MAXREDIRS, (long)MAX_REDIRECTS);
     curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
     curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 2L);
+    if (authorities && *authorities)
+        curl_easy_setopt(c, CURLOPT_CAINFO, authorities);
     curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, timeout);
     curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)SLOW_BYTES);
     curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, timeout);

@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import ssl
 import subprocess
 import threading
 import time
@@ -74,11 +75,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Site:
     """A server on a port of its own.  how: path of a file -> what it does to its answer."""
 
-    def __init__(self, repos):
+    def __init__(self, repos, tls=None):
         self.repos, self.seen, self.how, self.cdn = repos, [], {}, None
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.site = self
         self.url = "http://127.0.0.1:%d" % self.server.server_port
+        if tls:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+            self.url = "https://localhost:%d" % self.server.server_port
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def answer(self, r):
@@ -399,6 +403,35 @@ evil.raw = None
 evil.listing["good.gguf"] = {"lfs": {"sha256": hashlib.sha256(b"g" * 10).hexdigest(), "size": 1 << 41}}
 r = pull("org/evil", root=fresh())
 lab.check(refused(r, "room"), "more than the disk has room for", r.errors)
+
+# -- https -------------------------------------------------------------------------------------------------
+pem = lab.path("server.pem")
+made = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                       "-nodes", "-keyout", pem + ".key", "-out", pem, "-days", "2", "-subj",
+                       "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], stdout=subprocess.DEVNULL,
+                      stderr=subprocess.DEVNULL) if shutil.which("openssl") else None
+if not made or made.returncode != 0:
+    lab.skip("https: there is no openssl to make a certificate")
+else:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, pem + ".key")
+    safe, elsewhere = Site(repos, context), Site(repos, context)
+    trusted = {"HF_ENDPOINT": safe.url, "SSL_CERT_FILE": pem, "HF_TOKEN": TOKEN}
+    r = pull("org/one", root=fresh(), env=dict(trusted, SSL_CERT_FILE=""))
+    lab.check(refused(r, "certificate") and not safe.seen, "a certificate nobody vouches for", r.errors)
+    numbered = dict(trusted, HF_ENDPOINT=safe.url.replace("localhost", "127.0.0.1"))
+    r = pull("org/one", root=fresh(), env=numbered)
+    lab.check(refused(r) and not safe.seen, "a certificate of another name", r.errors)
+    r = pull("org/one", root=fresh(), env=trusted)
+    lab.check(r.code == 0 and safe.seen[-1][1] == "Bearer " + TOKEN, "https, and the token", r.errors)
+    elsewhere.seen.clear()
+    safe.cdn = elsewhere.url
+    r = pull("org/one", root=fresh(), env=trusted)
+    lab.check(r.code == 0 and elsewhere.seen[0][1] is None, "to another port without the token", r.errors)
+    other.seen.clear()
+    safe.cdn = other.url
+    r = pull("org/one", root=fresh(), env=trusted)
+    lab.check(refused(r, "redirects") and not other.seen, "from https nothing leads to http", r.errors)
 
 # -- the disk, and Ctrl-C ------------------------------------------------------------------------------------
 root = fresh()
