@@ -315,6 +315,11 @@ static void call_rope(struct bench_work *w)
     w->kern->rope_neox(w->y, w->z, w->n);
 }
 
+static void call_rope_norm(struct bench_work *w)
+{
+    w->kern->rope_norm(w->y, w->z, w->n);
+}
+
 static void call_add(struct bench_work *w)
 {
     w->kern->add(w->y, w->z, w->n);
@@ -323,6 +328,16 @@ static void call_add(struct bench_work *w)
 static void call_gate(struct bench_work *w)
 {
     w->kern->relu2_gate(w->x, w->z, w->n, w->y);
+}
+
+static void call_silu(struct bench_work *w)
+{
+    w->kern->silu_gate(w->x, w->z, w->n, w->y);
+}
+
+static void call_gelu(struct bench_work *w)
+{
+    w->kern->gelu_gate(w->x, w->z, w->n, w->y);
 }
 
 static void call_to_f16(struct bench_work *w)
@@ -383,21 +398,15 @@ static const struct {
     enum width width;
     double bytes; /* read and written, of one element */
 } rows[] = {
-    { "quantize", call_quantize, EMBD, 5 },
-    { "quantize", call_quantize, FFN, 5 },
-    { "rmsnorm", call_rmsnorm, EMBD, 12 },
-    { "rope_neox", call_rope, HEAD_DIM, 12 },
-    { "add", call_add, EMBD, 12 },
-    { "relu2_gate", call_gate, FFN, 12 },
-    { "f32_to_f16", call_to_f16, HEAD_DIM, 6 },
-    { "f16_to_f32", call_from_f16, EMBD, 6 },
-    { "all_finite", call_finite, EMBD, 4 },
-    { "attend_finish", call_finish, HEAD_DIM, 8 },
-    { "sum_exp", call_sum_exp, VOCAB, 4 },
-    { "encode_i8", call_encode, EMBD, 5 },
-    { "decode_i8", call_decode, EMBD, 5 },
-    { "encode_i8x2", call_encode_x2, EMBD, 6 },
-    { "decode_i8x2", call_decode_x2, EMBD, 6 },
+    { "quantize", call_quantize, EMBD, 5 },        { "quantize", call_quantize, FFN, 5 },
+    { "rmsnorm", call_rmsnorm, EMBD, 12 },         { "rope_neox", call_rope, HEAD_DIM, 12 },
+    { "rope_norm", call_rope_norm, HEAD_DIM, 12 }, { "add", call_add, EMBD, 12 },
+    { "relu2_gate", call_gate, FFN, 12 },          { "silu_gate", call_silu, FFN, 12 },
+    { "gelu_gate", call_gelu, FFN, 12 },           { "f32_to_f16", call_to_f16, HEAD_DIM, 6 },
+    { "f16_to_f32", call_from_f16, EMBD, 6 },      { "all_finite", call_finite, EMBD, 4 },
+    { "attend_finish", call_finish, HEAD_DIM, 8 }, { "sum_exp", call_sum_exp, VOCAB, 4 },
+    { "encode_i8", call_encode, EMBD, 5 },         { "decode_i8", call_decode, EMBD, 5 },
+    { "encode_i8x2", call_encode_x2, EMBD, 6 },    { "decode_i8x2", call_decode_x2, EMBD, 6 },
     { "largest", call_largest, EMBD, 4 },
 };
 #define N_ROWS ((uint32_t)(sizeof rows / sizeof rows[0]))

@@ -65,6 +65,7 @@ struct way {
     enum tern_tile_layout tiles;
     uint32_t chunk;
     bool cut; /* a model for each layer */
+    enum tern_kv_type kv;
 };
 
 /* One slice over all rows, in chunks, in place; out gets the rows as encoded. */
@@ -85,8 +86,8 @@ static void run_slice(const struct tern_gguf *g, const struct way *w, uint32_t f
     assert_ok(tern_arch_read(g, &arch, &unit_err));
     assert_ok(tern_model_load(g, &arch, &kern, pool, &mo, &m, &unit_err));
     assert_ok(tern_scratch_new(&arch, N_ROWS, w->threads, &s, &unit_err));
-    assert_ok(tern_kv_store_new(TERN_KV_F16, N_PAGES, last - first, arch.n_kv_heads, arch.head_dim, &kv,
-                                &unit_err));
+    assert_ok(
+        tern_kv_store_new(w->kv, N_PAGES, last - first, arch.n_kv_heads, arch.head_dim, &kv, &unit_err));
     for (uint32_t at = 0; at < N_ROWS; at += w->chunk) {
         uint32_t n = N_ROWS - at < w->chunk ? N_ROWS - at : w->chunk;
         struct tern_row rows[N_ROWS];
@@ -144,27 +145,34 @@ static float *run_way(const struct tern_gguf *g, const struct way *w, uint32_t n
 static void test_same_bits(void **state)
 {
     static const struct way ways[] = {
-        { true, 1, TERN_TILES_2BIT, N_ROWS, false }, { false, 2, TERN_TILES_2BIT, N_ROWS, false },
-        { true, 3, TERN_TILES_2BIT, 1, false },      { true, 2, TERN_TILES_5TRIT, 7, false },
-        { true, 3, TERN_TILES_2BIT, N_ROWS, true },
+        { true, 1, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_F16 },
+        { false, 2, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_F16 },
+        { true, 3, TERN_TILES_2BIT, 1, false, TERN_KV_F16 },
+        { true, 2, TERN_TILES_5TRIT, 7, false, TERN_KV_F16 },
+        { true, 3, TERN_TILES_2BIT, N_ROWS, true, TERN_KV_F16 },
+        { true, 2, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_INT8 },
+        { false, 3, TERN_TILES_5TRIT, 7, true, TERN_KV_INT8 },
     };
 
     (void)state;
     for (size_t i = 0; i < N_FAMILIES; i++) {
         struct lab_file f = file_of(&families[i], 2);
-        float *first = NULL;
+        size_t bytes = N_ROWS * families[i].embd * sizeof(float);
+        float *first[TERN_N_KV_TYPES] = { NULL };
 
         for (size_t j = 0; j < sizeof ways / sizeof ways[0]; j++) {
-            float *x = run_way(f.g, &ways[j], 2, families[i].embd);
+            float *x = run_way(f.g, &ways[j], 2, families[i].embd), **of = &first[ways[j].kv];
 
-            if (!first)
-                first = x;
-            else if (memcmp(first, x, N_ROWS * families[i].embd * sizeof *x) != 0)
+            if (!*of)
+                *of = x;
+            else if (memcmp(*of, x, bytes) != 0)
                 fail_msg("%s: other bits in way %zu", families[i].name, j);
             else
                 free(x);
         }
-        free(first);
+        assert_memory_not_equal(first[TERN_KV_F16], first[TERN_KV_INT8], bytes);
+        free(first[TERN_KV_F16]);
+        free(first[TERN_KV_INT8]);
         lab_file_free(&f);
     }
 }
@@ -356,7 +364,7 @@ static void plain_ffn(const struct plain *p, double *x)
 
 static void test_near_double(void **state)
 {
-    const struct way w = { true, 2, TERN_TILES_2BIT, N_ROWS, false };
+    const struct way w = { true, 2, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_F16 };
 
     (void)state;
     for (size_t i = 0; i < N_FAMILIES; i++) {
