@@ -25,6 +25,7 @@ endfunction()
 
 # One line for each target, sorted.
 tern_fuzz(gguf tern_engine m)
+tern_fuzz(split tern_engine)
 tern_fuzz(tokenizer tern_engine)
 tern_fuzz(worker tern_worker)
 foreach(target fuzz_worker fuzz_worker_replay)
