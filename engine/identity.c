@@ -38,7 +38,8 @@ void tern_identity_hash_reading(crypto_generichash_state *h, const struct tern_g
     const struct tern_tensor_view *v = &t->view;
     const struct tern_file_options *o = tern_model_file_options(g);
     enum tern_i2s_layout i2s = t->type == TERN_TYPE_I2_S ? o->i2s_layout : TERN_I2S_A;
-    bool quantize = o->quantize && (t->type == TERN_F32 || t->type == TERN_F16 || t->type == TERN_BF16);
+    bool quantize = o->quantize && (t->type == TERN_F32 || t->type == TERN_F16 || t->type == TERN_BF16) &&
+                    t->ne[1] > 1 && tern_tensor_layer(t->name) >= 0; /* what may be a ternary matrix */
     struct tern_tl_tiles tl = { 0 };
     char text[160];
     uint32_t scale;

@@ -47,9 +47,11 @@ static void file_tq1_block(const int8_t *w, uint8_t *dst)
 
 static void file_tq2_block(const int8_t *w, uint8_t *dst)
 {
-    memset(dst, 0, 64);
-    for (size_t e = 0; e < TQ_BLOCK; e++)
-        dst[e / 128 * 32 + e % 32] |= (uint8_t)((w[e] + 1) << (e % 128 / 32 * 2));
+    for (size_t half = 0; half < 2; half++, w += 128, dst += 32) {
+        for (size_t i = 0; i < 32; i++)
+            dst[i] =
+                (uint8_t)((w[i] + 1) | (w[32 + i] + 1) << 2 | (w[64 + i] + 1) << 4 | (w[96 + i] + 1) << 6);
+    }
 }
 
 static size_t tq_bytes(uint32_t type)
@@ -60,15 +62,16 @@ static size_t tq_bytes(uint32_t type)
 static void file_tq(uint32_t type, const int8_t *w, size_t n, float scale, uint8_t *dst)
 {
     size_t qs = tq_bytes(type) - 2;
+    uint16_t half = f16_from_f32(scale);
     for (size_t b = 0; b < n / TQ_BLOCK; b++, w += TQ_BLOCK, dst += qs + 2) {
         if (type == TERN_TYPE_TQ1_0)
             file_tq1_block(w, dst);
         else
             file_tq2_block(w, dst);
-        bool weights = false;
+        uint8_t weights = 0;
         for (size_t i = 0; i < TQ_BLOCK; i++)
-            weights |= w[i] != 0;
-        uint16_t d = weights ? f16_from_f32(scale) : 0;
+            weights |= (uint8_t)w[i];
+        uint16_t d = weights ? half : 0;
         memcpy(dst + qs, &d, sizeof d);
     }
 }

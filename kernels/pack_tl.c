@@ -156,15 +156,14 @@ static const uint32_t triple_codes[32] = {
 };
 
 /* Columns [first, last) of the area of pairs, both whole groups of it. */
-static uint32_t read_pairs(const struct pairs *p, const uint8_t *src, size_t first, size_t last,
-                           uint8_t *codes)
+static uint32_t read_pairs(struct pairs p, const uint8_t *src, size_t first, size_t last, uint8_t *codes)
 {
     uint32_t bad = 0;
     for (size_t k = first; k < last;) {
-        size_t in = k % p->by, end = last - k < p->by - in ? last : k - in + p->by;
-        const uint8_t *b = src + p->row + k / p->by * p->block + in / p->cols * p->step;
-        for (; k < end; k += p->cols, b += p->step) {
-            for (size_t i = 0; i < p->cols / 4; i++, codes += 4) {
+        size_t in = k % p.by, end = last - k < p.by - in ? last : k - in + p.by;
+        const uint8_t *b = src + p.row + k / p.by * p.block + in / p.cols * p.step;
+        for (; k < end; k += p.cols, b += p.step) {
+            for (size_t i = 0; i < p.cols / 4; i++, codes += 4) {
                 uint32_t w = pair_codes[b[16 * i] >> 4] | (uint32_t)pair_codes[b[16 * i] & 15] << 16;
                 bad |= w;
                 memcpy(codes, &w, sizeof w);
@@ -175,16 +174,15 @@ static uint32_t read_pairs(const struct pairs *p, const uint8_t *src, size_t fir
 }
 
 /* Columns [first, last) of the area of triples, both multiples of 24; writes one code more. */
-static uint32_t read_triples(const struct triples *t, const uint8_t *src, size_t first, size_t last,
-                             uint8_t *codes)
+static uint32_t read_triples(struct triples t, const uint8_t *src, size_t first, size_t last, uint8_t *codes)
 {
     uint32_t bad = 0;
     for (size_t k = first; k < last;) {
-        size_t in = k % t->by, end = last - k < t->by - in ? last : k - in + t->by;
-        const uint8_t *b = src + t->row + k / t->by * t->block + in / TL2_COLS * TL2_STRIP;
-        const uint8_t *s = src + t->signs + k / t->by * t->signs_block + in / TL2_WORD * 32;
+        size_t in = k % t.by, end = last - k < t.by - in ? last : k - in + t.by;
+        const uint8_t *b = src + t.row + k / t.by * t.block + in / TL2_COLS * TL2_STRIP;
+        const uint8_t *s = src + t.signs + k / t.by * t.signs_block + in / TL2_WORD * 32;
         for (; k < end; k += TL2_WORD, s += 32) {
-            unsigned word = (s[0] | (unsigned)s[1] << 8) << t->half;
+            unsigned word = (s[0] | (unsigned)s[1] << 8) << t.half;
             for (unsigned i = 0; i < 4; i++, word <<= 4, b += TL2_STRIP, codes += TL2_COLS) {
                 uint32_t one = triple_codes[b[0] >> 4 | (word >> 11 & 16)];
                 uint32_t two = triple_codes[(b[0] & 15) | (word >> 9 & 16)];
@@ -202,7 +200,7 @@ const uint8_t *tern_tl_read(const struct tern_trits *from, size_t row, size_t c,
 {
     if (from->type == TERN_TYPE_TL1) {
         struct pairs p = tl1_row(&from->tl, row);
-        *bad = read_pairs(&p, from->src, c, c + n, line);
+        *bad = read_pairs(p, from->src, c, c + n, line);
         return line;
     }
     size_t n_triples = from->k - from->k % from->tl.by, end = c + n, before = 0;
@@ -211,12 +209,12 @@ const uint8_t *tern_tl_read(const struct tern_trits *from, size_t row, size_t c,
         struct triples t = tl2_triples(&from->tl, row);
         size_t last = end < n_triples ? (end + TL2_WORD - 1) / TL2_WORD * TL2_WORD : n_triples;
         before = c % TL2_WORD;
-        *bad = read_triples(&t, from->src, c - before, last, at);
+        *bad = read_triples(t, from->src, c - before, last, at);
         at += last - (c - before);
     }
     if (end > n_triples) {
         struct pairs p = tl2_pairs(&from->tl, row);
-        *bad |= read_pairs(&p, from->src, c > n_triples ? c - n_triples : 0, end - n_triples, at);
+        *bad |= read_pairs(p, from->src, c > n_triples ? c - n_triples : 0, end - n_triples, at);
     }
     return line + before;
 }

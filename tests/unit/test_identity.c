@@ -6,6 +6,7 @@
 #include "unit/lab_file.h"
 
 #include "engine/identity.h"
+#include "engine/model_file.h"
 
 #include <fcntl.h>
 #include <sodium.h>
@@ -297,6 +298,50 @@ static void test_slice_is_part_of_the_model(void **state)
     lab_file_free(&slice);
 }
 
+/* The same bytes that options say to read otherwise are another model, if it is of them that the options
+ * speak. */
+static void test_options_are_part_of_it(void **state)
+{
+    static const struct {
+        uint32_t type;
+        bool layout, tiles, quantize; /* matter */
+    } cases[] = { { TERN_TYPE_I2_S, true, false, false },
+                  { TERN_TYPE_TL1, false, true, false },
+                  { TERN_F32, false, false, true } };
+    const struct tern_file_options options[3] = {
+        { .i2s_layout = TERN_I2S_B },
+        { .tl_tiles = { { 256, 128, 64, 64, 32 } }, .n_tl_tiles = 1 },
+        { .quantize = true },
+    };
+    struct tern_synthetic shape = lab_shape_small();
+    struct lab_file plain = lab_file_new(&shape);
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        const bool matters[3] = { cases[i].layout, cases[i].tiles, cases[i].quantize };
+        struct tern_identity *a, *b;
+        struct lab_file f;
+        struct seen seen;
+        char *written;
+        size_t n;
+        FILE *stream = open_memstream(&written, &n);
+
+        lab_write_retyped(plain.g, &(struct lab_retype){ cases[i].type, TERN_I2S_A, UINT32_MAX }, stream);
+        fclose(stream);
+        lab_file_take(&f, written, n);
+        a = identify(f.g, &seen);
+        for (size_t j = 0; j < 3; j++) {
+            assert_ok(tern_model_file_set_options(f.g, &options[j], &unit_err));
+            b = identify(f.g, &seen);
+            assert_int_equal(memcmp(a->model_hash, b->model_hash, TERN_HASH_BYTES) != 0, matters[j]);
+            tern_identity_free(&b);
+        }
+        tern_identity_free(&a);
+        lab_file_free(&f);
+    }
+    lab_file_free(&plain);
+}
+
 static int layer_of(const char *name)
 {
     return tern_tensor_layer((struct tern_str){ name, strlen(name) });
@@ -326,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_cache_switched_off),
         cmocka_unit_test(test_cache_sees_a_changed_file),
         cmocka_unit_test(test_slice_is_part_of_the_model),
+        cmocka_unit_test(test_options_are_part_of_it),
         cmocka_unit_test(test_layers_of_names),
         cmocka_unit_test(test_given_up),
     };
