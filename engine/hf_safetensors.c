@@ -193,6 +193,7 @@ enum tern_status tern_safetensors_parse(const char *name, const void *bytes, siz
     p.data = c.at;
     p.size = tern_cursor_left(&c);
     s.header = header;
+    s.header_bytes = (size_t)n;
     st = read_arrays(&p, header, &s);
     if (st)
         tern_safetensors_free(&s);

@@ -32,6 +32,7 @@ struct tern_safetensors {
     void *header;                 /* the JSON that names point into */
     struct tern_hf_array *arrays; /* [n], by place in the file */
     size_t n;
+    size_t header_bytes;
 };
 
 /* bytes: borrowed.  name: what sentences call the file. */

@@ -142,6 +142,34 @@ static void test_heads_that_lack(void **state)
     hf_refuse(hf_make(&f), TERN_ERR_FORMAT, "'model.embed_tokens.weight' is missing");
 }
 
+/* Headers that fit one by one do not fit together. */
+static void test_large_headers(void **state)
+{
+    static const char *const headers[] = {
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+        "{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}"
+    };
+    static const char *const names[] = { "a.safetensors", "b.safetensors" };
+    const size_t n = 5 << 20;
+    char *bytes = malloc(8 + n + 1);
+    struct hf_bed *b = hf_bed_new();
+
+    (void)state;
+    assert_non_null(bytes);
+    hf_bed_text(b, "config.json", hf_bitnet.config);
+    hf_bed_text(b, "model.safetensors.index.json",
+                "{\"weight_map\":{\"a\":\"a.safetensors\",\"b\":\"b.safetensors\"}}");
+    for (size_t i = 0; i < 2; i++) {
+        for (int j = 0; j < 8; j++)
+            bytes[j] = (char)((uint64_t)n >> 8 * j);
+        memset(bytes + 8, ' ', n + 1);
+        memcpy(bytes + 8, headers[i], strlen(headers[i]));
+        hf_bed_bytes(b, names[i], bytes, 8 + n + 1);
+    }
+    free(bytes);
+    hf_refuse(b, TERN_ERR_LIMIT, "the headers of its files");
+}
+
 /* -- files cut and changed ------------------------------------------------------------------------------- */
 
 static unsigned n_opened, n_refused;
@@ -224,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_tensors_that_do_not_fit),
         cmocka_unit_test(test_bad_scales),
         cmocka_unit_test(test_heads_that_lack),
+        cmocka_unit_test(test_large_headers),
         cmocka_unit_test(test_damaged),
     };
 
