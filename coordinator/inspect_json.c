@@ -170,7 +170,7 @@ enum tern_status inspect_print_json(const struct inspect *in, struct tern_err *e
 {
     struct tern_str path = { in->path, strlen(in->path) };
     json_t *o = json_pack("{s:o, s:o, s:i, s:o, s:o, s:o}", "file", json_out_text(path), "size_bytes",
-                          bytes(in->g->size), "version", (int)in->g->version, "alignment",
+                          bytes(tern_gguf_file_bytes(in->g)), "version", (int)in->g->version, "alignment",
                           bytes(in->g->alignment), "metadata", metadata(in->g), "tensors", tensors(in));
     char hex[2 * TERN_HASH_BYTES + 1];
 

@@ -5,6 +5,8 @@
  */
 #include "coordinator/inspect.h"
 
+#include "engine/hf.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -259,10 +261,13 @@ static void print_memory(const struct inspect *in, const struct inspect_memory *
 
 void inspect_print_text(const struct inspect *in)
 {
-    char buf[32];
+    uint64_t n = tern_gguf_file_bytes(in->g);
+    char buf[32], kind[32];
 
-    printf("%s: GGUF version %u, %zu bytes (%s), %zu keys, %zu tensors\n", in->path, in->g->version,
-           in->g->size, human(in->g->size, buf), in->g->n_kv, in->g->n_tensors);
+    snprintf(kind, sizeof kind, "GGUF version %u", in->g->version);
+    printf("%s: %s, %llu bytes (%s), %zu keys, %zu tensors\n", in->path,
+           tern_hf_is_folder(in->path) ? "Hugging Face folder" : kind, (unsigned long long)n, human(n, buf),
+           in->g->n_kv, in->g->n_tensors);
     if (in->has_hash) {
         printf("model hash ");
         for (size_t i = 0; i < sizeof in->hash; i++)

@@ -64,7 +64,7 @@ struct tern_tensor {
     uint32_t type;       /* ggml type id, or TERN_TYPE_HF_PACKED */
     uint32_t n_dims;     /* 1..4 */
     uint64_t ne[4];      /* ne[0] is contiguous (in features); unused dimensions are 1 */
-    const uint8_t *data; /* first byte, inside the mapping */
+    const uint8_t *data; /* first byte, inside the mapping; of folders at any address */
     size_t bytes;
     uint32_t map; /* index into maps; meaningless when there are none */
     struct tern_tensor_view view;

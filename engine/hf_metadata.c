@@ -71,8 +71,8 @@ static const struct {
 };
 
 /* Exactly one way that Tern computes. */
-static enum tern_status read_pooling(const char *file, const json_t *config, uint32_t *out,
-                                     struct tern_err *err)
+static enum tern_status read_pooling(const char *folder, const char *file, const json_t *config,
+                                     uint32_t *out, struct tern_err *err)
 {
     const char *name = tern_hf_json_text(config, "pooling_mode");
     uint32_t type = 0;
@@ -85,7 +85,8 @@ static enum tern_status read_pooling(const char *file, const json_t *config, uin
         }
     if (n != 1 || type == 0)
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "%s: does not ask for exactly one of the poolings mean, cls and lasttoken", file);
+                         "%s/%s: does not ask for exactly one of the poolings mean, cls and lasttoken",
+                         folder, file);
     *out = type;
     return TERN_OK;
 }
@@ -127,7 +128,7 @@ enum tern_status tern_hf_put_pooling(const char *folder, const struct tern_hf_co
     snprintf(path, sizeof path, "%s/config.json", step);
     st = tern_hf_json_read(folder, path, &config, err);
     if (!st)
-        st = read_pooling(path, config, &type, err);
+        st = read_pooling(folder, path, config, &type, err);
     json_decref(config);
     if (st && st != TERN_END)
         return st;

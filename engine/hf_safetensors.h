@@ -3,8 +3,8 @@
  * The safetensors container: eight bytes with the length of a JSON header, the header with dtype, shape and
  * place of each array, then the data.  Format: https://github.com/huggingface/safetensors.
  *
- * After success every array lies inside the bytes, has the size its dtype and shape say, begins at a multiple
- * of its element's size, and shares no byte with another.
+ * After success every array lies inside the bytes, has the size its dtype and shape say, and shares no byte
+ * with another.  It may begin at any byte: not every writer pads its header.
  */
 #ifndef TERN_ENGINE_HF_SAFETENSORS_H
 #define TERN_ENGINE_HF_SAFETENSORS_H
@@ -32,9 +32,10 @@ struct tern_safetensors {
     void *header;                 /* the JSON that names point into */
     struct tern_hf_array *arrays; /* [n], by place in the file */
     size_t n;
+    size_t header_bytes;
 };
 
-/* bytes: borrowed, begin at a multiple of 8.  name: what sentences call the file. */
+/* bytes: borrowed.  name: what sentences call the file. */
 enum tern_status tern_safetensors_parse(const char *name, const void *bytes, size_t size,
                                         struct tern_safetensors *out, struct tern_err *err) TERN_MUST_CHECK;
 

@@ -123,6 +123,20 @@ static enum tern_status check_shard(const char *folder, const struct tern_safete
     return TERN_OK;
 }
 
+/* Headers are kept until all are read, so together they may take what one may. */
+static enum tern_status check_headers(const struct tern_hf_shards *s, const char *folder,
+                                      struct tern_err *err)
+{
+    size_t all = 0;
+
+    for (size_t i = 0; i < s->n_maps; i++)
+        all += s->files[i].header_bytes;
+    if (all > TERN_MAX_HF_HEADER)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: the headers of its files have more than %d bytes", folder,
+                         TERN_MAX_HF_HEADER);
+    return TERN_OK;
+}
+
 static enum tern_status add_listed(struct tern_hf_shards *s, const char *folder, const struct listed *l,
                                    size_t n, struct tern_err *err)
 {
@@ -142,6 +156,8 @@ static enum tern_status add_listed(struct tern_hf_shards *s, const char *folder,
         if (st == TERN_END)
             st = TERN_FAIL(err, TERN_ERR_IO, "%s: %.80s, which %s names, is missing; download it too", folder,
                            l[i].file, INDEX);
+        if (!st)
+            st = check_headers(s, folder, err);
         if (!st)
             st = check_shard(folder, &s->files[s->n_maps - 1], l + i, n_here, err);
     }

@@ -2,7 +2,7 @@
 /*
  * A safetensors file, and the tensors a model of each family makes of it.
  *
- * Properties: arrays lie inside the bytes, behind the header, aligned, and none overlaps another; sizes agree
+ * Properties: arrays lie inside the bytes, behind the header, and none overlaps another; sizes agree
  * with dtypes and shapes; tensors lie where their arrays do, have names, and scales are positive numbers;
  * every refusal has a sentence.
  */
@@ -27,7 +27,7 @@ static void check_arrays(const struct tern_safetensors *s, const uint8_t *bytes,
         size_t n = a->elem_bytes;
 
         FUZZ_CHECK(a->data > bytes + 8 && a->bytes <= size && a->data + a->bytes <= bytes + size);
-        FUZZ_CHECK((uintptr_t)a->data % a->elem_bytes == 0 && a->n_dims <= 4);
+        FUZZ_CHECK(a->n_dims <= 4);
         FUZZ_CHECK(a->name[0] && strlen(a->name) <= TERN_MAX_TENSOR_NAME && a->dtype[0]);
         FUZZ_CHECK(!last || last->data + last->bytes <= a->data);
         for (uint32_t d = 0; d < 4; d++) {

@@ -66,7 +66,6 @@ static inline void hf_bed_add(struct hf_bed *b, const char *name, const char *dt
     size_t n = elem * cols * (rows ? rows : 1);
     char shape[64];
 
-    b->n = (b->n + elem - 1) / elem * elem; /* the library sorts them, to the same end */
     if (rows)
         snprintf(shape, sizeof shape, "[%zu,%zu]", rows, cols);
     else

@@ -142,6 +142,108 @@ static void test_heads_that_lack(void **state)
     hf_refuse(hf_make(&f), TERN_ERR_FORMAT, "'model.embed_tokens.weight' is missing");
 }
 
+/* Headers that fit one by one do not fit together. */
+static void test_large_headers(void **state)
+{
+    static const char *const headers[] = {
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+        "{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}"
+    };
+    static const char *const names[] = { "a.safetensors", "b.safetensors" };
+    const size_t n = 5 << 20;
+    char *bytes = malloc(8 + n + 1);
+    struct hf_bed *b = hf_bed_new();
+
+    (void)state;
+    assert_non_null(bytes);
+    hf_bed_text(b, "config.json", hf_bitnet.config);
+    hf_bed_text(b, "model.safetensors.index.json",
+                "{\"weight_map\":{\"a\":\"a.safetensors\",\"b\":\"b.safetensors\"}}");
+    for (size_t i = 0; i < 2; i++) {
+        for (int j = 0; j < 8; j++)
+            bytes[j] = (char)((uint64_t)n >> 8 * j);
+        memset(bytes + 8, ' ', n + 1);
+        memcpy(bytes + 8, headers[i], strlen(headers[i]));
+        hf_bed_bytes(b, names[i], bytes, 8 + n + 1);
+    }
+    free(bytes);
+    hf_refuse(b, TERN_ERR_LIMIT, "the headers of its files");
+}
+
+/* -- files cut and changed ------------------------------------------------------------------------------- */
+
+static unsigned n_opened, n_refused;
+
+/* Whatever the folder holds now: a sentence, or tensors inside the files. */
+static void open_any(const struct hf_bed *b)
+{
+    struct tern_gguf *g = NULL;
+    enum tern_status st = tern_hf_open(b->path, &g, &unit_err);
+
+    if (st) {
+        assert_true(st >= TERN_ERR_USAGE && unit_err.text[0] && !strchr(unit_err.text, '\n'));
+        n_refused++;
+        return;
+    }
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const struct tern_tensor *t = &g->tensors[i];
+
+        if (t->map < g->n_maps) /* else of the metadata */
+            assert_true(t->data > g->maps[t->map].bytes &&
+                        t->data + t->bytes <= g->maps[t->map].bytes + g->maps[t->map].size);
+    }
+    tern_gguf_close(&g);
+    n_opened++;
+}
+
+/* The file cut at 100 places, then with 400 single bytes of its first `head` changed. */
+static void damage(struct hf_bed *b, const char *file, size_t head)
+{
+    char path[512];
+    uint8_t *bytes = malloc(262144);
+    size_t n;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/%s", b->path, file);
+    f = fopen(path, "rb");
+    assert_true(f && bytes);
+    n = fread(bytes, 1, 262144, f);
+    fclose(f);
+    assert_true(n > 100 && n < 262144);
+    head = head < n ? head : n;
+    for (size_t i = 0; i < 100; i++) {
+        hf_bed_bytes(b, file, bytes, n * i / 100);
+        open_any(b);
+    }
+    for (size_t i = 0; i < 400; i++) {
+        size_t at = (size_t)(unit_random(&b->seed) % head);
+        uint8_t was = bytes[at];
+
+        bytes[at] = (uint8_t)(i % 2 ? was ^ 1 << unit_random(&b->seed) % 8 : "0123456789{}[],:\"-.e"[i % 21]);
+        hf_bed_bytes(b, file, bytes, n);
+        open_any(b);
+        bytes[at] = was;
+    }
+    hf_bed_bytes(b, file, bytes, n);
+    open_any(b);
+    free(bytes);
+}
+
+static void test_damaged(void **state)
+{
+    struct hf_bed *b = hf_make(&hf_llama);
+
+    (void)state;
+    damage(b, "config.json", SIZE_MAX);
+    damage(b, "model.safetensors", 4096);
+    hf_bed_free(b);
+    b = hf_make_shards(NULL);
+    damage(b, "model.safetensors.index.json", SIZE_MAX);
+    damage(b, "m-2.safetensors", 2048);
+    hf_bed_free(b);
+    assert_true(n_opened > 20 && n_refused > 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +252,8 @@ int main(void)
         cmocka_unit_test(test_tensors_that_do_not_fit),
         cmocka_unit_test(test_bad_scales),
         cmocka_unit_test(test_heads_that_lack),
+        cmocka_unit_test(test_large_headers),
+        cmocka_unit_test(test_damaged),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
