@@ -67,6 +67,9 @@ enum tern_status tern_hf_vocab_model(struct tern_hf_vocab *v, const void *bytes,
                                      struct tern_err *err) TERN_MUST_CHECK;
 enum tern_status tern_hf_vocab_tiktoken(struct tern_hf_vocab *v, const void *bytes, size_t n,
                                         struct tern_err *err) TERN_MUST_CHECK;
+/* added_tokens.json of older folders: text to id.  What looks like "<pad>" is a control token. */
+enum tern_status tern_hf_vocab_added(struct tern_hf_vocab *v, const void *bytes, size_t n,
+                                     struct tern_err *err) TERN_MUST_CHECK;
 /* tokenizer_config.json */
 enum tern_status tern_hf_vocab_config(struct tern_hf_vocab *v, const void *bytes, size_t n,
                                       struct tern_err *err) TERN_MUST_CHECK;

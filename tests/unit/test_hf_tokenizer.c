@@ -146,6 +146,9 @@ static void test_pre_tokenizers(void **state)
         { "{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, {\"type\": \"ByteLevel\"}, {\"type\": "
           "\"Digits\", \"individual_digits\": true}",
           "falcon3" },
+        { "{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, {\"type\": \"ByteLevel\"}, " SPLIT(
+              "[0-9]") ", " SPLIT("[0-9][0-9][0-9]"),
+          "falcon3" },
         { SPLIT("\\\\p{L}+") ", " BYTES, NULL },
         { SPLIT(WORDS "\\\\p{N}{1,3}|" TAIL) ", " BYTES ", " BYTES, NULL },
         { "{\"type\": \"ByteLevel\", \"add_prefix_space\": true}", NULL },
@@ -176,6 +179,39 @@ static void test_pre_tokenizers(void **state)
     }
 }
 
+/* Without a template nothing is put around a text; an older folder's added tokens stand in a file of their
+ * own. */
+static void test_older_folder(void **state)
+{
+    struct tern_tokenizer *t;
+    struct folder f;
+
+    (void)state;
+    folder_make(&f);
+    folder_text(&f, "tokenizer.json", BPE_HEAD GPT2_PRE BPE_MODEL "}");
+    folder_text(&f, "config.json", "{\"bos_token_id\": 0, \"eos_token_id\": 5}");
+    assert_ok(folder_tokenizer(f.path, 8, "llama-bpe", &t)); /* whose custom it is to add BOS */
+    assert_false(tern_tokenizer_add_bos(t));
+    expect_ids(t, "ab", 2, true, true, "2");
+    assert_int_equal(tern_tokenizer_bos(t), 0);
+    assert_int_equal(tern_tokenizer_eos(t), 5);
+    tern_tokenizer_free(&t);
+    folder_remove(&f);
+
+    folder_make(&f);
+    folder_text(&f, "tokenizer.model", "YQ== 0\nYg== 1\nYWI= 2\n");
+    folder_text(&f, "added_tokens.json", "{\"<pad>\": 3, \"[y]\": 4, \"<far>\": 9}");
+    assert_ok(folder_tokenizer(f.path, 6, "gpt-2", &t));
+    expect_ids(t, "ab<pad>[y]", 10, false, true, "2 3 4");
+    assert_int_equal(tern_tokenizer_type(t, 3), TERN_TOKEN_CONTROL);
+    assert_int_equal(tern_tokenizer_type(t, 4), TERN_TOKEN_USER);
+    tern_tokenizer_free(&t);
+    folder_text(&f, "added_tokens.json", "{\"<pad>\": \"3\"}");
+    assert_int_equal(folder_tokenizer(f.path, 6, "gpt-2", &t), TERN_ERR_FORMAT);
+    assert_non_null(strstr(unit_err.text, "added_tokens.json: '<pad>' has no number"));
+    folder_remove(&f);
+}
+
 /* -- wrong files -------------------------------------------------------------------------------------- */
 
 static void test_wrong_json(void **state)
@@ -192,6 +228,8 @@ static void test_wrong_json(void **state)
         { "{}", TERN_ERR_UNSUPPORTED, "neither byte-level" },
         { "{\"model\": 7}", TERN_ERR_UNSUPPORTED, "neither byte-level" },
         { "{\"model\": {\"type\": \"Unigram\"}}", TERN_ERR_UNSUPPORTED, "'Unigram'" },
+        { "{" GPT2_PRE "\"model\": {\"end_of_word_suffix\": \"</w>\"}}", TERN_ERR_UNSUPPORTED,
+          "ends of words" },
         { "{" GPT2_PRE "\"model\": {}}", TERN_ERR_FORMAT, "model.vocab" },
         { "{" GPT2_PRE "\"model\": {\"vocab\": []}}", TERN_ERR_FORMAT, "model.vocab" },
         { "{" GPT2_PRE "\"model\": {\"vocab\": {\"a\": -1}}}", TERN_ERR_FORMAT, "'a' has no number" },
@@ -313,13 +351,10 @@ static void test_wrong_neighbours(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fable),
-        cmocka_unit_test(test_tiktoken),
-        cmocka_unit_test(test_small_folder),
-        cmocka_unit_test(test_pre_tokenizers),
-        cmocka_unit_test(test_wrong_json),
-        cmocka_unit_test(test_wrong_models),
-        cmocka_unit_test(test_wrong_neighbours),
+        cmocka_unit_test(test_fable),          cmocka_unit_test(test_tiktoken),
+        cmocka_unit_test(test_small_folder),   cmocka_unit_test(test_older_folder),
+        cmocka_unit_test(test_pre_tokenizers), cmocka_unit_test(test_wrong_json),
+        cmocka_unit_test(test_wrong_models),   cmocka_unit_test(test_wrong_neighbours),
     };
     return cmocka_run_group_tests_name("hf_tokenizer", tests, NULL, NULL);
 }
