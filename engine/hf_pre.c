@@ -78,16 +78,20 @@ const char *tern_hf_pre_name(const char *file, const json_t *pre)
     static const struct {
         const char *word, *name;
     } known[] = {
-        { "Lb", "llama-bpe" }, { "Qb", "qwen2" },     { "G", "gpt-2" },     { "gb", "gpt-2" },
-        { "PG3", "falcon" },   { "PGd3", "falcon" },  { "PGD", "falcon3" }, { "PGD3", "falcon3" },
-        { "Pgb3", "falcon" },  { "PgDb", "falcon3" },
+        { "Lb", "llama-bpe" }, { "Qb", "qwen2" },    { "G", "gpt-2" },
+        { "gb", "gpt-2" },     { "PG3", "falcon" },  { "PGd3", "falcon" },
+        { "PGD", "falcon3" },  { "Pgb3", "falcon" }, { "PgDb", "falcon3" },
     };
     const json_t *steps = json_object_get(pre, "pretokenizers");
     char word[MAX_STEPS + 2] = "";
-    size_t n = json_is_array(steps) ? json_array_size(steps) : 1;
+    size_t n = json_is_array(steps) ? json_array_size(steps) : 1, len = 0;
 
-    for (size_t i = 0; i < n && i <= MAX_STEPS; i++)
-        word[i] = step_letter(json_is_array(steps) ? json_array_get(steps, i) : pre);
+    for (size_t i = 0; i < n && i <= MAX_STEPS; i++) {
+        char letter = step_letter(json_is_array(steps) ? json_array_get(steps, i) : pre);
+
+        if (!strchr(word, 'D') || !strchr("dD3", letter)) /* single digits are not cut any more */
+            word[len++] = letter;
+    }
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(word, known[i].word) == 0)
             return known[i].name;

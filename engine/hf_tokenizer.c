@@ -63,7 +63,7 @@ static enum tern_status keep_template(struct tern_hf_vocab *v, const void *bytes
 
 static enum tern_status read_all(struct tern_hf_vocab *v, const char *folder, struct tern_err *err)
 {
-    /* All of them may be missing; who comes first has the say. */
+    /* All of them may be missing.  Of ends and templates the first has the say, of added tokens the last. */
     static const struct {
         const char *file;
         read_file *read;
@@ -73,8 +73,13 @@ static enum tern_status read_all(struct tern_hf_vocab *v, const char *folder, st
                  { "config.json", tern_hf_vocab_ids } };
     enum tern_status st = read_one(v, folder, "tokenizer.json", tern_hf_vocab_json, err);
 
-    if (st == TERN_END)
+    if (st == TERN_END) {
         st = read_one(v, folder, "tokenizer.model", tern_hf_vocab_model, err);
+        if (st == TERN_OK) {
+            st = read_one(v, folder, "added_tokens.json", tern_hf_vocab_added, err);
+            st = st == TERN_END ? TERN_OK : st;
+        }
+    }
     for (size_t i = 0; i < sizeof more / sizeof more[0] && st == TERN_OK; i++) {
         st = read_one(v, folder, more[i].file, more[i].read, err);
         st = st == TERN_END ? TERN_OK : st;

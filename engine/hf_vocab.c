@@ -3,6 +3,7 @@
 #include "engine/hf_vocab.h"
 
 #include "engine/base/limits.h"
+#include "engine/base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,6 +87,14 @@ enum tern_status tern_hf_vocab_add(struct tern_hf_vocab *v, uint64_t id, const c
     size_t len = strlen(text);
     bool unknown = special && id < v->n_room && v->types[id] == TERN_TOKEN_UNKNOWN;
 
+    if (id >= v->n_room) {
+        if (!v->skipped)
+            tern_log(TERN_LOG_WARN, "tokenizer",
+                     "%s adds token %llu ('%.60s') to a model that has room for %u: left out", v->name,
+                     (unsigned long long)id, text, v->n_room);
+        v->skipped = true;
+        return TERN_OK;
+    }
     /* User-defined tokens are looked for in the text as it is, which has spaces. */
     if (v->spm && !special && len <= sizeof spaced && strstr(text, "\xe2\x96\x81")) {
         size_t n = 0;

@@ -19,6 +19,7 @@ struct tern_hf_vocab {
     const char *name; /* what sentences call the file at work; borrowed */
     uint32_t n_room;  /* rows of the embedding */
     uint32_t n;       /* one more than the highest id so far */
+    bool skipped;     /* an added token was left out */
     bool spm;         /* model "llama", else "gpt2" */
     const char *pre;  /* of gpt2; static */
     char **texts;     /* [n_room]; NULL where there is no token */
@@ -41,7 +42,8 @@ enum tern_status tern_hf_vocab_set(struct tern_hf_vocab *v, uint64_t id, const c
                                    enum tern_token_type type, float score, bool again,
                                    struct tern_err *err) TERN_MUST_CHECK;
 
-/* An added token: special ones are control tokens, others user-defined. */
+/* An added token: special ones are control tokens, others user-defined.  One that the model has no room for
+ * (a "<pad>" that nobody trained) is left out, with a line in the log for the first. */
 enum tern_status tern_hf_vocab_add(struct tern_hf_vocab *v, uint64_t id, const char *text, bool special,
                                    struct tern_err *err) TERN_MUST_CHECK;
 
@@ -65,6 +67,9 @@ enum tern_status tern_hf_vocab_model(struct tern_hf_vocab *v, const void *bytes,
                                      struct tern_err *err) TERN_MUST_CHECK;
 enum tern_status tern_hf_vocab_tiktoken(struct tern_hf_vocab *v, const void *bytes, size_t n,
                                         struct tern_err *err) TERN_MUST_CHECK;
+/* added_tokens.json of older folders: text to id.  What looks like "<pad>" is a control token. */
+enum tern_status tern_hf_vocab_added(struct tern_hf_vocab *v, const void *bytes, size_t n,
+                                     struct tern_err *err) TERN_MUST_CHECK;
 /* tokenizer_config.json */
 enum tern_status tern_hf_vocab_config(struct tern_hf_vocab *v, const void *bytes, size_t n,
                                       struct tern_err *err) TERN_MUST_CHECK;

@@ -154,6 +154,31 @@ enum tern_status tern_hf_vocab_config(struct tern_hf_vocab *v, const void *bytes
     return st;
 }
 
+enum tern_status tern_hf_vocab_added(struct tern_hf_vocab *v, const void *bytes, size_t n,
+                                     struct tern_err *err)
+{
+    json_t *root, *value;
+    const char *text;
+    enum tern_status st = tern_hf_vocab_parse(v->name, bytes, n, &root, err);
+
+    if (st)
+        return st;
+    json_object_foreach(root, text, value)
+    {
+        size_t len = strlen(text);
+        uint64_t id;
+
+        if (tern_hf_vocab_id(value, &id))
+            st = tern_hf_vocab_add(v, id, text, len > 2 && text[0] == '<' && text[len - 1] == '>', err);
+        else
+            st = TERN_FAIL(err, TERN_ERR_FORMAT, "%s: '%.60s' has no number", v->name, text);
+        if (st)
+            break;
+    }
+    json_decref(root);
+    return st;
+}
+
 static void read_id(const struct tern_hf_vocab *v, const json_t *value, int64_t *out)
 {
     uint64_t id;

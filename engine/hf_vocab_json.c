@@ -186,7 +186,8 @@ static int64_t template_token(const struct tern_hf_vocab *v, const json_t *templ
     return text ? tern_hf_vocab_find(v, text) : -1;
 }
 
-/* "single": special tokens before and behind the sequence are what the model wants around a text. */
+/* "single": special tokens before and behind the sequence are what the model wants around a text.  Byte-level
+ * BPE without a template wants none, whatever is the custom of its pre-tokenizer. */
 static void read_template(struct tern_hf_vocab *v, const json_t *post)
 {
     const json_t *template = find_step(post, "processors", "TemplateProcessing");
@@ -194,7 +195,7 @@ static void read_template(struct tern_hf_vocab *v, const json_t *post)
     bool behind = false;
     size_t i;
 
-    if (!json_is_array(items))
+    if (!json_is_array(items) && v->spm)
         return;
     v->add_bos = v->add_eos = 0;
     json_array_foreach(items, i, item)
@@ -215,6 +216,13 @@ static void read_template(struct tern_hf_vocab *v, const json_t *post)
     }
 }
 
+static bool has_text(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text && *text;
+}
+
 static enum tern_status read_kind(struct tern_hf_vocab *v, const json_t *root, struct tern_err *err)
 {
     const json_t *model = json_object_get(root, "model"), *pre = json_object_get(root, "pre_tokenizer");
@@ -226,6 +234,9 @@ static enum tern_status read_kind(struct tern_hf_vocab *v, const json_t *root, s
     if (*type && strcmp(type, "BPE") != 0)
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: the tokenizer is of type '%.40s'; BPE is known",
                          v->name, type);
+    if (has_text(model, "end_of_word_suffix") || has_text(model, "continuing_subword_prefix"))
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "%s: tokens that mark the ends of words are not known",
+                         v->name);
     v->spm = !bytes;
     if (v->spm && !json_is_true(json_object_get(model, "byte_fallback")))
         return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,

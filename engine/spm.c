@@ -77,7 +77,6 @@ enum tern_status tern_spm_load(struct tern_spm *s, const struct tern_vocab *v, c
         if (!(v->flags[id] & TERN_VOCAB_PLAIN))
             continue;
         note_joins(s, (const uint8_t *)text.ptr, text.len);
-        s->has_unused |= (v->flags[id] & TERN_VOCAB_TYPE) == TERN_TOKEN_UNUSED;
     }
     return TERN_OK;
 }
@@ -135,22 +134,24 @@ static enum tern_status append_bytes(const struct run *r, const char *text, size
     return TERN_OK;
 }
 
-/* A symbol that no merge can have made of unused tokens. */
+/* A symbol that nothing merges with any more; TERN_END when it is an unused token. */
 static enum tern_status append_symbol(const struct run *r, const char *text, size_t len)
 {
     uint32_t id = tern_vocab_find_plain(r->v, text, len);
 
     if (id == TERN_NO_TOKEN)
         return append_bytes(r, text, len);
+    if ((r->v->flags[id] & TERN_VOCAB_TYPE) == TERN_TOKEN_UNUSED)
+        return TERN_END;
     r->out->ids[r->out->n++] = (int32_t)id;
     return TERN_OK;
 }
 
-/* n: bytes, at most SHORT_CHARS characters. */
+/* At most SHORT_CHARS bytes.  TERN_END, and nothing is appended, when an unused token comes out of it. */
 static enum tern_status merge_short(const struct run *r, const char *text, size_t len)
 {
     uint32_t begin[SHORT_CHARS + 1], keys[SHORT_CHARS];
-    size_t n = 0, step;
+    size_t n = 0, step, before = r->out->n;
     enum tern_status st = TERN_OK;
 
     for (size_t at = 0; at < len; at += step) {
@@ -185,6 +186,8 @@ static enum tern_status merge_short(const struct run *r, const char *text, size_
     }
     for (size_t i = 0; i < n && st == TERN_OK; i++)
         st = append_symbol(r, text + begin[i], begin[i + 1] - begin[i]);
+    if (st == TERN_END)
+        r->out->n = before;
     return st;
 }
 
@@ -335,7 +338,9 @@ static enum tern_status encode_stretch(const struct run *r, const char *text, si
                          TERN_MAX_PIECE_BYTES);
     if ((st = tern_ids_reserve(r->out, len, r->err)) != TERN_OK)
         return st;
-    st = len <= SHORT_CHARS && !r->s->has_unused ? merge_short(r, text, len) : merge_long(r, text, len);
+    st = len <= SHORT_CHARS ? merge_short(r, text, len) : TERN_END;
+    if (st == TERN_END)
+        st = merge_long(r, text, len);
     if (st == TERN_OK && word && r->out->n - before <= WORD_IDS) {
         word->len = (uint8_t)len;
         word->n = (uint8_t)(r->out->n - before);

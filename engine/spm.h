@@ -18,7 +18,6 @@ struct tern_spm {
     uint64_t *joins; /* [65536 / 64] a bit for every two bytes that stand side by side inside a token */
     bool add_space;  /* a text, and what follows a special token, gets a space in front */
     bool has_bytes;  /* a token for every byte: then no text becomes the unknown token */
-    bool has_unused; /* tokens that take part in merging and may not be the result */
 };
 
 /* Reads tokenizer.ggml.scores (absent: all equal) and tokenizer.ggml.add_space_prefix (absent: true).

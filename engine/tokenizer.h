@@ -61,7 +61,8 @@ enum tern_token_type tern_tokenizer_type(const struct tern_tokenizer *t, int32_t
  * tokens, then among those that print it.  Of twins the lowest id. */
 int32_t tern_tokenizer_find(const struct tern_tokenizer *t, const char *text);
 
-/* How many special tokens were repaired on loading, because a converter had put BOS's text before theirs. */
+/* How many tokens were repaired on loading: special ones whose text a converter had put BOS's text in front
+ * of, and padding ("[PADi]" at place i) that it had made user-defined tokens. */
 uint32_t tern_tokenizer_repaired(const struct tern_tokenizer *t);
 
 struct tern_ids {

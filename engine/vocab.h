@@ -30,7 +30,7 @@ struct tern_vocab {
     uint64_t seed;             /* of the hash: a file can not be made to collide */
     uint32_t byte_ids[256];    /* the token of one byte, or TERN_NO_TOKEN */
     int32_t bos, eos, unknown; /* -1 when there is none */
-    uint32_t n_repaired;       /* special tokens whose text a converter had damaged */
+    uint32_t n_repaired;       /* tokens whose text or type a converter had damaged */
     bool spm;                  /* SentencePiece, not byte-level BPE */
     bool llama3;               /* laid out as Llama-3's */
 };

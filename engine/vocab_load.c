@@ -6,6 +6,7 @@
 #include "engine/base/limits.h"
 #include "engine/vocab.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,6 +157,26 @@ static uint32_t repair(struct texts *t, int32_t bos)
     return n_repaired;
 }
 
+/* Takes "[PADi]" at place i, which a converter fills vocabularies up with, for what it is: as user-defined
+ * tokens they would be found in texts.  Returns how many were not unused before. */
+static uint32_t repair_padding(struct texts *t)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < t->n; i++) {
+        char name[16];
+
+        if (t->type[i] != TERN_TOKEN_USER || t->text[i].len < 6 || t->text[i].ptr[0] != '[')
+            continue;
+        snprintf(name, sizeof name, "[PAD%u]", i);
+        if (!tern_str_is(t->text[i], name))
+            continue;
+        t->type[i] = TERN_TOKEN_UNUSED;
+        n++;
+    }
+    return n;
+}
+
 /* Ends generation by its text. */
 static bool is_eog_text(struct tern_str s)
 {
@@ -187,7 +208,7 @@ static enum tern_status read_specials(struct tern_vocab *v, struct texts *t, con
         st = read_id(g, "tokenizer.ggml.unknown_token_id", t->n, v->spm ? 0 : -1, &v->unknown, err);
     if (st)
         return st;
-    v->n_repaired = repair(t, v->bos);
+    v->n_repaired = repair(t, v->bos) + repair_padding(t);
     for (uint32_t i = 0; i < t->n; i++)
         if (is_eog_text(t->text[i]))
             t->type[i] = TERN_TOKEN_CONTROL | TERN_VOCAB_EOG;

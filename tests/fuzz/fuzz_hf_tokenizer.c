@@ -5,6 +5,7 @@
  *
  *   0  tokenizer.json    1  tokenizer.model (SentencePiece or tiktoken)
  *   2  tokenizer_config.json behind a small tokenizer.json    3  generation_config.json behind it
+ *   4  added_tokens.json behind it
  *
  * What must hold: a file is refused with a sentence, or its keys are a GGUF that the tokenizer loads or
  * refuses with one; ids lie inside the room.
@@ -77,14 +78,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     room = (data[0] | (uint32_t)data[1] << 8) % MAX_ROOM;
     st = tern_hf_vocab_init(&v, room, &err);
     v.name = "fuzz";
-    if (st == TERN_OK && data[2] % 4 >= 2)
+    if (st == TERN_OK && data[2] % 5 >= 2)
         st = tern_hf_vocab_json(&v, small, sizeof small - 1, &err);
     if (st == TERN_OK)
-        switch (data[2] % 4) {
+        switch (data[2] % 5) {
         case 0: st = tern_hf_vocab_json(&v, data + 3, size - 3, &err); break;
         case 1: st = tern_hf_vocab_model(&v, data + 3, size - 3, &err); break;
         case 2: st = tern_hf_vocab_config(&v, data + 3, size - 3, &err); break;
-        default: st = tern_hf_vocab_ids(&v, data + 3, size - 3, &err); break;
+        case 3: st = tern_hf_vocab_ids(&v, data + 3, size - 3, &err); break;
+        default: st = tern_hf_vocab_added(&v, data + 3, size - 3, &err); break;
         }
     if (st == TERN_OK)
         check_keys(&v);

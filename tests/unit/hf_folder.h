@@ -8,6 +8,7 @@
 #include "unit/token_strings.h"
 
 #include "engine/hf.h"
+#include "engine/vocab.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -95,6 +96,52 @@ static inline enum tern_status folder_tokenizer(const char *path, uint32_t n_voc
         free(bytes);
     }
     return st;
+}
+
+static inline void expect_equal(const struct tern_tokenizer *a, const struct tern_tokenizer *b,
+                                const char *text, size_t n, bool parse)
+{
+    struct tern_ids ids = { 0 }, same = { 0 };
+
+    assert_ok(tern_tokenizer_encode(a, text, n, true, parse, &ids, &unit_err));
+    assert_ok(tern_tokenizer_encode(b, text, n, true, parse, &same, &unit_err));
+    assert_int_equal(ids.n, same.n);
+    assert_memory_equal(ids.ids, same.ids, ids.n * sizeof *ids.ids);
+    free(ids.ids);
+    free(same.ids);
+}
+
+/* Stories, random Unicode and special tokens. */
+static inline void expect_equal_everywhere(const struct tern_tokenizer *a, const struct tern_tokenizer *b)
+{
+    size_t n;
+    char *text = shared_file("models/fable/validation.txt", &n);
+    uint64_t seed = 8;
+
+    expect_equal(a, b, text, n, true);
+    free(text);
+    for (int round = 0; round < 2000; round++) {
+        char made[256];
+        size_t len = 0;
+
+        while (len < 200)
+            if (unit_random(&seed) % 4)
+                made[len++] = "the  a1n<|'s\n"[unit_random(&seed) % 13];
+            else
+                len += tern_vocab_map((const char[]){ (char)unit_random(&seed) }, 1, made + len);
+        expect_equal(a, b, made, len, round % 2);
+    }
+    assert_int_equal(tern_tokenizer_n_vocab(a), tern_tokenizer_n_vocab(b));
+    assert_int_equal(tern_tokenizer_bos(a), tern_tokenizer_bos(b));
+    assert_int_equal(tern_tokenizer_eos(a), tern_tokenizer_eos(b));
+    assert_int_equal(tern_tokenizer_add_bos(a), tern_tokenizer_add_bos(b));
+    for (int32_t id = 0; id < (int32_t)tern_tokenizer_n_vocab(a); id++) {
+        struct tern_str sa = tern_tokenizer_piece(a, id, true), sb = tern_tokenizer_piece(b, id, true);
+
+        assert_true(tern_str_eq(sa, sb));
+        assert_int_equal(tern_tokenizer_type(a, id), tern_tokenizer_type(b, id));
+        assert_int_equal(tern_tokenizer_is_eog(a, id), tern_tokenizer_is_eog(b, id));
+    }
 }
 
 #endif

@@ -40,7 +40,8 @@ static void test_llama_vectors(void **state)
     expect(t, "ied 4 \xc2\xbd months", "1142 220 19 220 27154 4038");
     expect_ids(t, "hello<|eot_id|>", 15, true, true, "128000 15339 128009");
     assert_true(tern_tokenizer_is_eog(t, 128001) && tern_tokenizer_is_eog(t, 128009));
-    assert_false(tern_tokenizer_is_eog(t, 128000) || tern_tokenizer_is_eog(t, 15339));
+    for (int32_t id = 0; id < 128256; id++) /* exactly these */
+        assert_int_equal(tern_tokenizer_is_eog(t, id), id == 128001 || id == 128009);
     tern_tokenizer_free(&t);
     free(vocab);
 }
@@ -276,6 +277,18 @@ static void test_damaged_special_tokens(void **state)
         assert_int_equal(tern_tokenizer_repaired(t), 4);
         tern_tokenizer_free(&t);
     }
+    /* Padding that was made user-defined: texts do not have it, whatever they say. */
+    made_begin(&m, "llama-bpe");
+    made_token(&m, "[PAD256]", TERN_TOKEN_USER);
+    made_token(&m, "[PAD256]", TERN_TOKEN_USER); /* 257: not at its place, so somebody's own */
+    made_token(&m, "[PAD]", TERN_TOKEN_USER);
+    made_merges(&m, NULL);
+    assert_ok(made_load(&m, NULL, &t));
+    assert_int_equal(tern_tokenizer_repaired(t), 1);
+    assert_int_equal(tern_tokenizer_type(t, 256), TERN_TOKEN_UNUSED);
+    expect(t, "[PAD256][PAD]", "257 258");
+    tern_tokenizer_free(&t);
+
     /* Two such tokens may be meant so. */
     made_begin(&m, "llama-bpe");
     made_token(&m, "<|bos|>", TERN_TOKEN_CONTROL);

@@ -1,3 +1,4 @@
+tern_unit(test_hf_sentencepiece tern_engine)
 tern_unit(test_hf_tokenizer tern_engine)
 tern_unit(test_spm tern_engine)
 tern_unit(test_chat_template tern_engine)
