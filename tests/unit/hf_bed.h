@@ -40,6 +40,7 @@ static inline void hf_bed_bytes(struct hf_bed *b, const char *file, const void *
     FILE *f;
 
     snprintf(path, sizeof path, "%s/%s", b->path, file);
+    (void)remove(path); /* some file systems write out at once what replaces a file's bytes */
     f = fopen(path, "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(bytes, 1, n, f), n);
