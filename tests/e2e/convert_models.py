@@ -54,6 +54,19 @@ def perplexity(path):
     return float(found.group(1)) if found else float("nan")
 
 
+MATRIX = "blk.2.ffn_up.weight"
+
+
+def tensor_at(path, wanted):
+    """Offset and bytes of a tensor's data: the directory says neither, so they are added up."""
+    at = os.path.getsize(path)
+    for t in reversed(inspect(path, "--tensors")["tensors"]["list"]):
+        at -= -(-t["bytes"] // 32) * 32
+        if t["name"] == wanted:
+            return at, t["bytes"]
+    raise KeyError(wanted)
+
+
 # -- the fable model -----------------------------------------------------------------------------------------
 exact = made(lab.model, "fable-i2_s.gguf")
 reference = said(lab.model)
@@ -89,6 +102,50 @@ for a in READABLE:
 plain = said(rounded)
 for kind in READABLE:
     lab.check(said(models[kind]) == plain, "%s: the same tokens and probabilities" % kind)
+
+# -- floats that are not ternary -----------------------------------------------------------------------------
+def matrices(path, *args):
+    r = lab.run("inspect", "-m", path, "--verify", "--json", *args)
+    return json.loads(r.text)["verification"]["matrices"]
+
+
+if READABLE == TERNARY:
+    data = bytearray(read(models["f32"]))
+    start, size = tensor_at(models["f32"], MATRIX)
+    for i in range(start, start + size, 4 * 7): # every seventh weight a little larger: master weights
+        struct.pack_into("<f", data, i, struct.unpack_from("<f", data, i)[0] * 1.1)
+    master = lab.write("master.gguf", bytes(data))
+    path, r = convert(master, "none.gguf")
+    lab.check(r.code in range(64, 79) and MATRIX in r.errors and "--quantize" in r.errors and
+              not os.path.exists(path), "floats that are not ternary are refused, with a way out", r.errors)
+    path = made(master, "quantized.gguf", "--quantize")
+    was, now = matrices(models["i2_s"]), matrices(path)
+    at = [m["name"] for m in was].index(MATRIX)
+    lab.check([now[at][k] for k in ("minus", "zero", "plus")] == [was[at][k] for k in ("minus", "zero", "plus")]
+              and 0.5 < now[at]["scale"] / was[at]["scale"] < 0.9,
+              "--quantize: the same signs, the mean magnitude as the scale", (was[at], now[at]))
+    lab.check(now[:at] == was[:at] and now[at + 1:] == was[at + 1:],
+              "and matrices that are ternary stay as they are")
+
+# -- a folder of Hugging Face --------------------------------------------------------------------------------
+FOLDER = os.path.join(lab.source, "..", "shared", "models", "fable", "hf")
+if not os.path.isdir(FOLDER):
+    lab.skip("../shared/models is not here: no folder to convert")
+elif lab.run("inspect", "-m", FOLDER).code != 0:
+    lab.skip("this Tern does not open folders")
+else:
+    path = made(FOLDER, "folder.gguf")
+    was, now = matrices(lab.model), matrices(path)
+    lab.check(len(was) == len(now) and
+              all(a["name"] == b["name"] and abs(a["zero"] - b["zero"]) < 1e-9 and
+                  abs(a["plus"] - b["plus"]) < 1e-9 and abs(a["scale"] / b["scale"] - 1) < 1e-6
+                  for a, b in zip(sorted(was, key=lambda m: m["name"]), sorted(now, key=lambda m: m["name"]))),
+              "a folder of master weights becomes the published file's matrices", now[:2])
+    types = {t["name"]: t["type"] for t in inspect(path, "--tensors")["tensors"]["list"]}
+    lab.check(types["token_embd.weight"] == "F16" and types["blk.0.attn_norm.weight"] == "F32",
+              "its BF16 embedding becomes F16, its norms F32", types)
+    if "tokenizer.ggml.tokens" in keys(path):
+        lab.check(said(path) == reference, "and says what the published file says", said(path)[:20])
 
 # -- rows that share a byte's block: 8640 columns, and 3200, which TQ types cannot have ----------------------
 odd = lab.path("odd.gguf")
@@ -130,17 +187,6 @@ def damaged(name, change, source=exact):
     return lab.write(name, bytes(data))
 
 
-def tensor_at(path, wanted):
-    """Offset and bytes of a tensor's data: the directory says neither, so they are added up."""
-    at = os.path.getsize(path)
-    for t in reversed(inspect(path, "--tensors")["tensors"]["list"]):
-        at -= -(-t["bytes"] // 32) * 32
-        if t["name"] == wanted:
-            return at, t["bytes"]
-    raise KeyError(wanted)
-
-
-MATRIX = "blk.2.ffn_up.weight"
 at, size = tensor_at(exact, MATRIX)
 tq_at, tq_size = tensor_at(lab.path("fable-tq2_0.gguf"), MATRIX)
 
