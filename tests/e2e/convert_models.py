@@ -103,7 +103,7 @@ plain = said(rounded)
 for kind in READABLE:
     lab.check(said(models[kind]) == plain, "%s: the same tokens and probabilities" % kind)
 
-# -- floats that are not ternary -----------------------------------------------------------------------------
+# -- floats that are not ternary ----------------------------------------------------------------------------
 def matrices(path, *args):
     r = lab.run("inspect", "-m", path, "--verify", "--json", *args)
     return json.loads(r.text)["verification"]["matrices"]
@@ -121,13 +121,13 @@ if READABLE == TERNARY:
     path = made(master, "quantized.gguf", "--quantize")
     was, now = matrices(models["i2_s"]), matrices(path)
     at = [m["name"] for m in was].index(MATRIX)
-    lab.check([now[at][k] for k in ("minus", "zero", "plus")] == [was[at][k] for k in ("minus", "zero", "plus")]
-              and 0.5 < now[at]["scale"] / was[at]["scale"] < 0.9,
+    lab.check(all(now[at][k] == was[at][k] for k in ("minus", "zero", "plus")) and
+              0.5 < now[at]["scale"] / was[at]["scale"] < 0.9,
               "--quantize: the same signs, the mean magnitude as the scale", (was[at], now[at]))
     lab.check(now[:at] == was[:at] and now[at + 1:] == was[at + 1:],
               "and matrices that are ternary stay as they are")
 
-# -- a folder of Hugging Face --------------------------------------------------------------------------------
+# -- a folder of Hugging Face -------------------------------------------------------------------------------
 FOLDER = os.path.join(lab.source, "..", "shared", "models", "fable", "hf")
 if not os.path.isdir(FOLDER):
     lab.skip("../shared/models is not here: no folder to convert")
@@ -135,11 +135,11 @@ elif lab.run("inspect", "-m", FOLDER).code != 0:
     lab.skip("this Tern does not open folders")
 else:
     path = made(FOLDER, "folder.gguf")
-    was, now = matrices(lab.model), matrices(path)
+    was, now = [sorted(matrices(p), key=lambda m: m["name"]) for p in (lab.model, path)]
     lab.check(len(was) == len(now) and
               all(a["name"] == b["name"] and abs(a["zero"] - b["zero"]) < 1e-9 and
                   abs(a["plus"] - b["plus"]) < 1e-9 and abs(a["scale"] / b["scale"] - 1) < 1e-6
-                  for a, b in zip(sorted(was, key=lambda m: m["name"]), sorted(now, key=lambda m: m["name"]))),
+                  for a, b in zip(was, now)),
               "a folder of master weights becomes the published file's matrices", now[:2])
     types = {t["name"]: t["type"] for t in inspect(path, "--tensors")["tensors"]["list"]}
     lab.check(types["token_embd.weight"] == "F16" and types["blk.0.attn_norm.weight"] == "F32",
@@ -164,7 +164,7 @@ for kind in ("f32", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"):
     table = [t for t in inspect(path, "--tensors")["tensors"]["list"] if t["name"] == "token_embd.weight"][0]
     lab.check(table["type"].lower() == kind and len(said(path)) > 100, "--head " + kind, table)
 path = made(made(lab.model, "head.gguf", "--head", "f32"), "head-2.gguf", "--head", "f16")
-lab.check(read(path) == read(exact), "F16 to F32 and back: the same bytes")
+lab.check(read(path) == read(made(exact, "twice.gguf")), "F16 to F32 and back: the same bytes")
 
 # -- slices --------------------------------------------------------------------------------------------------
 last = before["bitnet-b1.58.block_count"] - 1
