@@ -171,6 +171,15 @@ uint64_t tern_gguf_put_u8s(struct tern_gguf_writer *w, const char *key, const ui
     return HEAD_BYTES + w->kv.n - n;
 }
 
+uint64_t tern_gguf_put_f32s(struct tern_gguf_writer *w, const char *key, const float *v, uint64_t n)
+{
+    begin_kv(w, key, TERN_GGUF_ARRAY);
+    add_u32(&w->kv, TERN_GGUF_F32);
+    add_u64(&w->kv, n);
+    add(&w->kv, v, n * sizeof *v); /* all data is little-endian, and so are we */
+    return HEAD_BYTES + w->kv.n - n * sizeof *v;
+}
+
 void tern_gguf_put_kv(struct tern_gguf_writer *w, const struct tern_gguf_kv *kv)
 {
     add_string(&w->kv, kv->key.ptr, kv->key.len);

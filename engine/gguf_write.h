@@ -35,6 +35,8 @@ void tern_gguf_put_i32s(struct tern_gguf_writer *w, const char *key, const int32
 void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *const *v, uint64_t n);
 /* An array of bytes; returns where in the file its first one will be, for those who fill them in later. */
 uint64_t tern_gguf_put_u8s(struct tern_gguf_writer *w, const char *key, const uint8_t *v, uint64_t n);
+/* The same of floats. */
+uint64_t tern_gguf_put_f32s(struct tern_gguf_writer *w, const char *key, const float *v, uint64_t n);
 /* A record of another file, byte for byte. */
 void tern_gguf_put_kv(struct tern_gguf_writer *w, const struct tern_gguf_kv *kv);
 
