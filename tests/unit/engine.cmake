@@ -1,6 +1,6 @@
 tern_unit(test_arch tern_lab m)
 tern_unit(test_attention tern_engine m)
-tern_unit(test_convert tern_engine m)
+tern_unit(test_convert tern_engine)
 tern_unit(test_gguf tern_engine)
 tern_unit(test_hostile_gguf tern_engine)
 tern_unit(test_identity tern_lab PkgConfig::SODIUM)
