@@ -288,22 +288,18 @@ enum tern_status tern_convert_writer(struct tern_conversion *c, FILE *f, const c
                                      struct tern_gguf_writer **out, struct tern_err *err)
 {
     struct tern_gguf_writer *w = NULL;
-    void *zeros = calloc(c->n + 1, TERN_HASH_BYTES);
     enum tern_status st = tern_gguf_writer_new(f, name, 32, &w, err);
 
-    if (!st && !zeros)
-        st = TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to convert %s", c->g->name);
     if (!st) {
         put_metadata(w, c);
         if (tern_exact_scale_type(c->o.type))
-            c->scales_at = tern_gguf_put_f32s(w, TERN_EXACT_SCALE_KEY, zeros, c->n);
-        c->hashes_at = tern_gguf_put_u8s(w, TERN_IDENTITY_KEY, zeros, c->n * TERN_HASH_BYTES);
+            c->scales_at = tern_gguf_put_room(w, TERN_EXACT_SCALE_KEY, TERN_GGUF_F32, 4, c->n);
+        c->hashes_at = tern_gguf_put_room(w, TERN_IDENTITY_KEY, TERN_GGUF_U8, 1, c->n * TERN_HASH_BYTES);
         for (size_t i = 0; i < c->n; i++)
             tern_gguf_add_tensor(w, c->tensors[i].name, c->tensors[i].type, c->tensors[i].t->n_dims,
                                  c->tensors[i].t->ne);
         st = tern_gguf_writer_status(w, err);
     }
-    free(zeros);
     if (st)
         tern_gguf_writer_free(&w);
     else
