@@ -33,8 +33,8 @@ void tern_gguf_put_bool(struct tern_gguf_writer *w, const char *key, bool v);
 void tern_gguf_put_string(struct tern_gguf_writer *w, const char *key, const char *v);
 void tern_gguf_put_i32s(struct tern_gguf_writer *w, const char *key, const int32_t *v, uint64_t n);
 void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *const *v, uint64_t n);
-/* An array of n zeros of an element type of `size` bytes, for those who fill it in later: returns where in the
- * file its first byte will be. */
+/* An array of n zeros of an element type of `size` bytes, for those who fill it in later: returns where in
+ * the file its first byte will be. */
 uint64_t tern_gguf_put_room(struct tern_gguf_writer *w, const char *key, uint32_t elem_type, size_t size,
                             size_t n);
 /* A record of another file, byte for byte. */
