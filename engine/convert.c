@@ -7,6 +7,7 @@
 #include "engine/chat_template.h"
 #endif
 #include "engine/convert_impl.h"
+#include "engine/exact_scale.h"
 #include "engine/identity.h"
 #include "engine/tokenizer.h"
 
@@ -194,7 +195,8 @@ static uint32_t file_type(uint32_t type)
 
 bool tern_convert_drops(const struct tern_conversion *c, struct tern_str key)
 {
-    static const char *const ours[] = { "general.alignment", "general.file_type", TERN_IDENTITY_KEY };
+    static const char *const ours[] = { "general.alignment", "general.file_type", TERN_IDENTITY_KEY,
+                                        TERN_EXACT_SCALE_KEY };
 
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
         if (tern_str_is(key, ours[i]))
@@ -286,20 +288,18 @@ enum tern_status tern_convert_writer(struct tern_conversion *c, FILE *f, const c
                                      struct tern_gguf_writer **out, struct tern_err *err)
 {
     struct tern_gguf_writer *w = NULL;
-    uint8_t *zeros = calloc(c->n + 1, TERN_HASH_BYTES);
     enum tern_status st = tern_gguf_writer_new(f, name, 32, &w, err);
 
-    if (!st && !zeros)
-        st = TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to convert %s", c->g->name);
     if (!st) {
         put_metadata(w, c);
-        c->hashes_at = tern_gguf_put_u8s(w, TERN_IDENTITY_KEY, zeros, c->n * TERN_HASH_BYTES);
+        if (tern_exact_scale_type(c->o.type))
+            c->scales_at = tern_gguf_put_room(w, TERN_EXACT_SCALE_KEY, TERN_GGUF_F32, 4, c->n);
+        c->hashes_at = tern_gguf_put_room(w, TERN_IDENTITY_KEY, TERN_GGUF_U8, 1, c->n * TERN_HASH_BYTES);
         for (size_t i = 0; i < c->n; i++)
             tern_gguf_add_tensor(w, c->tensors[i].name, c->tensors[i].type, c->tensors[i].t->n_dims,
                                  c->tensors[i].t->ne);
         st = tern_gguf_writer_status(w, err);
     }
-    free(zeros);
     if (st)
         tern_gguf_writer_free(&w);
     else

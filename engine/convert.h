@@ -56,8 +56,8 @@ enum tern_status tern_convert_write(struct tern_conversion *c, FILE *f, const ch
                                     struct tern_err *err) TERN_MUST_CHECK;
 
 /* Opens what was written under `path` and compares it with what was read: metadata, names and shapes, every
- * ternary value and scale, the bytes of all else.  Then puts the tensors' hashes (identity.h) into the room
- * left for them, through fd. */
+ * ternary value and scale, the bytes of all else.  Before that puts exact scales (exact_scale.h) and after it
+ * the tensors' hashes (identity.h) into the room left for them, through fd. */
 enum tern_status tern_convert_seal(struct tern_conversion *c, const char *path, int fd,
                                    struct tern_pool *pool, tern_convert_progress *progress, void *arg,
                                    struct tern_err *err) TERN_MUST_CHECK;

@@ -38,6 +38,7 @@ struct tern_conversion {
     const char *chat_template;      /* the same; NULL: the file's, if it has one */
     uint64_t bytes;                 /* of the file */
     uint64_t hashes_at;             /* offset of the hashes in the file */
+    uint64_t scales_at;             /* and of exact scales; 0: the type does not round them */
 };
 
 /* One key of the source does not go into the file as it is. */
@@ -61,7 +62,7 @@ size_t tern_convert_row_bytes(const struct convert_tensor *ct);
 /* Tells two runs of bytes apart that differ by mistake: fast, no defence against malice. */
 uint64_t tern_convert_hash(const void *bytes, size_t n);
 
-/* What a weight of 1 reads as in the file that is written. */
+/* What a weight of 1 reads as in the file that is written, exact scales (exact_scale.h) included. */
 float tern_convert_scale(const struct convert_tensor *ct);
 
 #endif

@@ -220,13 +220,37 @@ static enum tern_status put_hashes(const struct tern_conversion *c, const struct
     return st;
 }
 
+/* Scales before the type rounded them. */
+static enum tern_status put_scales(const struct tern_conversion *c, const char *path, int fd,
+                                   struct tern_err *err)
+{
+    float *scales = c->scales_at ? malloc((c->n + 1) * sizeof *scales) : NULL;
+    const size_t n = c->n * sizeof *scales;
+    enum tern_status st = TERN_OK;
+
+    if (!c->scales_at)
+        return TERN_OK;
+    if (!scales)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to convert %s", c->g->name);
+    for (size_t i = 0; i < c->n; i++)
+        scales[i] = c->tensors[i].part == CONVERT_MATRIX ? c->tensors[i].scale : 0;
+    errno = 0;
+    if (pwrite(fd, scales, n, (off_t)c->scales_at) != (ssize_t)n)
+        st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write %s: %s", path,
+                           errno ? strerror(errno) : "the disk is full");
+    free(scales);
+    return st;
+}
+
 enum tern_status tern_convert_seal(struct tern_conversion *c, const char *path, int fd,
                                    struct tern_pool *pool, tern_convert_progress *progress, void *arg,
                                    struct tern_err *err)
 {
     struct tern_gguf *g = NULL;
-    enum tern_status st = tern_gguf_open(path, &g, err);
+    enum tern_status st = put_scales(c, path, fd, err);
 
+    if (!st)
+        st = tern_gguf_open(path, &g, err);
     if (st)
         return st;
     st = check_all(c, g, pool, progress, arg, err);

@@ -81,11 +81,8 @@ size_t tern_convert_row_bytes(const struct convert_tensor *ct)
 
 float tern_convert_scale(const struct convert_tensor *ct)
 {
-    switch (ct->type) {
-    case TERN_TYPE_I2_S: return ct->scale > 0 ? ct->scale : 1; /* Tern and others want one above zero */
-    case TERN_F32: return ct->scale;
-    default: return f32_from_f16(f16_from_f32(ct->scale));
-    }
+    /* Tern and others want one above zero in I2_S. */
+    return ct->type == TERN_TYPE_I2_S && ct->scale == 0 ? 1 : ct->scale;
 }
 
 /* -- ternary matrices ------------------------------------------------------------------------------------ */

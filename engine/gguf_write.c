@@ -175,13 +175,19 @@ void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *co
         add_string(&w->kv, v[i], strlen(v[i]));
 }
 
-uint64_t tern_gguf_put_u8s(struct tern_gguf_writer *w, const char *key, const uint8_t *v, uint64_t n)
+uint64_t tern_gguf_put_room(struct tern_gguf_writer *w, const char *key, uint32_t elem_type, size_t size,
+                            size_t n)
 {
+    static const uint8_t zeros[256];
+
     begin_kv(w, key, TERN_GGUF_ARRAY);
-    add_u32(&w->kv, TERN_GGUF_U8);
+    add_u32(&w->kv, elem_type);
     add_u64(&w->kv, n);
-    add(&w->kv, v, n);
-    return HEAD_BYTES + w->kv.n - n;
+    for (size_t left = n * size, part; left; left -= part) {
+        part = left < sizeof zeros ? left : sizeof zeros;
+        add(&w->kv, zeros, part);
+    }
+    return HEAD_BYTES + w->kv.n - n * size;
 }
 
 void tern_gguf_put_kv(struct tern_gguf_writer *w, const struct tern_gguf_kv *kv)

@@ -34,8 +34,10 @@ void tern_gguf_put_string(struct tern_gguf_writer *w, const char *key, const cha
 void tern_gguf_put_i32s(struct tern_gguf_writer *w, const char *key, const int32_t *v, uint64_t n);
 void tern_gguf_put_f32s(struct tern_gguf_writer *w, const char *key, const float *v, uint64_t n);
 void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *const *v, uint64_t n);
-/* An array of bytes; returns where in the file its first one will be, for those who fill them in later. */
-uint64_t tern_gguf_put_u8s(struct tern_gguf_writer *w, const char *key, const uint8_t *v, uint64_t n);
+/* An array of n zeros of an element type of `size` bytes, for those who fill it in later: returns where in
+ * the file its first byte will be. */
+uint64_t tern_gguf_put_room(struct tern_gguf_writer *w, const char *key, uint32_t elem_type, size_t size,
+                            size_t n);
 /* A record of another file, byte for byte. */
 void tern_gguf_put_kv(struct tern_gguf_writer *w, const struct tern_gguf_kv *kv);
 

@@ -5,6 +5,7 @@
 #include "engine/identity.h"
 
 #include "engine/base/mem.h"
+#include "engine/exact_scale.h"
 #include "engine/identity_impl.h"
 #include "engine/model_file.h"
 #include "engine/ternary_source.h"
@@ -57,6 +58,15 @@ void tern_identity_hash_reading(crypto_generichash_state *h, const struct tern_g
     crypto_generichash_update(h, (const unsigned char *)text, (size_t)n);
 }
 
+static void hash_exact_scale(crypto_generichash_state *h, const struct tern_gguf *g,
+                             const struct tern_tensor *t)
+{
+    float scale = tern_exact_scale_noted(g, t);
+
+    if (scale > 0)
+        crypto_generichash_update(h, (const unsigned char *)&scale, sizeof scale);
+}
+
 static void hash_tensors(void *arg, size_t first, size_t last, unsigned thread)
 {
     struct job *job = arg;
@@ -81,8 +91,10 @@ static void hash_tensors(void *arg, size_t first, size_t last, unsigned thread)
             if (reports && !job->progress(job->arg, done, job->total))
                 atomic_store(&job->given_up, true);
         }
-        if (!job->bytes_only)
+        if (!job->bytes_only) {
             tern_identity_hash_reading(&h, job->g, t);
+            hash_exact_scale(&h, job->g, t);
+        }
         crypto_generichash_final(&h, job->by_size[i]->hash, TERN_HASH_BYTES);
         tern_gguf_release(job->g, t);
     }

@@ -5,6 +5,7 @@
 #include "engine/ternary_source.h"
 
 #include "engine/base/mem.h"
+#include "engine/exact_scale.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -323,6 +324,8 @@ enum tern_status tern_ternary_pack(const struct tern_ternary_source *s, struct t
 
     tern_pool_run(pool, pack_range, &p, tern_pack_tiles(s->trits.m), 8);
     r = join(&p, tern_pool_threads(pool), scale);
+    if (r == TERN_PACK_OK)
+        *scale = tern_exact_scale(s->g, s->t, *scale);
     return r == TERN_PACK_OK ? TERN_OK : refuse(s, r, err);
 }
 
@@ -331,5 +334,7 @@ enum tern_status tern_ternary_rows(const struct tern_ternary_source *s, size_t f
 {
     enum tern_pack_result r = tern_pack_rows(&s->trits, first, last, w, scale);
 
+    if (r == TERN_PACK_OK)
+        *scale = tern_exact_scale(s->g, s->t, *scale);
     return r == TERN_PACK_OK ? TERN_OK : refuse(s, r, err);
 }

@@ -54,16 +54,37 @@ def perplexity(path):
     return float(found.group(1)) if found else float("nan")
 
 
+MATRIX = "blk.2.ffn_up.weight"
+
+
+def tensor_at(path, wanted):
+    """Offset and bytes of a tensor's data: the directory says neither, so they are added up."""
+    at = os.path.getsize(path)
+    for t in reversed(inspect(path, "--tensors")["tensors"]["list"]):
+        at -= -(-t["bytes"] // 32) * 32
+        if t["name"] == wanted:
+            return at, t["bytes"]
+    raise KeyError(wanted)
+
+
 # -- the fable model -----------------------------------------------------------------------------------------
-exact = made(lab.model, "fable-i2_s.gguf")
+exact = made(made(lab.model, "first.gguf"), "fable-i2_s.gguf") # with all that convert adds, in its order
 reference = said(lab.model)
 lab.check(len(reference) > 100 and said(exact) == reference,
           "I2_S: the same tokens and probabilities, bit by bit")
 base = perplexity(lab.model)
 for kind in ("tq1_0", "tq2_0"):
     path = made(lab.model, "fable-%s.gguf" % kind, "--type", kind)
+    lab.check(said(path) == reference, kind + ": the same, by the scales noted beside the rounded ones")
     ppl = perplexity(path)
-    lab.check(abs(ppl / base - 1) < 1e-3, "%s: perplexity %.4f of %.4f" % (kind, ppl, base))
+    lab.check(ppl == base, "%s: perplexity %.4f of %.4f" % (kind, ppl, base))
+    back = made(path, "back.gguf")
+    lab.check(read(back) == read(exact), kind + " and back: the same bytes")
+    plain = lab.path("plain-%s.gguf" % kind)
+    lab.run("--retype", kind, lab.model, plain, program=os.path.join(lab.build, "bin", "make_model"))
+    ppl = perplexity(plain)
+    lab.check(ppl != base and abs(ppl / base - 1) < 2e-3,
+              "without the notes: perplexity %.4f of %.4f" % (ppl, base))
 
 before, after = keys(lab.model), keys(exact)
 lab.check(all(after[k] == v for k, v in before.items()), "metadata is kept",
@@ -73,11 +94,9 @@ lab.check(after["tern.tensors.blake2b_256"]["n"] == 32 * inspect(exact)["tensors
           "a hash for each tensor")
 
 # -- every pair, there and back ------------------------------------------------------------------------------
-# TQ types round a scale to f16; from a model of such scales on, nothing is lost.
-rounded = made(lab.path("fable-tq2_0.gguf"), "rounded.gguf")
 models = {}
 for kind in TERNARY:
-    models[kind] = made(rounded, "a-%s.gguf" % kind, "--type", kind, "-t", str(1 + TERNARY.index(kind) % 3))
+    models[kind] = made(exact, "a-%s.gguf" % kind, "--type", kind, "-t", str(1 + TERNARY.index(kind) % 3))
 READABLE = TERNARY if lab.run("run", "-m", models["f16"], "-p", "x", "-n", 1).code == 0 else TERNARY[:3]
 if READABLE != TERNARY:
     lab.skip("this Tern does not read ternary matrices of floats")
@@ -86,9 +105,53 @@ for a in READABLE:
         path, r = convert(models[a], "b.gguf", "--type", b)
         lab.check(r.code == 0 and read(path) == read(models[b]), "%s to %s: the file that %s is" % (a, b, b),
                   r.errors)
-plain = said(rounded)
 for kind in READABLE:
-    lab.check(said(models[kind]) == plain, "%s: the same tokens and probabilities" % kind)
+    lab.check(said(models[kind]) == reference, "%s: the same tokens and probabilities" % kind)
+
+# -- floats that are not ternary ----------------------------------------------------------------------------
+def matrices(path, *args):
+    r = lab.run("inspect", "-m", path, "--verify", "--json", *args)
+    return json.loads(r.text)["verification"]["matrices"]
+
+
+if READABLE == TERNARY:
+    data = bytearray(read(models["f32"]))
+    start, size = tensor_at(models["f32"], MATRIX)
+    for i in range(start, start + size, 4 * 7): # every seventh weight a little larger: master weights
+        struct.pack_into("<f", data, i, struct.unpack_from("<f", data, i)[0] * 1.1)
+    master = lab.write("master.gguf", bytes(data))
+    path, r = convert(master, "none.gguf")
+    lab.check(r.code in range(64, 79) and MATRIX in r.errors and "--quantize" in r.errors and
+              not os.path.exists(path), "floats that are not ternary are refused, with a way out", r.errors)
+    path = made(master, "quantized.gguf", "--quantize")
+    was, now = matrices(models["i2_s"]), matrices(path)
+    at = [m["name"] for m in was].index(MATRIX)
+    lab.check(all(now[at][k] == was[at][k] for k in ("minus", "zero", "plus")) and
+              0.5 < now[at]["scale"] / was[at]["scale"] < 0.9,
+              "--quantize: the same signs, the mean magnitude as the scale", (was[at], now[at]))
+    lab.check(now[:at] == was[:at] and now[at + 1:] == was[at + 1:],
+              "and matrices that are ternary stay as they are")
+
+# -- a folder of Hugging Face -------------------------------------------------------------------------------
+FOLDER = os.path.join(lab.source, "..", "shared", "models", "fable", "hf")
+if not os.path.isdir(FOLDER):
+    lab.skip("../shared/models is not here: no folder to convert")
+elif lab.run("inspect", "-m", FOLDER).code != 0:
+    lab.skip("this Tern does not open folders")
+else:
+    path = made(FOLDER, "folder.gguf")
+    was, now = [sorted(matrices(p), key=lambda m: m["name"]) for p in (lab.model, path)]
+    lab.check(len(was) == len(now) and
+              all(a["name"] == b["name"] and abs(a["zero"] - b["zero"]) < 1e-9 and
+                  abs(a["plus"] - b["plus"]) < 1e-9 and abs(a["scale"] / b["scale"] - 1) < 1e-6
+                  for a, b in zip(was, now)),
+              "a folder of master weights becomes the published file's matrices", now[:2])
+    types = {t["name"]: t["type"] for t in inspect(path, "--tensors")["tensors"]["list"]}
+    lab.check(types["token_embd.weight"] == "F16" and types["blk.0.attn_norm.weight"] == "F32",
+              "its BF16 embedding becomes F16, its norms F32", types)
+    if "tokenizer.ggml.tokens" in keys(path):
+        ppl = perplexity(path)
+        lab.check(abs(ppl / base - 1) < 2e-3, "and as good a model: perplexity %.4f of %.4f" % (ppl, base))
 
 # -- rows that share a byte's block: 8640 columns, and 3200, which TQ types cannot have ----------------------
 odd = lab.path("odd.gguf")
@@ -130,17 +193,6 @@ def damaged(name, change, source=exact):
     return lab.write(name, bytes(data))
 
 
-def tensor_at(path, wanted):
-    """Offset and bytes of a tensor's data: the directory says neither, so they are added up."""
-    at = os.path.getsize(path)
-    for t in reversed(inspect(path, "--tensors")["tensors"]["list"]):
-        at -= -(-t["bytes"] // 32) * 32
-        if t["name"] == wanted:
-            return at, t["bytes"]
-    raise KeyError(wanted)
-
-
-MATRIX = "blk.2.ffn_up.weight"
 at, size = tensor_at(exact, MATRIX)
 tq_at, tq_size = tensor_at(lab.path("fable-tq2_0.gguf"), MATRIX)
 

@@ -6,11 +6,13 @@
 #include "engine/convert.h"
 
 #include "engine/base/mem.h"
+#include "engine/exact_scale.h"
 #include "engine/identity.h"
 #include "engine/synthetic.h"
 #include "engine/ternary_source.h"
 #include "unit/unit.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -119,7 +121,7 @@ static int8_t *trits(const struct tern_gguf *g, const char *name, float *scale, 
     return w;
 }
 
-static void same_weights(const struct tern_gguf *a, const struct tern_gguf *b, bool rounded)
+static void same_weights(const struct tern_gguf *a, const struct tern_gguf *b)
 {
     static const char *const names[] = { "blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.1.ffn_up.weight",
                                          "blk.1.ffn_down.weight" };
@@ -131,10 +133,7 @@ static void same_weights(const struct tern_gguf *a, const struct tern_gguf *b, b
 
         assert_int_equal(na, nb);
         assert_memory_equal(wa, wb, na);
-        if (rounded)
-            assert_true(sb > sa * 0.9995f && sb < sa * 1.0005f);
-        else
-            assert_true(sa == sb);
+        assert_true(sa == sb);
         free(wa);
         free(wb);
     }
@@ -160,7 +159,7 @@ static void test_pairs(void **state)
 
                 assert_ok(convert(s.g, &o, 1 + (unsigned)i, path, 0));
                 assert_ok(tern_gguf_open(path, &g, &unit_err));
-                same_weights(s.g, g, from == 0 && i > 0);
+                same_weights(s.g, g);
                 tern_gguf_close(&g);
                 unlink(path);
             }
@@ -180,7 +179,7 @@ static void test_odd_rows(void **state)
     for (unsigned threads = 1; threads <= 3; threads++) {
         assert_ok(convert(s.g, &o, threads, path, 0));
         assert_ok(tern_gguf_open(path, &g, &unit_err));
-        same_weights(s.g, g, false);
+        same_weights(s.g, g);
         tern_gguf_close(&g);
         unlink(path);
     }
@@ -252,6 +251,71 @@ static void test_hashes(void **state)
     drop(&s);
 }
 
+/* The hash of a model in memory. */
+static void model_hash(const struct tern_gguf *g, uint8_t hash[TERN_HASH_BYTES])
+{
+    struct tern_identity *id = NULL;
+    struct tern_arch arch;
+    struct tern_pool *pool;
+
+    assert_ok(tern_arch_read(g, &arch, &unit_err));
+    assert_ok(tern_pool_new(1, &pool, &unit_err));
+    assert_ok(tern_identity_compute(g, &arch, TERN_IDENTITY_ALL, pool, NULL, NULL, &id, &unit_err));
+    memcpy(hash, id->model_hash, TERN_HASH_BYTES);
+    tern_identity_free(&id);
+    tern_pool_free(&pool);
+}
+
+/* A noted scale is believed only where it rounds to the one in the blocks, and is part of the identity. */
+static void test_exact_scales(void **state)
+{
+    struct source s = make(TERN_TYPE_I2_S, TERN_I2S_A, false);
+    struct tern_convert_options o = to(TERN_TYPE_TQ2_0);
+    const char name[] = "blk.1.ffn_up.weight";
+    const float wrong[] = { 5, -1, 0, NAN, INFINITY };
+    float exact, found, scale;
+    uint8_t before[TERN_HASH_BYTES], after[TERN_HASH_BYTES], *noted;
+    const struct tern_gguf_kv *kv;
+    struct tern_gguf *g = NULL;
+    void *bytes;
+    char path[64];
+    size_t n, size;
+    FILE *f;
+
+    (void)state;
+    free(trits(s.g, name, &exact, &n));
+    assert_ok(convert(s.g, &o, 1, path, 0));
+    f = fopen(path, "rb");
+    assert_non_null(f);
+    fseek(f, 0, SEEK_END);
+    size = (size_t)ftell(f);
+    rewind(f);
+    bytes = malloc(size);
+    assert_int_equal(fread(bytes, 1, size, f), size);
+    fclose(f);
+    unlink(path);
+    assert_ok(tern_gguf_parse("made.gguf", bytes, size, &g, &unit_err));
+    kv = tern_gguf_find(g, TERN_EXACT_SCALE_KEY);
+    assert_true(kv && kv->n == g->n_tensors);
+    noted = (uint8_t *)bytes + (kv->data - (const uint8_t *)bytes) +
+            4 * (size_t)(tern_gguf_tensor(g, name) - g->tensors);
+    free(trits(g, name, &scale, &n));
+    assert_true(scale == exact);
+    model_hash(g, before);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        memcpy(noted, &wrong[i], 4);
+        free(trits(g, name, &found, &n));
+        assert_true(found != exact && found > exact * 0.9995f && found < exact * 1.0005f);
+    }
+    memcpy(noted, &exact, 4);
+    noted[0] ^= 1; /* its last bit */
+    model_hash(g, after);
+    assert_memory_not_equal(before, after, sizeof before);
+    tern_gguf_close(&g);
+    free(bytes);
+    drop(&s);
+}
+
 /* A bit that changed on its way to the disk: in a matrix of each type, and in the last norm. */
 static void test_comparison(void **state)
 {
@@ -276,8 +340,8 @@ static void test_comparison(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pairs),  cmocka_unit_test(test_odd_rows),   cmocka_unit_test(test_plus_one),
-        cmocka_unit_test(test_hashes), cmocka_unit_test(test_comparison),
+        cmocka_unit_test(test_pairs),  cmocka_unit_test(test_odd_rows),     cmocka_unit_test(test_plus_one),
+        cmocka_unit_test(test_hashes), cmocka_unit_test(test_exact_scales), cmocka_unit_test(test_comparison),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
