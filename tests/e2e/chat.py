@@ -56,20 +56,24 @@ for template, n in LENGTH.items():
               template + ": each turn keeps all tokens of those before", used)
     lab.check(all(a["rows_sent"] == a["usage"]["total_tokens"] - 1 for a in got),
               template + ": no token goes through the layers twice", [a["rows_sent"] for a in got])
-    history, same, ran, fresh = [], 0, 0, True
-    for words, a in zip(WORDS, got):
+    history, same, ran, tried = [], 0, 0, 0
+    for i, (words, a) in enumerate(zip(WORDS, got)):
+        if template != "plain" and i % 3:
+            history += [("user", words), ("assistant", a["content"])]
+            continue
+        tried += 1
         before = [{"role": role, "content": content} for role, content in history]
         path = lab.write("history.json", json.dumps({"messages": before}))
         whole = answers(chat("--json", *options, "--load", path, "-p", words))[0]
-        fresh = fresh and whole["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
         same += whole["content"] == a["content"] and \
+            whole["usage"]["prompt_tokens_details"]["cached_tokens"] == 0 and \
             whole["usage"]["prompt_tokens"] == a["usage"]["prompt_tokens"]
         history.append(("user", words))
         r = lab.run("run", *GREEDY, n, "-p", whole_text(template, history))
         ran += r.text == a["content"] + "\n"
         history.append(("assistant", a["content"]))
-    lab.check(same == 10 and fresh, template + ": the conversation sent at once gives the same answers", same)
-    lab.check(ran == 10, template + ": so does tern run with the text of the template", ran)
+    lab.check(same == tried, template + ": the conversation sent at once gives the same answers", same)
+    lab.check(ran == tried, template + ": so does tern run with the text of the template", ran)
     text = "".join(a["content"] + "\n" for a in got)
     lab.check(chat(*options, words=WORDS).text == text, template + ": as text")
     lab.check(chat(*options, *sum([["-p", w] for w in WORDS], [])).text == text, template + ": by -p")

@@ -10,6 +10,7 @@ set_tests_properties(unit.test_pipe PROPERTIES RUN_SERIAL ON TIMEOUT 600)
 tern_unit(test_run_options tern_coordinator)
 tern_unit(test_sample tern_coordinator m)
 tern_unit(test_sched tern_coordinator tern_alloc_guard)
+tern_unit(test_transcript tern_coordinator)
 
 # The screened head's tokens in 20,000 contexts of a text.
 add_executable(head_contexts lab/head_contexts.c)
