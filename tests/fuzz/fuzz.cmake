@@ -24,6 +24,7 @@ function(tern_fuzz name)
 endfunction()
 
 # One line for each target, sorted.
+tern_fuzz(chat tern_coordinator)
 tern_fuzz(gguf tern_engine m)
 tern_fuzz(tokenizer tern_engine)
 tern_fuzz(worker tern_worker)
