@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from lab import Lab
+from lab import Cluster, Lab
 
 lab = Lab()
 WORDS = ["Once upon a time there was a king.", "The king had a daughter.",
@@ -81,6 +81,24 @@ for template, n in LENGTH.items():
         for workers in (2, 3):
             r = chat(*options, "--local", workers, words=WORDS)
             lab.check(r.text == text, "over %d workers" % workers, r.errors)
+
+# Workers of a cluster, that hear nothing of us for longer than a silence may last; then one dies.
+cluster = Cluster(lab, 2)
+p = lab.start("chat", "--temp", 0, "-n", 30, "-q", "--chat-template", "plain", *cluster.args(),
+              stdin=subprocess.PIPE)
+spoken = []
+for words in WORDS[:2]:
+    p.stdin.write(said([words]))
+    p.stdin.flush()
+    spoken.append(p.stdout.readline().decode())
+    time.sleep(4)
+piped = chat(*GREEDY, 30, "--chat-template", "plain", words=WORDS[:2]).text
+lab.check("".join(spoken) == piped, "over a cluster, with pauses", [spoken, piped])
+cluster.workers[1].stop()
+out, err = p.communicate(said(WORDS[2:3]), timeout=20)
+lab.check(p.returncode == 69 and "w2" in err.decode() and out == b"", "a worker that dies: a sentence",
+          [p.returncode, err, out])
+cluster.stop()
 
 # A stop string of several tokens is taken back from the caches: what follows is as if it had never been
 # there.
