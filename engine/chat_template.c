@@ -24,7 +24,7 @@
 static const struct tern_chat_format formats[] = {
     {
         .name = "bitnet",
-        .what = "microsoft/bitnet-b1.58-2B-4T, as its publisher's template has it",
+        .what = "microsoft/bitnet-b1.58-2B-4T, as its publisher has it",
         .open = { "System: ", "User: ", "Assistant: " },
         .close = { MARK("<|eot_id|>"), MARK("<|eot_id|>"), MARK("<|eot_id|>") },
         .trim = true,
@@ -69,7 +69,7 @@ static const struct tern_chat_format formats[] = {
     },
     {
         .name = "falcon",
-        .what = "User: and Falcon: as plain text, for Falcon-E where ChatML does not work",
+        .what = "User: and Falcon: in plain text: Falcon-E where ChatML fails",
         .open = { "System: ", "User: ", "Falcon:" },
         .close = { "\n", "\n", "\n" },
         .lead = " ",
@@ -150,7 +150,7 @@ static const struct tern_chat_format formats[] = {
     },
     {
         .name = "plain",
-        .what = "no roles: each message is its text and a newline; for models without chat training",
+        .what = "no roles, a newline behind each message: base models",
         .open = { "", "", "" },
         .close = { "\n", "\n", "\n" },
         .jinja = "{% for message in messages %}{{ " CONTENT " + '\\n' }}{% endfor %}",

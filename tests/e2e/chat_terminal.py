@@ -195,6 +195,40 @@ finally:
 with open(HISTORY, encoding="utf-8") as f:
     lab.check(f.read() == text, "--no-history leaves the file alone")
 
+# Ctrl-C while a long conversation is read, in the middle of its chunks: what was said stays, and so does the
+# cache.
+words = " ".join(["the old king and his three daughters went into the forest"] * 25)
+long = lab.write("long.json", json.dumps([{"role": "user", "content": words}] * 3))
+t = Terminal("middle", *LONG, "-c", 2048, "--chunk", 16, "--local", 2, "--load", long, "--no-history")
+try:
+    t.at_prompt()
+    t.type("And then")
+    t.keys("Enter")
+    wait_until(lambda: "> And then\n" in t.screen(), 10)
+    t.keys("C-c")
+    lab.check(t.wait(r"\(stopped\)", 1, 10), "Ctrl-C before the answer begins", t.screen())
+    stats = t.say("/stats")
+    lab.check(re.search(r"5 messages, \d+ of 2048", stats) and " 0 tokens, " in stats,
+              "nothing was answered", stats)
+    in_use = int(re.search(r"(\d+) of 2048 tokens", stats)[1])
+    t.type("they")
+    t.keys("Enter")
+    wait_until(lambda: len(t.screen().rsplit("> they\n", 1)[-1]) > 60, 60)
+    t.keys("C-c")
+    lab.check(t.wait(r"\(stopped\)", 2, 10), "Ctrl-C again", t.screen())
+    stats = t.say("/stats")
+    lab.check("%d kept from before" % in_use in stats, "the conversation goes on", stats)
+    t.say("/save " + saved)
+    with open(saved, encoding="utf-8") as f:
+        told = json.load(f)["messages"]
+    before = lab.write("told.json", json.dumps(told[:-2]))
+    whole = lab.run("chat", "--temp", 0, "--chat-template", "plain", "--ignore-eos", "-q", "-n", 100,
+                    "-c", 2048, "--load", before, "-p", "they")
+    lab.check(len(told[-1]["content"]) > 20 and whole.text.startswith(told[-1]["content"]),
+              "as if nobody had stopped it", [told[-1], whole.text])
+finally:
+    t.close()
+
 # SIGTERM at the prompt: the terminal is as it was, and the exit code says so.
 t = Terminal("third", *GREEDY)
 try:

@@ -20,10 +20,15 @@ endfunction()
 add_executable(intruder lab/intruder.c)
 target_link_libraries(intruder PRIVATE tern_proto)
 
+# The texts of chat formats, for another hand.
+add_executable(chat_texts lab/chat_texts.c)
+target_link_libraries(chat_texts PRIVATE tern_engine PkgConfig::JANSSON)
+
 find_program(PYTHON3 python3)
 if(PYTHON3)
     tern_e2e(bench ALONE)
     tern_e2e(chat)
+    tern_e2e(chat_templates)
     tern_e2e(chat_terminal ALONE)
     tern_e2e(cli)
     tern_e2e(convert)

@@ -1,3 +1,4 @@
+tern_unit(test_chat_options tern_coordinator)
 tern_unit(test_cluster tern_pipe)
 tern_unit(test_cluster_spec tern_pipe)
 tern_unit(test_generate tern_coordinator m)
@@ -11,6 +12,7 @@ tern_unit(test_pull tern_coordinator)
 tern_unit(test_run_options tern_coordinator)
 tern_unit(test_sample tern_coordinator m)
 tern_unit(test_sched tern_coordinator tern_alloc_guard)
+tern_unit(test_transcript tern_coordinator)
 
 # The screened head's tokens in 20,000 contexts of a text.
 add_executable(head_contexts lab/head_contexts.c)

@@ -113,6 +113,103 @@ static void test_ends(void **state)
     generate_fini(&g);
 }
 
+static const int32_t more[] = { 4, 5 };
+
+/* What the next turn begins behind. */
+static void check_length(const struct generate *g, uint32_t n, const char *left)
+{
+    struct tern_str s;
+
+    assert_int_equal(generate_length(g, &s), n);
+    assert_true(tern_str_is(s, left));
+}
+
+/* One answer behind the other: what of the last one stays, however it ended. */
+static void test_more(void **state)
+{
+    struct generate_options o = greedy();
+    struct generate g;
+    size_t n;
+
+    (void)state;
+    o.keep = true;
+    o.n_predict = 100;
+    begin(&g, &o); /* the end of text does not stay */
+    assert_int_equal(g.seq.max_len, 1000);
+    n = say_text(&g, "a king", 6);
+    say(&g, tern_tokenizer_eos(tok));
+    assert_int_equal(g.end, GENERATE_STOP);
+    assert_int_equal(g.seq.state, SEQ_LIVE);
+    assert_true(g.seq.held);
+    check_length(&g, 3 + (uint32_t)n, "");
+    say(&g, 7); /* came home too late */
+    assert_int_equal(g.n_tokens, n + 1);
+    g.seq.n_sent = g.seq.n_ids;
+    assert_ok(generate_more(&g, more, 2, &unit_err));
+    assert_int_equal(g.n_kept, 3 + n);
+    assert_int_equal(g.seq.n_ids, 5 + n);
+    assert_int_equal(g.seq.want_from, 4 + n);
+    assert_false(g.seq.held || g.seq.rewound);
+    check_text(&g, "");
+
+    say_text(&g, "a queen", 7); /* interrupted: all stays */
+    n = g.seq.n_ids;
+    generate_stop(&g, GENERATE_INTERRUPTED);
+    check_length(&g, (uint32_t)n, "");
+    generate_fini(&g);
+
+    o.n_predict = 2; /* length: the last token was never sent */
+    begin(&g, &o);
+    say_text(&g, "a king and a queen", 18);
+    assert_int_equal(g.seq.n_ids, 4);
+    check_length(&g, 5, "");
+    assert_ok(generate_more(&g, more, 1, &unit_err));
+    assert_int_equal(g.seq.n_ids, 6);
+    assert_int_equal(g.seq.ids[4], g.tokens[1].id);
+    generate_fini(&g);
+}
+
+/* The tokens of a stop string go, and the text in front of it that one of them prints is handed out. */
+static void test_more_after_stop(void **state)
+{
+    struct generate_options o = greedy();
+    struct generate g;
+
+    (void)state;
+    o.keep = true;
+    o.n_stops = 1;
+    o.stops[0] = "ng and";
+    begin(&g, &o);
+    say_text(&g, "a king and a queen", 18);
+    assert_int_equal(g.end, GENERATE_STOP);
+    check_text(&g, "a ki");
+    assert_true(g.cut);
+    g.seq.n_sent = g.seq.n_ids;
+    check_length(&g, 4, " ki"); /* "a", " king", " and" */
+    assert_ok(generate_more(&g, more, 2, &unit_err));
+    assert_true(g.seq.rewound);
+    assert_int_equal(g.seq.n_sent, 4);
+    assert_int_equal(g.seq.n_ids, 6);
+    assert_int_equal(g.seq.ids[4], 4);
+    generate_fini(&g);
+}
+
+static void test_end_token(void **state)
+{
+    const int32_t id = 9;
+    struct generate_options o = greedy();
+    struct generate g;
+
+    (void)state;
+    o.end_id = &id;
+    begin(&g, &o);
+    say(&g, 9);
+    assert_int_equal(g.end, GENERATE_STOP);
+    check_text(&g, "");
+    assert_int_equal(g.seq.state, SEQ_ENDED);
+    generate_fini(&g);
+}
+
 static void test_end_by_others(void **state)
 {
     struct generate_options o = greedy();
@@ -301,6 +398,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_more),
+        cmocka_unit_test(test_more_after_stop),
+        cmocka_unit_test(test_end_token),
         cmocka_unit_test(test_end_by_others),
         cmocka_unit_test(test_ignore_eos),
         cmocka_unit_test(test_stop_strings),

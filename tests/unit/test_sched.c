@@ -81,6 +81,8 @@ static enum tern_status fake_send(struct pipe *p, struct tern_step *s, struct te
 
         if (o->kind == TERN_OP_OPEN)
             assert_ok(tern_kv_open(f->kv, o->slot, o->gen, &unit_err));
+        else if (o->kind == TERN_OP_REWIND)
+            assert_ok(tern_kv_rewind(f->kv, o->slot, o->gen, o->len, &unit_err));
         else
             assert_ok(tern_kv_free(f->kv, o->slot, o->gen, &unit_err));
     }
@@ -155,6 +157,7 @@ struct item {
     struct seq seq;
     uint32_t n_prompt, n_tokens, n_want; /* tokens to make */
     uint32_t next_pos;
+    bool keeps; /* is held when it has them */
     struct bench *b;
 };
 
@@ -218,7 +221,9 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
         logprobs_top(row->values, row->n, 0, 1, &best);
         best.id = row->ids[best.id];
     }
-    if (++t->n_tokens == t->n_want)
+    if (++t->n_tokens == t->n_want && t->keeps)
+        q->held = true;
+    else if (t->n_tokens == t->n_want)
         seq_finish(q);
     else
         seq_push(q, best.id);
@@ -314,6 +319,55 @@ static void check_item(const struct item *t)
 }
 
 /* -- tests ----------------------------------------------------------------------------------------------- */
+
+/* Goes on behind the first `len` ids with n others, for 4 tokens. */
+static void go_on(struct item *t, uint32_t len, uint32_t n)
+{
+    const int32_t ids[] = { 9, 8, 7, 6, 5, 4, 3, 2, 1 };
+
+    seq_rewind(&t->seq, len);
+    seq_extend(&t->seq, ids, n);
+    t->n_prompt = len + n;
+    t->n_tokens = 0;
+    t->n_want = 4;
+    t->next_pos = t->n_prompt - 1;
+}
+
+/* A sequence that is held keeps its slot while others come and go, and goes on from where it was or from an
+ * earlier position: the pipeline's tables check every one. */
+static void test_going_on(void **state)
+{
+    (void)state;
+    for (uint32_t stages = 1; stages <= 3; stages++) {
+        struct bench *b = bench_new(stages, stages + 1, 3);
+        struct item *t = &b->items[2];
+        struct seq *q = &t->seq;
+        uint64_t rows;
+        uint32_t len;
+
+        t->keeps = true;
+        for (int turn = 0; turn < 4; turn++) {
+            assert_int_equal(run(b), TERN_END);
+            assert_int_equal(q->state, SEQ_LIVE);
+            assert_int_equal(t->n_tokens, t->n_want);
+            assert_int_equal(q->n_ids, t->n_prompt + t->n_want - 1);
+            for (uint32_t i = t->n_prompt; i < q->n_ids; i++)
+                assert_int_equal(q->ids[i], token_after(q->ids[i - 1]));
+            assert_true(tern_kv_length(b->fake.kv, q->slot, q->gen, &len));
+            assert_int_equal(len, q->n_ids);
+            rows = sched_stats(b->sched)->rows;
+            assert_int_equal(run(b), TERN_END); /* nothing more is sent of it */
+            assert_int_equal(sched_stats(b->sched)->rows, rows);
+            go_on(t, turn % 2 ? q->n_ids : q->n_ids - 5, turn ? 9 : 1);
+        }
+        q->held = true; /* in the middle of a prompt */
+        assert_int_equal(run(b), TERN_END);
+        assert_int_equal(t->n_tokens, 0);
+        sched_forget(b->sched, q);
+        assert_int_equal(run(b), TERN_END);
+        bench_free(b);
+    }
+}
 
 static void test_more_sequences_than_slots(void **state)
 {
@@ -559,6 +613,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_more_sequences_than_slots),
+        cmocka_unit_test(test_going_on),
         cmocka_unit_test(test_a_failed_sequence_harms_no_other),
         cmocka_unit_test(test_rows_that_are_not_finite),
         cmocka_unit_test(test_results_that_were_not_asked_for),
