@@ -322,6 +322,8 @@ static enum tern_status work(struct work *w, struct tern_err *err)
     print_head(w);
     if ((st = loop(w, err)))
         return st;
+    if (ferror(stdout)) /* full, or nobody reads any more */
+        return cmd_flush(err);
     print_tail(w);
     seconds = (double)(tern_now_ns() - t0) / 1e9;
     if (!w->o->engine.quiet)
