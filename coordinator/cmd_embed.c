@@ -53,7 +53,7 @@ static const char help[] =
     "  -p, --prompt TEXT         a single text, which may have several lines\n"
     "      --pooling KIND        mean (of all tokens), cls (the first token's), last (the last's), or\n"
     "                            none: a line for every token (default: what the model file says)\n"
-    "      --no-normalize        leave the vector as long as it is\n"
+    "      --no-normalize        leave the vector as long as it is (--normalize: the default)\n"
     "      --json                one JSON object: {\"embeddings\": [[...]], \"tokens\": [...], ...}\n"
     "  -h, --help                this text\n"
     "\n";
@@ -322,6 +322,8 @@ static enum tern_status work(struct work *w, struct tern_err *err)
     print_head(w);
     if ((st = loop(w, err)))
         return st;
+    if (ferror(stdout)) /* full, or nobody reads any more */
+        return cmd_flush(err);
     print_tail(w);
     seconds = (double)(tern_now_ns() - t0) / 1e9;
     if (!w->o->engine.quiet)

@@ -73,6 +73,11 @@ enum tern_status pull_spec_parse(const char *text, const char *revision, struct 
     const char *at = memchr(text, '@', (size_t)(end - text));
     enum tern_status st;
 
+    if (strstr(text, "://"))
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "'%.100s' is an address: write ORG/NAME, or ORG/NAME:FILE, and the server into "
+                         "HF_ENDPOINT if it is another one",
+                         text);
     if ((st = take_part("name of the repository", text, (size_t)((at ? at : end) - text), s.repo,
                         PULL_MAX_REPO, err)) ||
         (st = at ? take_part("revision", at + 1, (size_t)(end - at - 1), s.revision, PULL_MAX_REVISION, err)

@@ -3,9 +3,10 @@
 alone and among others, in chunks, on workers and a cluster; mistakes."""
 import json
 import math
+import signal
 import struct
 
-from lab import Cluster, Lab
+from lab import SANITIZER, Cluster, Lab
 
 lab = Lab()
 LINES = ["Once upon a time there was a little girl.", "The dog", "", "He said: \"No!\" and went away",
@@ -97,6 +98,24 @@ lab.check([[f32(v) for v in e] for e in j["embeddings"]] ==
           "JSON says the same", j["tokens"])
 j = json.loads(embed("-f", texts, "--pooling", "none", "--json").text)
 lab.check([len(e) for e in j["embeddings"]] == j["tokens"], "JSON of all rows")
+
+# -- an end before the end -----------------------------------------------------------------------------------
+lots = lab.write("lots", "The cat sat on the mat and looked at the dog.\n" * 5000)
+p = lab.start("embed", "-f", lots, "--pooling", "mean")
+p.stdout.readline()
+p.stdout.close()
+err = p.stderr.read().decode()
+lab.check(p.wait(30) == 0 and "texts" not in err and not SANITIZER.search(err),
+          "nobody reads on: it ends", err)
+with open("/dev/full", "w", encoding="ascii") as full:
+    p = lab.start("embed", "-f", lots, "--pooling", "mean", stdout=full)
+    err = p.communicate(timeout=60)[1].decode()
+lab.check(p.returncode in range(64, 79) and "cannot write" in err and "texts" not in err, "a full disk", err)
+p = lab.start("embed", "-f", lots, "--pooling", "mean", "--json", "--local", 2)
+seen = p.stdout.readline()
+p.send_signal(signal.SIGINT)
+out, err = p.communicate(timeout=30)
+lab.check(p.returncode == 130 and not SANITIZER.search(err.decode()), "Ctrl-C", (p.returncode, err))
 
 # -- mistakes ------------------------------------------------------------------------------------------------
 longer = lab.write("longer", "short\n" + "word " * 300 + "\n")

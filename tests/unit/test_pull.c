@@ -14,8 +14,9 @@ static void test_spec(void **state)
 {
     struct pull_spec s, before;
     static const char *const bad[] = {
-        "",     ":f",  "@r",   "a/b@",     "a/b:",  "a//b",    "/a",       "a/",         "a/b/c",    "..",
-        "a/..", "a b", "a/.b", "a/b:../x", "a/b:/", "a/b@x y", "a/b@../x", "a/b:x/../y", "a/b:x//y", "a%2f"
+        "",      ":f",      "@r",       "a/b@",       "a/b:",     "a//b", "/a",
+        "a/",    "a/b/c",   "..",       "a/..",       "a b",      "a/.b", "a/b:../x",
+        "a/b:/", "a/b@x y", "a/b@../x", "a/b:x/../y", "a/b:x//y", "a%2f", "https://huggingface.co/a/b"
     };
 
     (void)state;
