@@ -325,18 +325,6 @@ static void open_golden(struct family *f)
     }
 }
 
-/* What Tern can read so far. */
-static bool is_ready(const char *title)
-{
-    static const char *const ready[] = { "b158 i2_s", "b158 i2_s-b", "b158 i2_s-c", "b158 tq1_0",
-                                         "b158 tq2_0" };
-
-    for (size_t i = 0; i < sizeof ready / sizeof *ready; i++)
-        if (strcmp(title, ready[i]) == 0)
-            return true;
-    return false;
-}
-
 static void test_file(void **state)
 {
     struct file_case *c = *state;
@@ -344,8 +332,6 @@ static void test_file(void **state)
     struct session *s;
     float *logits;
 
-    if (!is_ready(c->title))
-        skip();
     open_golden(c->family);
     choose_options(c, &o);
     assert_ok(session_open(&o, &s, &unit_err));
