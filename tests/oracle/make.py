@@ -45,6 +45,16 @@ def make(index, top, goldens):
             "digest": model.digest(), "files": found}
 
 
+def is_made(top):
+    """What is there was made by these very scripts."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        made = os.path.getmtime(os.path.join(top, "manifest.json"))
+    except OSError:
+        return False
+    return all(os.path.getmtime(os.path.join(here, n)) < made for n in os.listdir(here) if n.endswith(".py"))
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     args.add_argument("folder")
@@ -55,6 +65,8 @@ def main():
     os.makedirs(top, exist_ok=True)
     if o.goldens:
         os.makedirs(o.goldens, exist_ok=True)
+    elif is_made(top):
+        return
     with concurrent.futures.ProcessPoolExecutor() as pool:
         n = len(FAMILIES)
         models = list(pool.map(make, range(n), [top] * n, [o.goldens] * n))
