@@ -258,6 +258,12 @@ static void check_power(struct session *s, const struct golden *g)
     s->arch.rms_eps *= 10;
     assert_true(count_right(s, g, NULL) < g->n_layers);
     s->arch = own;
+    s->arch.activation = own.activation == TERN_SILU ? TERN_GELU : TERN_SILU;
+    assert_true(count_right(s, g, NULL) < g->n_layers);
+    s->arch = own;
+    s->arch.rope = own.rope == TERN_ROPE_NEOX ? TERN_ROPE_NORM : TERN_ROPE_NEOX;
+    assert_true(count_right(s, g, NULL) < g->n_layers);
+    s->arch = own;
 }
 
 /* -- end to end ------------------------------------------------------------------------------------------ */
