@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny models of every family from outside: every file and folder of a model gives the same logits to the
-bit, in one process and over two and three workers, with any number of threads and at any CPU level; and
-embedding models the oracle's vectors.
+bit, in one process and over two and three workers, with any number of threads and at any CPU level, and
+when it is converted; embedding models give the oracle's vectors.
 """
 import json
 import os
@@ -72,6 +72,14 @@ def check_vectors(model, file):
                   (model["name"], file["name"], max(off, default=9), place), r.errors)
 
 
+def check_conversion(model, file, bits):
+    """A folder becomes a file that means the same."""
+    path = lab.path("converted.gguf")
+    r = lab.run("convert", file["path"], "-o", path, "--type", "i2_s", "--force", "-q")
+    same = run({"path": path, "i2s_layout": "A", "tiles": []})[1] == bits if r.code == 0 else False
+    lab.check(same, "%s %s: the same bits converted to I2_S" % (model["name"], file["name"]), r.errors)
+
+
 levels_here = levels()
 assert "ref" in levels_here
 rest = [["--local", 2], ["--local", 3], ["-t", 3, "--chunk", 5]]
@@ -84,7 +92,8 @@ for model in manifest:
         lab.check(good, title + "logits in one process", r.errors)
         if not good:
             continue
-        ways = [rest[i % len(rest)]]
+        is_folder = os.path.isdir(file["path"])
+        ways = rest if is_folder else [rest[i % len(rest)]]
         if basis is None:
             basis = bits
             ways = rest + [["-t", 2, "--layout", "1.6bit"]] + [["--cpu", level] for level in levels_here]
@@ -96,4 +105,6 @@ for model in manifest:
                       r.errors)
         if model["embedding"]:
             check_vectors(model, file)
+        if is_folder:
+            check_conversion(model, file, bits)
 lab.end()

@@ -171,7 +171,7 @@ static void run_layer(const struct session *s, const struct golden *g, uint32_t 
 {
     struct tern_model_options mo = { .first = i, .last = i + 1 };
     struct tern_kernels kern = s->kern;
-    const uint32_t pages[1] = { 0 };
+    const uint32_t pages[1] = { 0 }, few = 2;
     struct tern_model *slice;
     struct tern_scratch *scratch;
     struct tern_kv_store kv;
@@ -184,7 +184,10 @@ static void run_layer(const struct session *s, const struct golden *g, uint32_t 
     assert_ok(tern_kv_store_new(TERN_KV_F16, 1, 1, s->arch.n_kv_heads, s->arch.head_dim, &kv, &unit_err));
     for (uint32_t r = 0; r < g->n_rows; r++)
         rows[r] = (struct tern_row){ pages, r, 0 };
-    tern_forward_layers(slice, pool, scratch, &kv, TERN_BOUNDARY_F32, rows, g->n_rows, x, out);
+    /* In two steps, for few rows and many go different ways. */
+    tern_forward_layers(slice, pool, scratch, &kv, TERN_BOUNDARY_F32, rows, few, x, out);
+    tern_forward_layers(slice, pool, scratch, &kv, TERN_BOUNDARY_F32, rows + few, g->n_rows - few,
+                        x + (size_t)few * g->n_embd, out);
     for (uint32_t r = 0; r < g->n_rows; r++)
         assert_int_equal(rows[r].dead, 0);
     tern_kv_store_free(&kv);
