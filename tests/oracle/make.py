@@ -35,8 +35,20 @@ def make(index, top, goldens):
     if goldens:
         import oracle_golden
         oracle_golden.make(model, os.path.join(goldens, family.name + ".golden"))
+        if family.embedding:
+            oracle_golden.make_vectors(model, os.path.join(goldens, family.name + ".json"))
     return {"name": family.name, "arch": family.arch, "embedding": family.embedding,
             "digest": model.digest(), "files": found}
+
+
+def is_made(top):
+    """What is there was made by these very scripts."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        made = os.path.getmtime(os.path.join(top, "manifest.json"))
+    except OSError:
+        return False
+    return all(os.path.getmtime(os.path.join(here, n)) < made for n in os.listdir(here) if n.endswith(".py"))
 
 
 def main():
@@ -49,6 +61,8 @@ def main():
     os.makedirs(top, exist_ok=True)
     if o.goldens:
         os.makedirs(o.goldens, exist_ok=True)
+    elif is_made(top):
+        return
     with concurrent.futures.ProcessPoolExecutor() as pool:
         n = len(FAMILIES)
         models = list(pool.map(make, range(n), [top] * n, [o.goldens] * n))

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Goldens of the tiny models.  The format is little-endian and described by the code that writes it.  Needs
 numpy."""
+import json
 import random
 import struct
 
 import numpy as np
 
 from oracle_pass import SITES, Pass, Weights
+from vocabulary import Vocabulary
 
 N_IDS = 200     # teacher-forced
 LOGITS_EVERY = 4  # logits are kept of every so many positions, the first choice and its margin of all
 N_ROWS = 8      # of the layer by layer comparison
+TEXTS = ["the king", "the youngest of them was the fairest in all the land", "an old woman sat mending a net"]
 
 
 def ids_of(family):
@@ -42,7 +45,6 @@ def make(model, path):
     out += logits.argmax(axis=1).astype("<i4").tobytes()
     out += (order[:, -1] - order[:, -2]).astype("<f4").tobytes()
     out += logits[::LOGITS_EVERY].astype("<f2").tobytes()
-    out += Pass(weights).vector(ids).astype("<f4").tobytes()
     for state in x:  # in front of layer 0, between, and behind the last
         out += state.astype("<f4").tobytes()
     for layer, site, codes, scales in seen:  # [layer][site]
@@ -50,3 +52,15 @@ def make(model, path):
         out += scales.astype("<f4").tobytes() + codes.tobytes()
     with open(path, "wb") as file:
         file.write(out)
+
+
+def make_vectors(model, path):
+    """What some texts are embedded as."""
+    found = []
+    for text in TEXTS:
+        ids = Vocabulary(model.family).encode(text)
+        vector = Pass(Weights.of_model(model)).vector(np.array(ids))
+        found.append({"text": text, "ids": ids, "vector": [round(float(v), 6) for v in vector]})
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"digest": model.digest(), "texts": found}, file)
+        file.write("\n")

@@ -105,6 +105,22 @@ class Vocabulary:
                      ("tokenizer.ggml.add_space_prefix", self.space_prefix)]
         return keys
 
+    def encode(self, text):
+        """Ids of words of TEXT with single spaces in between, with what the model wants around them."""
+        space = SPACE if self.spm else "\u0120"
+        rank = {pair: i for i, pair in enumerate(self.merges)}
+        ids = [self.bos] if self.add_bos else []
+        for i, word in enumerate(text.split(" ")):
+            s = list((space if i or self.space_prefix else "") + word)
+            while True:
+                best = min(zip(s, s[1:]), key=lambda p: rank.get(p, len(rank)), default=None)
+                if best not in rank:
+                    break
+                at = list(zip(s, s[1:])).index(best)
+                s[at:at + 2] = [s[at] + s[at + 1]]
+            ids += map(self.tokens.index, s)
+        return ids + ([self.eos] if self.add_eos else [])
+
     # -- Hugging Face's files --------------------------------------------------------------------------------
 
     def tokenizer_json(self):

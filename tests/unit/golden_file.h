@@ -29,7 +29,6 @@ struct golden {
     const int32_t *first;   /* [n_ids] the best token after each */
     const float *margin;    /* [n_ids] by so much */
     const uint16_t *logits; /* f16 [n_ids / logits_every][n_vocab], of positions 0, logits_every, ... */
-    const float *vector;    /* [n_embd]: what the ids are embedded as */
     const float *x; /* [n_layers + 1][n_rows][n_embd]: the stream in front of each layer, and behind the last,
                      * of the first n_rows ids; each layer was fed what stands here */
     struct golden_site *sites; /* [n_layers][n_sites] */
@@ -68,7 +67,6 @@ static inline void golden_parse(struct golden *g, size_t size)
     g->first = golden_take(&at, &size, 4 * (size_t)g->n_ids);
     g->margin = golden_take(&at, &size, 4 * (size_t)g->n_ids);
     g->logits = golden_take(&at, &size, 2 * (size_t)(g->n_ids / g->logits_every) * g->n_vocab);
-    g->vector = golden_take(&at, &size, 4 * (size_t)g->n_embd);
     g->x = golden_take(&at, &size, 4 * ((size_t)g->n_layers + 1) * g->n_rows * g->n_embd);
     g->sites = calloc((size_t)g->n_layers * g->n_sites, sizeof *g->sites);
     assert_non_null(g->sites);
