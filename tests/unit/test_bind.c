@@ -231,13 +231,40 @@ static void test_rope_freqs(void **state)
     lab_file_free(&plain);
 }
 
+/* Norms that are stored as what they are above one. */
+static void test_plus_one(void **state)
+{
+    struct tern_synthetic shape = lab_shape_small();
+    struct lab_file f;
+    struct tern_model *m;
+
+    (void)state;
+    shape.varied_norms = true;
+    shape.norm = TERN_F16;
+    f = lab_file_new(&shape);
+    for (size_t i = 0; i < f.g->n_tensors; i++)
+        f.g->tensors[i].view.plus_one = tern_str_is(f.g->tensors[i].name, "blk.1.ffn_norm.weight") ||
+                                        tern_str_is(f.g->tensors[i].name, "output_norm.weight");
+    assert_ok(load(f.g, 0, 2, true, &m));
+    for (size_t i = 0; i < 128; i++) {
+        float stored[2];
+
+        kern.f16_to_f32((const uint16_t *)(void *)lab_file_data(&f, "blk.1.ffn_norm.weight") + i, 1,
+                        &stored[0]);
+        kern.f16_to_f32((const uint16_t *)(void *)lab_file_data(&f, "output_norm.weight") + i, 1, &stored[1]);
+        assert_true(m->layers[1].ffn_norm[i] == stored[0] + 1.0f && m->output_norm[i] == stored[1] + 1.0f);
+        assert_true(m->layers[0].ffn_norm[i] < 1.7f);
+    }
+    tern_model_free(&m);
+    lab_file_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_optional_tensors),
-        cmocka_unit_test(test_norms_of_architectures),
-        cmocka_unit_test(test_unknown_tensors),
-        cmocka_unit_test(test_rope_freqs),
+        cmocka_unit_test(test_optional_tensors), cmocka_unit_test(test_norms_of_architectures),
+        cmocka_unit_test(test_unknown_tensors),  cmocka_unit_test(test_rope_freqs),
+        cmocka_unit_test(test_plus_one),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
