@@ -266,6 +266,28 @@ static void test_wrong_json(void **state)
     }
 }
 
+/* Small things in great numbers, which take far more memory than their text. */
+static void test_json_without_end(void **state)
+{
+    size_t n = 20000000;
+    char *json = malloc(n);
+    struct tern_tokenizer *t = NULL;
+    struct folder f;
+
+    (void)state;
+    assert_non_null(json);
+    for (int kind = 0; kind < 2; kind++) {
+        for (size_t i = 0; i < n; i++)
+            json[i] = (kind ? "1," : "[]")[i % 2];
+        folder_make(&f);
+        folder_put(&f, "tokenizer.json", json, n);
+        assert_int_equal(folder_tokenizer(f.path, 8, NULL, &t), TERN_ERR_LIMIT);
+        assert_non_null(strstr(unit_err.text, "more than"));
+        folder_remove(&f);
+    }
+    free(json);
+}
+
 static void test_wrong_models(void **state)
 {
     static const struct {
@@ -351,10 +373,15 @@ static void test_wrong_neighbours(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fable),          cmocka_unit_test(test_tiktoken),
-        cmocka_unit_test(test_small_folder),   cmocka_unit_test(test_older_folder),
-        cmocka_unit_test(test_pre_tokenizers), cmocka_unit_test(test_wrong_json),
-        cmocka_unit_test(test_wrong_models),   cmocka_unit_test(test_wrong_neighbours),
+        cmocka_unit_test(test_fable),
+        cmocka_unit_test(test_tiktoken),
+        cmocka_unit_test(test_small_folder),
+        cmocka_unit_test(test_older_folder),
+        cmocka_unit_test(test_pre_tokenizers),
+        cmocka_unit_test(test_wrong_json),
+        cmocka_unit_test(test_json_without_end),
+        cmocka_unit_test(test_wrong_models),
+        cmocka_unit_test(test_wrong_neighbours),
     };
     return cmocka_run_group_tests_name("hf_tokenizer", tests, NULL, NULL);
 }
