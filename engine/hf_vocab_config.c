@@ -146,7 +146,8 @@ enum tern_status tern_hf_vocab_config(struct tern_hf_vocab *v, const void *bytes
     if (st == TERN_OK) {
         find_token(v, config, "bos_token", &v->bos);
         find_token(v, config, "eos_token", &v->eos);
-        find_token(v, config, "unk_token", &v->unknown);
+        if (v->spm) /* byte-level BPE knows all bytes; its publishers name any token here */
+            find_token(v, config, "unk_token", &v->unknown);
         find_token(v, config, "pad_token", &v->pad);
         read_flag(config, "add_bos_token", &v->add_bos);
         read_flag(config, "add_eos_token", &v->add_eos);

@@ -90,7 +90,8 @@ static void test_small_folder(void **state)
         "\"TemplateProcessing\", \"single\": [{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": "
         "\"<|end|>\"}}], \"special_tokens\": {\"<|end|>\": {\"ids\": [5]}}}]}, " BPE_MODEL "}");
     folder_text(&f, "tokenizer_config.json",
-                "{\"eos_token\": \"ab\", \"pad_token\": {\"content\": \"[x]\"}, \"added_tokens_decoder\": "
+                "{\"eos_token\": \"ab\", \"unk_token\": \"a\", \"pad_token\": {\"content\": \"[x]\"}, "
+                "\"added_tokens_decoder\": "
                 "{\"99999999999999999999999\": {\"content\": \"far\"}, \"8\": "
                 "{\"content\": \"<|late|>\", \"special\": true}}, \"chat_template\": [{\"name\": \"tool\", "
                 "\"template\": \"no\"}, {\"name\": \"default\", \"template\": \"{{ yes }}\"}]}");
@@ -114,6 +115,7 @@ static void test_small_folder(void **state)
     assert_int_equal(eot, 8);
     assert_ok(tern_gguf_u64(g, "tokenizer.ggml.padding_token_id", &eot, &unit_err));
     assert_int_equal(eot, 6);
+    assert_null(tern_gguf_find(g, "tokenizer.ggml.unknown_token_id"));
     tern_gguf_close(&g);
     free(bytes);
 
