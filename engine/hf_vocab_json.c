@@ -55,7 +55,7 @@ static enum tern_status read_vocab(struct tern_hf_vocab *v, const json_t *model,
         if (!tern_hf_vocab_id(value, &id))
             return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: token '%.60s' has no number in model.vocab", v->name,
                              text);
-        if (unknown && strcmp(text, unknown) == 0) {
+        if (v->spm && unknown && strcmp(text, unknown) == 0) {
             type = TERN_TOKEN_UNKNOWN;
             v->unknown = (int64_t)id;
         } else if (v->spm && is_byte_name(text)) {

@@ -24,7 +24,7 @@
 #define TERN_MAX_SPECIAL_BYTES 255       /* one special token's text; real ones have at most 40 */
 #define TERN_MAX_SPECIAL_TOTAL 4194304   /* all of them: the trie over them takes 12 times this */
 #define TERN_MAX_TEXT_BYTES    268435456 /* one text to tokenize; takes up to 30 times this */
-#define TERN_MAX_PIECE_BYTES   16777216  /* one word of it; merging takes 40 times this */
+#define TERN_MAX_PIECE_BYTES   16777216  /* one word of it; merging takes 50 times this */
 
 /* KV cache: positions per page.  A page is also the block of the attention's fixed fold order, so this
  * number is part of the arithmetic contract and of the wire. */

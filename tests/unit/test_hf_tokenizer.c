@@ -90,7 +90,8 @@ static void test_small_folder(void **state)
         "\"TemplateProcessing\", \"single\": [{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": "
         "\"<|end|>\"}}], \"special_tokens\": {\"<|end|>\": {\"ids\": [5]}}}]}, " BPE_MODEL "}");
     folder_text(&f, "tokenizer_config.json",
-                "{\"eos_token\": \"ab\", \"pad_token\": {\"content\": \"[x]\"}, \"added_tokens_decoder\": "
+                "{\"eos_token\": \"ab\", \"unk_token\": \"a\", \"pad_token\": {\"content\": \"[x]\"}, "
+                "\"added_tokens_decoder\": "
                 "{\"99999999999999999999999\": {\"content\": \"far\"}, \"8\": "
                 "{\"content\": \"<|late|>\", \"special\": true}}, \"chat_template\": [{\"name\": \"tool\", "
                 "\"template\": \"no\"}, {\"name\": \"default\", \"template\": \"{{ yes }}\"}]}");
@@ -114,6 +115,7 @@ static void test_small_folder(void **state)
     assert_int_equal(eot, 8);
     assert_ok(tern_gguf_u64(g, "tokenizer.ggml.padding_token_id", &eot, &unit_err));
     assert_int_equal(eot, 6);
+    assert_null(tern_gguf_find(g, "tokenizer.ggml.unknown_token_id"));
     tern_gguf_close(&g);
     free(bytes);
 
@@ -266,6 +268,28 @@ static void test_wrong_json(void **state)
     }
 }
 
+/* Small things in great numbers, which take far more memory than their text. */
+static void test_json_without_end(void **state)
+{
+    size_t n = 20000000;
+    char *json = malloc(n);
+    struct tern_tokenizer *t = NULL;
+    struct folder f;
+
+    (void)state;
+    assert_non_null(json);
+    for (int kind = 0; kind < 2; kind++) {
+        for (size_t i = 0; i < n; i++)
+            json[i] = (kind ? "1," : "[]")[i % 2];
+        folder_make(&f);
+        folder_put(&f, "tokenizer.json", json, n);
+        assert_int_equal(folder_tokenizer(f.path, 8, NULL, &t), TERN_ERR_LIMIT);
+        assert_non_null(strstr(unit_err.text, "more than"));
+        folder_remove(&f);
+    }
+    free(json);
+}
+
 static void test_wrong_models(void **state)
 {
     static const struct {
@@ -351,10 +375,15 @@ static void test_wrong_neighbours(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fable),          cmocka_unit_test(test_tiktoken),
-        cmocka_unit_test(test_small_folder),   cmocka_unit_test(test_older_folder),
-        cmocka_unit_test(test_pre_tokenizers), cmocka_unit_test(test_wrong_json),
-        cmocka_unit_test(test_wrong_models),   cmocka_unit_test(test_wrong_neighbours),
+        cmocka_unit_test(test_fable),
+        cmocka_unit_test(test_tiktoken),
+        cmocka_unit_test(test_small_folder),
+        cmocka_unit_test(test_older_folder),
+        cmocka_unit_test(test_pre_tokenizers),
+        cmocka_unit_test(test_wrong_json),
+        cmocka_unit_test(test_json_without_end),
+        cmocka_unit_test(test_wrong_models),
+        cmocka_unit_test(test_wrong_neighbours),
     };
     return cmocka_run_group_tests_name("hf_tokenizer", tests, NULL, NULL);
 }

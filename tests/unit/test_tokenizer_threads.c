@@ -36,17 +36,11 @@ static void *encode_again_and_again(void *arg)
     return NULL;
 }
 
-static void test_threads_agree(void **state)
+static void expect_agreement(const struct tern_tokenizer *t)
 {
-    struct tern_gguf *g;
-    struct tern_tokenizer *t;
     struct job jobs[N_THREADS + 1] = { { .differs = false } };
     pthread_t threads[N_THREADS];
 
-    (void)state;
-    assert_ok(tern_gguf_open(TERN_SOURCE_DIR "/deploy/models/fable.gguf", &g, &unit_err));
-    assert_ok(tern_tokenizer_new(g, NULL, &t, &unit_err));
-    tern_gguf_close(&g);
     for (int i = 0; i <= N_THREADS; i++)
         jobs[i].t = t;
     for (int i = 0; i < N_THREADS; i++)
@@ -62,13 +56,53 @@ static void test_threads_agree(void **state)
     }
     for (int i = 0; i <= N_THREADS; i++)
         free(jobs[i].ids.ids);
+}
+
+static void test_byte_pairs(void **state)
+{
+    struct tern_gguf *g;
+    struct tern_tokenizer *t;
+
+    (void)state;
+    assert_ok(tern_gguf_open(TERN_SOURCE_DIR "/deploy/models/fable.gguf", &g, &unit_err));
+    assert_ok(tern_tokenizer_new(g, NULL, &t, &unit_err));
+    tern_gguf_close(&g);
+    expect_agreement(t);
+    tern_tokenizer_free(&t);
+}
+
+static void test_sentencepiece(void **state)
+{
+    static const char *const words[] = { "<unk>", "<s>", "</s>", "a",    "aa",
+                                         "aaaa",  "on",  "ce",   "once", "<|eot_id|>" };
+    struct vocab_writer w;
+    struct tern_tokenizer *t;
+
+    (void)state;
+    vocab_begin(&w);
+    vocab_text(&w, "tokenizer.ggml.model", "llama");
+    vocab_open(&w, "tokenizer.ggml.tokens");
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        vocab_add(&w, words[i], strlen(words[i]));
+    for (int b = 0; b < 256; b++) {
+        char name[8];
+
+        snprintf(name, sizeof name, "<0x%02X>", b);
+        vocab_add(&w, name, 6);
+    }
+    vocab_close(&w);
+    vocab_end(&w);
+    assert_ok(load(w.bytes, w.n, NULL, &t));
+    free(w.bytes);
+    expect_agreement(t);
     tern_tokenizer_free(&t);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_threads_agree),
+        cmocka_unit_test(test_byte_pairs),
+        cmocka_unit_test(test_sentencepiece),
     };
     return cmocka_run_group_tests_name("tokenizer_threads", tests, NULL, NULL);
 }
