@@ -177,11 +177,14 @@ static enum tern_status check_fits(const struct chat *c, uint32_t kept, size_t n
 /* A failure after *begun leaves a sequence that holds more than was said. */
 static enum tern_status ask(struct chat *c, bool *begun, struct tern_err *err)
 {
+    const struct tern_str *words = &c->log.messages[c->log.n - 1].content;
     struct tern_ids ids = { 0 };
     enum tern_status st = encode_new(c, &c->log, !c->live, true, &ids, err);
 
     if (!st)
         st = check_fits(c, chat_length(c), ids.n, err);
+    if (!st)
+        st = session_dump(c->s, words->ptr, words->len, &ids, err);
     *begun = !st;
     if (!st && !(st = begin(c, &ids, err)) && !(st = turn(c, err)) && c->answer.seq.failed)
         st = pass_on(&c->answer.seq.err, err);

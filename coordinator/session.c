@@ -226,8 +226,16 @@ enum tern_status session_encode(const struct session *s, const char *text, size_
 
     if (!st)
         st = session_check_ids(s, out, err);
-    if (st || s->dump_fd < 0)
-        return st;
+    return st ? st : session_dump(s, text, len, out, err);
+}
+
+enum tern_status session_dump(const struct session *s, const char *text, size_t len,
+                              const struct tern_ids *ids, struct tern_err *err)
+{
+    enum tern_status st;
+
+    if (s->dump_fd < 0)
+        return TERN_OK;
     st = pipe_dump_write(s->dump_fd, text, len, err);
-    return st ? st : pipe_dump_write(s->dump_fd, out->ids, out->n * sizeof out->ids[0], err);
+    return st ? st : pipe_dump_write(s->dump_fd, ids->ids, ids->n * sizeof ids->ids[0], err);
 }

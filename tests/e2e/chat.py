@@ -100,6 +100,12 @@ lab.check(p.returncode == 69 and "w2" in err.decode() and out == b"", "a worker 
           [p.returncode, err, out])
 cluster.stop()
 
+dump = lab.path("dump")
+r = chat(*GREEDY, 5, "--dump-steps", dump, words=WORDS[:2])
+with open(dump, "rb") as f:
+    dumped = f.read()
+lab.check(r.code == 0 and all(w.encode() in dumped for w in WORDS[:2]), "--dump-steps", r.errors)
+
 # A stop string of several tokens is taken back from the caches: what follows is as if it had never been
 # there.
 options = GREEDY + [25, "--chat-template", "plain", "-r", "'s son was very"]
