@@ -103,8 +103,10 @@ static enum tern_status begin(struct chat *c, const struct tern_ids *ids, struct
 {
     enum tern_status st;
 
+    c->n_cached = 0;
     if (c->live) {
         st = drain(c, err);
+        c->n_cached = chat_length(c) < c->answer.seq.n_sent ? chat_length(c) : c->answer.seq.n_sent;
         if (!st && c->answer.seq.failed)
             st = pass_on(&c->answer.seq.err, err);
         return st ? st : generate_more(&c->answer, ids->ids, (uint32_t)ids->n, err);
@@ -154,8 +156,8 @@ static void note_figures(struct chat *c)
     struct chat_figures *f = &c->figures;
 
     f->n_answers++;
-    f->n_prompt = g->n_prompt;
-    f->n_kept = g->n_kept;
+    f->n_prompt = g->n_kept + g->n_prompt - c->n_cached;
+    f->n_kept = c->n_cached;
     f->n_tokens = g->n_tokens;
     f->first_ms = g->seq.t_first_ns ? (double)(g->seq.t_first_ns - g->seq.t_start_ns) / 1e6 : 0;
     f->rest_ms = g->seq.t_first_ns ? (double)(g->seq.t_last_ns - g->seq.t_first_ns) / 1e6 : 0;
@@ -175,11 +177,14 @@ static enum tern_status check_fits(const struct chat *c, uint32_t kept, size_t n
 /* A failure after *begun leaves a sequence that holds more than was said. */
 static enum tern_status ask(struct chat *c, bool *begun, struct tern_err *err)
 {
+    const struct tern_str *words = &c->log.messages[c->log.n - 1].content;
     struct tern_ids ids = { 0 };
     enum tern_status st = encode_new(c, &c->log, !c->live, true, &ids, err);
 
     if (!st)
         st = check_fits(c, chat_length(c), ids.n, err);
+    if (!st)
+        st = session_dump(c->s, words->ptr, words->len, &ids, err);
     *begun = !st;
     if (!st && !(st = begin(c, &ids, err)) && !(st = turn(c, err)) && c->answer.seq.failed)
         st = pass_on(&c->answer.seq.err, err);

@@ -18,7 +18,7 @@
 
 struct chat_figures {
     uint32_t n_answers;
-    uint32_t n_prompt, n_kept; /* of the last turn: ids that were sent, and that were in the caches already */
+    uint32_t n_prompt, n_kept; /* of the last turn: ids that had to be sent, and that were in the caches */
     uint32_t n_tokens;         /* of the last answer */
     double first_ms, rest_ms;  /* until its first token, and from there on */
 };
@@ -33,7 +33,8 @@ struct chat {
     struct generate answer; /* the last one */
     bool live;              /* answer holds the first n_known messages */
     size_t n_known;
-    bool broken; /* the pipeline is: nothing more can be asked */
+    uint32_t n_cached; /* its positions in the caches when the last turn began */
+    bool broken;       /* the pipeline is: nothing more can be asked */
     struct chat_figures figures;
     /* Text of the answer as it becomes final: false when nobody takes it any more. */
     bool (*on_text)(void *user, const char *text, size_t len);
