@@ -184,7 +184,7 @@ static enum tern_status ask(struct chat *c, bool *begun, struct tern_err *err)
     if (!st)
         st = check_fits(c, chat_length(c), ids.n, err);
     if (!st)
-        st = session_dump(c->s, words->ptr, words->len, &ids, err);
+        st = session_dump(c->s, words->ptr, words->len, &ids, 0, err);
     *begun = !st;
     if (!st && !(st = begin(c, &ids, err)) && !(st = turn(c, err)) && c->answer.seq.failed)
         st = pass_on(&c->answer.seq.err, err);

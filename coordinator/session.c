@@ -228,26 +228,17 @@ enum tern_status session_encode(const struct session *s, const char *text, size_
     enum tern_status st = tern_tokenizer_encode(s->tok, text, len, true, parse_special, out, err);
 
     if (!st)
-<<<<<<< HEAD
         st = session_check_ids(s, out, before, err);
-    if (st || s->dump_fd < 0)
-        return st;
-    st = pipe_dump_write(s->dump_fd, text, len, err);
-    return st ? st
-              : pipe_dump_write(s->dump_fd, out->ids + before, (out->n - before) * sizeof *out->ids, err);
-=======
-        st = session_check_ids(s, out, err);
-    return st ? st : session_dump(s, text, len, out, err);
+    return st ? st : session_dump(s, text, len, out, before, err);
 }
 
 enum tern_status session_dump(const struct session *s, const char *text, size_t len,
-                              const struct tern_ids *ids, struct tern_err *err)
+                              const struct tern_ids *ids, size_t first, struct tern_err *err)
 {
     enum tern_status st;
 
     if (s->dump_fd < 0)
         return TERN_OK;
     st = pipe_dump_write(s->dump_fd, text, len, err);
-    return st ? st : pipe_dump_write(s->dump_fd, ids->ids, ids->n * sizeof ids->ids[0], err);
->>>>>>> chat
+    return st ? st : pipe_dump_write(s->dump_fd, ids->ids + first, (ids->n - first) * sizeof *ids->ids, err);
 }
