@@ -6,7 +6,7 @@ import struct
 
 import layouts
 from gguf_file import BF16, F16, F32, floats
-from tiny import GELU, RELU2, Matrix
+from tiny import GELU, LLAMA31, RELU2, Matrix
 from vocabulary import Vocabulary
 
 PARTS = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
@@ -40,6 +40,8 @@ def config(model, dtype, packed):
     if f.arch == "gemma3":
         del c["hidden_act"]
         c.update(hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=f.head_dim)
+    if f.rope_freqs:
+        c["rope_scaling"] = dict(LLAMA31, rope_type="llama3")
     if f.arch == "bitnet":
         c.update(input_bits=8, weight_bits=1, rope_scaling=None)
     elif f.arch == "bitnet-b1.58":

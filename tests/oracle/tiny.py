@@ -12,6 +12,7 @@ them mean exactly the same numbers, so that their logits are equal to the bit:
   so the f16 scales of TQ files are rounded (exact_tq is false).
 """
 import hashlib
+import math
 import random
 import struct
 
@@ -61,6 +62,28 @@ class Family:
         return found
 
 
+def f32(x):
+    """x rounded to float32."""
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
+LLAMA31 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 8192}
+
+
+def llama31_factors(theta, d, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings):
+    """What the angle of each pair is divided by: waves that go round more often than high_freq_factor times
+    in the original context keep their frequency, those that do less than low_freq_factor times are stretched
+    by factor, and in between it goes smoothly from one to the other."""
+    found = []
+    for j in range(d // 2):
+        turns = original_max_position_embeddings / (2 * math.pi * theta**(2 * j / d))
+        smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
+        smooth = min(1.0, max(0.0, smooth))
+        found.append(f32(1 / ((1 - smooth) / factor + smooth)))
+    return found
+
+
 ALL = ("i2_s", "tq1_0", "tq2_0", "tl1", "tl2", "f16")
 FAMILIES = [
     # BitNet-b1.58-2B-4T: four query heads to a KV head, tied.
@@ -75,9 +98,9 @@ FAMILIES = [
            files=ALL + ("scale", "i2_s-q8"), folders=("hf-f32",)),
     Family("llama3", "llama", 256, 768, 4, 1, 64, 320, theta=500000.0, neox=False, files=ALL,
            folders=("hf-packed",)),
-    # Frequency factors as of Llama 3.1: only GGUF files carry them as a tensor.
+    # Frequency factors as of Llama 3.1: a tensor in GGUF files, four numbers in config.json.
     Family("llama31", "llama", 256, 512, 4, 2, 64, 320, theta=500000.0, neox=False,
-           rope_freqs=[1.0] * 10 + [1.0 + 0.4375 * i for i in range(12)] + [8.0] * 10),
+           rope_freqs=llama31_factors(500000.0, 64, **LLAMA31), folders=("hf-packed",)),
     Family("falcon3", "llama", 512, 512, 2, 1, 256, 330, theta=1000042.0, eps=1e-6, neox=False,
            tokenizer="falcon3", exact_tq=False, files=ALL[:5], folders=("hf-packed",)),
     Family("falcon-e", "llama", 256, 768, 8, 1, 32, 320, neox=False, tokenizer="falcon_e", files=ALL,
@@ -90,11 +113,6 @@ FAMILIES = [
            norms=("qk", "post", "input"), tied=True, tokenizer="spm", embedding=True, embd_scale=320**0.5,
            files=("i2_s",), folders=("hf-bf16",)),
 ]
-
-
-def f32(x):
-    """x rounded to float32."""
-    return struct.unpack("<f", struct.pack("<f", x))[0]
 
 
 def bf16_bits(x):
