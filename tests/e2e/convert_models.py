@@ -258,7 +258,7 @@ big = lab.path("big.gguf")
 r = lab.run("convert", "--synthetic", "7b", "--layers", "0-7", "-o", big, "-q", timeout=240)
 before = sorted(os.listdir(lab.dir))
 p = lab.start("convert", big, "-o", new, "--type", "f32", "-t", 1)
-lab.check(wait_until(lambda: any(n.startswith("new.gguf.") for n in os.listdir(lab.dir)), 10),
+lab.check(wait_until(lambda: any(n.startswith("new.gguf.") for n in os.listdir(lab.dir)), 60),
           "it is written beside its place")
 p.send_signal(signal.SIGINT)
 out, err = p.communicate(timeout=30)
