@@ -75,10 +75,10 @@ static const char help_rest[] =
     "\n"
     "A synthetic model has random ternary weights, 40 % of them zero, a vocabulary of the right size\n"
     "whose tokens mean nothing, and scales that keep activations finite: it computes like the real model\n"
-    "and writes nonsense.  Every shape is written as architecture bitnet-b1.58: squared ReLU and\n"
-    "sub-norms, also where the model it is named after has others.  Of the options above --type (i2_s,\n"
-    "tq1_0, tq2_0), --head (default: f16; also called --embd-type), --layers, -t, --force and -q apply,\n"
-    "and:\n"
+    "and writes nonsense.  A shape named after a model has that model's architecture; sizes alone\n"
+    "(125m to 100b) are of architecture bitnet, as bitnet.cpp makes them.  Of the options above --type\n"
+    "(i2_s, tq1_0, tq2_0), --head (default: f16; also called --embd-type), --layers, -t, --force and -q\n"
+    "apply, and:\n"
     "\n"
     "      --synthetic SHAPE    ";
 
