@@ -51,18 +51,20 @@ static const char help[] =
     "usage: tern convert MODEL -o FILE [options]\n"
     "       tern convert --synthetic SHAPE -o FILE [options]\n"
     "\n"
-    "MODEL is whatever `tern run -m` takes.  The new file is one GGUF with its ternary matrices in one "
-    "type;\n"
-    "it is read back and compared with its source before it gets its name.\n"
+    "MODEL is whatever `tern run -m` takes.  The new file is one GGUF with its ternary matrices in one\n"
+    "type; it is read back and compared with its source before it gets its name.\n"
     "\n"
     "  -o, --output FILE         where to; written beside it and renamed when whole\n"
-    "      --type TYPE           of ternary matrices: i2_s (exact; the default), tq1_0 or tq2_0 (scales\n"
-    "                            rounded to f16), f16 or f32 (floats)\n"
+    "      --type TYPE           of ternary matrices: i2_s (the default), tq1_0 or tq2_0 (scales rounded\n"
+    "                            to f16, with a note of the exact ones that Tern reads), f16 or f32\n"
+    "                            (floats), or keep (layers stay byte for byte)\n"
     "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
     "                            (default: as they are, bf16 of a folder as f16)\n"
-    "      --layers A-B          a slice: these layers alone, for workers\n"
-    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file names\n"
-    "                            none, the one Tern would choose)\n"
+    "      --layers A-B          a slice: these layers alone, for workers; without --type they stay as\n"
+    "                            they are, so that they fit a coordinator with the whole file (a folder's\n"
+    "                            become i2_s and fit one with the folder converted)\n"
+    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file\n"
+    "                            names none, the one Tern would choose)\n"
     "      --quantize            make matrices ternary that are not (absmean), instead of refusing them\n";
 
 static const char help_rest[] =
@@ -149,7 +151,7 @@ static enum tern_status parse_one(struct options *o, int c, const char *arg, str
         o->to.output = arg;
         return *arg ? TERN_OK : TERN_FAIL(err, TERN_ERR_USAGE, "-o: the path is empty");
     case OPT_LAYERS: o->to.layers = arg; return TERN_OK;
-    case OPT_TYPE: return convert_file_type(arg, &o->type, err);
+    case OPT_TYPE: o->to.type_given = true; return convert_file_type(arg, &o->type, err);
     case OPT_HEAD: return synthetic_file_embd("--head", arg, &o->head, err);
     case OPT_EMBD: return synthetic_file_embd("--embd-type", arg, &o->head, err);
     case 't': return tern_option_u32("-t", arg, 1, TERN_MAX_THREADS, &o->to.threads, err);
@@ -166,11 +168,12 @@ static enum tern_status finish_synthetic(struct options *o, struct tern_err *err
     if (o->for_model)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--%s is for models that exist, and --synthetic makes one",
                          o->for_model);
-    if (o->type == TERN_F16 || o->type == TERN_F32)
+    if (o->to.type_given && o->type != TERN_TYPE_I2_S && o->type != TERN_TYPE_TQ1_0 &&
+        o->type != TERN_TYPE_TQ2_0)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "--type: a synthetic model is made as i2_s, tq1_0 or tq2_0; convert it afterwards");
     s->seed = o->seed;
-    s->ternary = o->type != UINT32_MAX ? o->type : s->ternary;
+    s->ternary = o->to.type_given ? o->type : s->ternary;
     s->embd = o->head != UINT32_MAX ? o->head : s->embd;
     s->n_ctx = o->ctx ? o->ctx : s->n_ctx;
     s->slice = o->to.layers != NULL;
@@ -191,7 +194,7 @@ static enum tern_status finish(struct options *o, struct tern_err *err)
         return finish_synthetic(o, err);
     if (o->for_synthetic)
         return TERN_FAIL(err, TERN_ERR_USAGE, "%s is for synthetic models (--synthetic)", o->for_synthetic);
-    o->to.to.type = o->type != UINT32_MAX ? o->type : TERN_TYPE_I2_S;
+    o->to.to.type = o->type;
     o->to.to.head = o->head != UINT32_MAX ? o->head : TERN_CONVERT_KEEP;
     return TERN_OK;
 }

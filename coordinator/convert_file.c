@@ -17,10 +17,15 @@ enum tern_status convert_file_type(const char *name, uint32_t *out, struct tern_
 {
     uint32_t type;
 
+    if (strcmp(name, "keep") == 0) {
+        *out = TERN_CONVERT_KEEP;
+        return TERN_OK;
+    }
     if (!tern_quant_type_by_name(name, &type) ||
         (type != TERN_TYPE_I2_S && type != TERN_TYPE_TQ1_0 && type != TERN_TYPE_TQ2_0 && type != TERN_F16 &&
          type != TERN_F32))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--type: '%.40s' is not i2_s, tq1_0, tq2_0, f16 or f32", name);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--type: '%.40s' is not i2_s, tq1_0, tq2_0, f16, f32 or keep",
+                         name);
     *out = type;
     return TERN_OK;
 }
@@ -80,6 +85,8 @@ static enum tern_status convert_model(const struct tern_gguf *g, const struct co
 
     to.slice = o->layers != NULL;
     to.bf16_to_f16 = stat(o->input, &sb) == 0 && S_ISDIR(sb.st_mode);
+    if (!o->type_given)
+        to.type = to.slice && !to.bf16_to_f16 ? TERN_CONVERT_KEEP : TERN_TYPE_I2_S;
     if (!st && to.slice)
         st = tern_option_layers(o->layers, "the model", arch.n_layers, &to.first, &to.last, err);
     if (!st)

@@ -14,6 +14,7 @@ struct convert_file_options {
     const char *input, *output;
     const char *layers; /* "A-B" of a slice, or NULL */
     struct tern_convert_options to;
+    bool type_given; /* else I2_S; of a slice of a file what it has, so that it fits that file */
     struct tern_file_options file;
     unsigned threads;
     enum tern_cpu_level cpu;
@@ -21,7 +22,7 @@ struct convert_file_options {
     bool quiet; /* no progress */
 };
 
-/* --type: of ternary matrices. */
+/* --type: of ternary matrices; "keep" is TERN_CONVERT_KEEP. */
 enum tern_status convert_file_type(const char *name, uint32_t *out, struct tern_err *err) TERN_MUST_CHECK;
 
 enum tern_status convert_file(const struct convert_file_options *o, struct tern_err *err) TERN_MUST_CHECK;

@@ -38,6 +38,14 @@ static bool is_end(struct tern_str name)
     return tern_str_is(name, "token_embd.weight") || tern_str_is(name, "output.weight");
 }
 
+/* The bytes alone say what the tensor is. */
+static bool is_plain(const struct tern_tensor *t)
+{
+    const struct tern_tensor_view *v = &t->view;
+
+    return t->type != TERN_TYPE_HF_PACKED && !v->absmean && !v->plus_one && !v->n_heads;
+}
+
 static bool is_wanted(const struct tern_conversion *c, const struct tern_tensor *t)
 {
     int layer = tern_tensor_layer(t->name);
@@ -128,6 +136,12 @@ static enum tern_status plan_tensor(const struct tern_conversion *c, const struc
     ct->k = (size_t)t->ne[0];
     if (is_end(t->name)) {
         st = plan_table(c, ct, err);
+    } else if (c->o.type == TERN_CONVERT_KEEP) {
+        st = is_plain(t) ? TERN_OK
+                         : TERN_FAIL(err, TERN_ERR_USAGE,
+                                     "%s: tensor '%s' cannot stay as it is in a GGUF file; choose another "
+                                     "--type",
+                                     c->g->name, ct->name);
     } else if (t->ne[1] == 1 && t->ne[2] == 1 && t->ne[3] == 1) {
         ct->part = is_float(t->type) ? CONVERT_VECTOR : CONVERT_RAW;
         ct->type = is_float(t->type) ? (uint32_t)TERN_F32 : t->type;
@@ -195,12 +209,13 @@ static uint32_t file_type(uint32_t type)
 
 bool tern_convert_drops(const struct tern_conversion *c, struct tern_str key)
 {
-    static const char *const ours[] = { "general.alignment", "general.file_type", TERN_IDENTITY_KEY,
-                                        TERN_EXACT_SCALE_KEY };
+    static const char *const ours[] = { "general.alignment", TERN_IDENTITY_KEY, TERN_EXACT_SCALE_KEY };
 
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
         if (tern_str_is(key, ours[i]))
             return true;
+    if (c->o.type != TERN_CONVERT_KEEP && tern_str_is(key, "general.file_type"))
+        return true;
     if ((c->replace_pre && tern_str_is(key, "tokenizer.ggml.pre")) ||
         (c->chat_template && tern_str_is(key, "tokenizer.chat_template")))
         return true;
@@ -273,7 +288,8 @@ static void put_metadata(struct tern_gguf_writer *w, const struct tern_conversio
     for (size_t i = 0; i < g->n_kv; i++)
         if (!tern_convert_drops(c, g->kv[i].key))
             tern_gguf_put_kv(w, &g->kv[i]);
-    tern_gguf_put_u32(w, "general.file_type", file_type(c->o.type));
+    if (c->o.type != TERN_CONVERT_KEEP)
+        tern_gguf_put_u32(w, "general.file_type", file_type(c->o.type));
     if (!tern_gguf_find(g, "general.quantization_version"))
         tern_gguf_put_u32(w, "general.quantization_version", 2);
     if (c->replace_pre)
@@ -292,7 +308,8 @@ enum tern_status tern_convert_writer(struct tern_conversion *c, FILE *f, const c
 
     if (!st) {
         put_metadata(w, c);
-        if (tern_exact_scale_type(c->o.type))
+        if (tern_exact_scale_type(c->o.type) ||
+            (c->o.type == TERN_CONVERT_KEEP && tern_gguf_find(c->g, TERN_EXACT_SCALE_KEY)))
             c->scales_at = tern_gguf_put_room(w, TERN_EXACT_SCALE_KEY, TERN_GGUF_F32, 4, c->n);
         c->hashes_at = tern_gguf_put_room(w, TERN_IDENTITY_KEY, TERN_GGUF_U8, 1, c->n * TERN_HASH_BYTES);
         for (size_t i = 0; i < c->n; i++)

@@ -10,8 +10,8 @@
  *   - matrices of layers: -1, 0, +1 and one scale, or (F16, F32) the product of both;
  *   - embedding and head: their type or the one asked for;
  *   - vectors of floats (norms, scales): F32, with what their view adds;
- *   - anything else: as it is, and so is metadata but for general.file_type, general.alignment, split.* and
- *     hashes of an earlier conversion.
+ *   - anything else, and layers whose type is kept: as it is, and so is metadata but for
+ *     general.file_type, general.alignment, split.* and hashes of an earlier conversion.
  *
  * Order of calls: plan, write, seal, free.  Thread: one; the pool's take part.
  */
@@ -27,7 +27,9 @@
 #define TERN_CONVERT_KEEP UINT32_MAX
 
 struct tern_convert_options {
-    uint32_t type;        /* of ternary matrices: TERN_TYPE_I2_S, _TQ1_0, _TQ2_0, TERN_F16 or TERN_F32 */
+    /* Of ternary matrices: TERN_TYPE_I2_S, _TQ1_0, _TQ2_0, TERN_F16 or TERN_F32; or TERN_CONVERT_KEEP: all
+     * tensors of layers stay byte for byte, and so does their identity (identity.h). */
+    uint32_t type;
     uint32_t head;        /* of embedding and head: enum tern_dtype, or TERN_CONVERT_KEEP */
     bool bf16_to_f16;     /* with TERN_CONVERT_KEEP: BF16 becomes F16, what GGUF files of models have */
     const char *pre;      /* tokenizer.ggml.pre to write; NULL: the file's, else what its tokenizer chooses */

@@ -2,14 +2,17 @@
 /* Telling the layouts of I2_S apart: see i2s_check.h. */
 #include "engine/i2s_check.h"
 
+#include "engine/identity.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_LAYERS 8 /* looked at, spread over the model */
-#define PIECE_ROWS 32
-#define N_LAYOUTS  3
+#define MAX_LAYERS  8                   /* looked at, spread over those of the file ... */
+#define MAX_WEIGHTS ((uint64_t)1 << 29) /* ... and of large ones fewer: they say the more */
+#define PIECE_ROWS  32
+#define N_LAYOUTS   3
 /* The evidence of chance has a deviation of sqrt(2 pairs): so many of them are none. */
 #define MANY_DEVIATIONS 12
 
@@ -204,15 +207,38 @@ static void add_layer(const struct layer *l, double *sum, size_t *pairs)
 
 /* -- the whole ------------------------------------------------------------------------------------------- */
 
-static bool look(const struct tern_gguf *g, const struct tern_arch *arch, enum tern_i2s_layout layout,
+/* Which layers: [first, last) in steps. */
+struct span {
+    uint32_t first, last, step;
+};
+
+static struct span choose_layers(const struct tern_gguf *g, const struct tern_arch *arch)
+{
+    const uint64_t each = (uint64_t)arch->n_embd * arch->n_ffn * 3, many = MAX_WEIGHTS / (each ? each : 1);
+    const uint32_t most = many < 1 ? 1 : many < MAX_LAYERS ? (uint32_t)many : MAX_LAYERS;
+    struct span s = { UINT32_MAX, 0, 1 };
+
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        int layer = tern_tensor_layer(g->tensors[i].name);
+
+        if (layer < 0 || (uint32_t)layer >= arch->n_layers)
+            continue;
+        s.first = (uint32_t)layer < s.first ? (uint32_t)layer : s.first;
+        s.last = (uint32_t)layer >= s.last ? (uint32_t)layer + 1 : s.last;
+    }
+    if (s.last > s.first)
+        s.step = (s.last - s.first + most - 1) / most;
+    return s;
+}
+
+static bool look(const struct tern_gguf *g, struct span s, enum tern_i2s_layout layout,
                  struct tern_pool *pool, double *sum, size_t *pairs)
 {
-    const uint32_t step = (arch->n_layers + MAX_LAYERS - 1) / MAX_LAYERS;
     bool ok = true, fit = true;
 
     *sum = 0;
     *pairs = 0;
-    for (uint32_t i = 0; i < arch->n_layers && ok && fit; i += step) {
+    for (uint32_t i = s.first; i < s.last && ok && fit; i += s.step) {
         struct layer l = { 0 };
 
         ok = take_layer(g, i, layout, pool, &l, &fit);
@@ -228,13 +254,14 @@ static bool look(const struct tern_gguf *g, const struct tern_arch *arch, enum t
 enum tern_status tern_i2s_check(const struct tern_gguf *g, const struct tern_arch *arch,
                                 struct tern_pool *pool, struct tern_i2s_check *out, struct tern_err *err)
 {
+    const struct span layers = choose_layers(g, arch);
     struct tern_i2s_check c = { 0 };
     double second = 0;
 
     for (int l = 0; l < N_LAYOUTS; l++) {
         size_t pairs;
 
-        if (!look(g, arch, (enum tern_i2s_layout)l, pool, &c.evidence[l], &pairs))
+        if (!look(g, layers, (enum tern_i2s_layout)l, pool, &c.evidence[l], &pairs))
             return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to tell the layout of %s", g->name);
         c.pairs = pairs > c.pairs ? pairs : c.pairs;
         if (c.evidence[l] > c.evidence[c.likely])

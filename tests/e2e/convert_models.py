@@ -173,7 +173,24 @@ path = made(made(lab.model, "head.gguf", "--head", "f32"), "head-2.gguf", "--hea
 lab.check(read(path) == read(exact), "F16 to F32 and back: the same bytes")
 
 # -- slices --------------------------------------------------------------------------------------------------
+# A coordinator with a file as its publisher wrote it, bytes without meaning included, and slices of it.
 last = before["bitnet-b1.58.block_count"] - 1
+foreign = bytearray(read(lab.model))
+at, size = tensor_at(lab.model, MATRIX)
+foreign[at + size - 28:at + size] = b"\xa5" * 28
+foreign = lab.write("foreign.gguf", bytes(foreign))
+for name, whole in (("foreign", foreign), ("tq", lab.path("plain-tq2_0.gguf")),
+                    ("noted", lab.path("fable-tq1_0.gguf"))):
+    parts = [made(whole, name + "-front.gguf", "--layers", "0-1"),
+             made(whole, name + "-back.gguf", "--layers", "2-%d" % last)]
+    cluster = Cluster(lab, 2, tag=name + "-", layers=["0-1", "2-%d" % last], model=parts)
+    lab.check(said(whole, *cluster.args()) == said(whole), "slices of %s fit the whole of it" % name)
+    cluster.stop()
+keep = made(foreign, "keep.gguf", "--type", "keep", "--head", "q8_0")
+at, size = tensor_at(keep, MATRIX)
+lab.check(read(keep)[at + size - 28:at + size] == b"\xa5" * 28 and keys(keep)["general.file_type"] == 40,
+          "--type keep: layers stay byte for byte")
+
 parts = [made(lab.model, "front.gguf", "--layers", "0-2"),
          made(lab.model, "back.gguf", "--layers", "3-%d" % last, "--type", "i2_s")]
 cluster = Cluster(lab, 2, layers=["0-2", "3-%d" % last], model=parts)
@@ -258,7 +275,7 @@ big = lab.path("big.gguf")
 r = lab.run("convert", "--synthetic", "7b", "--layers", "0-7", "-o", big, "-q", timeout=240)
 before = sorted(os.listdir(lab.dir))
 p = lab.start("convert", big, "-o", new, "--type", "f32", "-t", 1)
-lab.check(wait_until(lambda: any(n.startswith("new.gguf.") for n in os.listdir(lab.dir)), 10),
+lab.check(wait_until(lambda: any(n.startswith("new.gguf.") for n in os.listdir(lab.dir)), 60),
           "it is written beside its place")
 p.send_signal(signal.SIGINT)
 out, err = p.communicate(timeout=30)

@@ -114,6 +114,10 @@ r = lab.run("convert", lab.path("layout-C.gguf"), "-o", lab.path("new.gguf"), "-
             "--force")
 lab.check(r.code == 0 and not r.err and read(lab.path("new.gguf")) == read(whole),
           "and the right one gives the file that layout A gives", r.errors)
+r = lab.run("convert", lab.path("layout-B.gguf"), "-o", lab.path("slice.gguf"), "-q", "--layers", "3-4",
+            "--type", "i2_s", "--i2s-layout", "B")
+v = check(lab.path("slice.gguf"), "a slice: nothing wrong")
+lab.check(v["i2s_layout"]["likely"] == "A", "and two layers tell their layout", v["i2s_layout"])
 path = lab.path("random.gguf")
 lab.run("--seed", "7", path, program=MAKE)
 v = check(path, "random weights: nothing wrong")
