@@ -43,7 +43,7 @@ static enum tern_status add(struct tern_chat_prompt *p, enum tern_chat_part_kind
         p->parts = bigger;
         p->parts_cap = cap;
     }
-    if (len > p->text_cap - p->n_text) {
+    if (!p->text || len > p->text_cap - p->n_text) {
         size_t cap = 2 * (p->n_text + len) + 256;
         char *bigger =
             len <= TERN_MAX_TEXT_BYTES && p->n_text <= TERN_MAX_TEXT_BYTES ? realloc(p->text, cap) : NULL;
