@@ -55,12 +55,13 @@ def make(model, path):
 
 
 def make_vectors(model, path):
-    """What some texts are embedded as."""
+    """What some texts are embedded as: by the last position, and the second also in other ways."""
     found = []
-    for text in TEXTS:
-        ids = Vocabulary(model.family).encode(text)
-        vector = Pass(Weights.of_model(model)).vector(np.array(ids))
-        found.append({"text": text, "ids": ids, "vector": [round(float(v), 6) for v in vector]})
+    for i, pooling in ((0, "last"), (1, "last"), (2, "last"), (1, "mean"), (1, "cls")):
+        ids = Vocabulary(model.family).encode(TEXTS[i])
+        vector = Pass(Weights.of_model(model)).vector(np.array(ids), pooling)
+        found.append({"text": TEXTS[i], "pooling": pooling, "ids": ids,
+                      "vector": [round(float(v), 6) for v in vector]})
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"digest": model.digest(), "texts": found}, file)
         file.write("\n")

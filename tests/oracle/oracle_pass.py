@@ -161,7 +161,8 @@ class Pass:
         """[n][vocab]: of position i what comes after ids 0 .. i."""
         return self.hidden(ids) @ self.w.head.T
 
-    def vector(self, ids):
-        """What a text is embedded as: its last position, of length 1."""
-        last = self.hidden(ids)[-1]
-        return last / np.sqrt(last @ last)
+    def vector(self, ids, pooling="last"):
+        """What a text is embedded as, of length 1."""
+        h = self.hidden(ids)
+        v = {"last": h[-1], "cls": h[0], "mean": h.mean(axis=0)}[pooling]
+        return v / np.sqrt(v @ v)
