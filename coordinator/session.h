@@ -58,7 +58,7 @@ enum tern_status session_encode(const struct session *s, const char *text, size_
 enum tern_status session_check_ids(const struct session *s, const struct tern_ids *ids, size_t first,
                                    struct tern_err *err) TERN_MUST_CHECK;
 
-/* With --dump-steps: writes a prompt that is going to be sent, ids [first, n).  session_encode has done so. */
+/* With --dump-steps: writes a prompt that is going to be sent, ids [first, n); session_encode has done so. */
 enum tern_status session_dump(const struct session *s, const char *text, size_t len,
                               const struct tern_ids *ids, size_t first, struct tern_err *err) TERN_MUST_CHECK;
 

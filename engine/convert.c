@@ -3,9 +3,7 @@
 #include "engine/convert.h"
 
 #include "engine/base/log.h"
-#if __has_include("engine/chat_template.h")
 #include "engine/chat_template.h"
-#endif
 #include "engine/convert_impl.h"
 #include "engine/exact_scale.h"
 #include "engine/identity.h"
@@ -226,7 +224,6 @@ bool tern_convert_drops(const struct tern_conversion *c, struct tern_str key)
  * vocabulary shows, if it shows one. */
 static void choose_template(struct tern_conversion *c, const struct tern_tokenizer *tok)
 {
-#if __has_include("engine/chat_template.h")
     struct tern_str text = { "", 0 };
     struct tern_chat_choice choice;
     enum tern_status st = tern_gguf_string(c->g, "tokenizer.chat_template", &text, NULL);
@@ -235,10 +232,6 @@ static void choose_template(struct tern_conversion *c, const struct tern_tokeniz
         return;
     if (tern_chat_choose(c->g, tok, &choice, NULL) == TERN_OK && !choice.guessed)
         c->chat_template = tern_chat_template_jinja(choice.format);
-#else
-    (void)c;
-    (void)tok;
-#endif
 }
 
 /* Which pre-tokenizer goes into the file: none for what is no byte-level BPE. */

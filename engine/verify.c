@@ -2,6 +2,7 @@
 /* Reading a model file with a doubting eye: see verify.h. */
 #include "engine/verify.h"
 
+#include "engine/chat_template.h"
 #include "engine/identity.h"
 #include "engine/ternary_source.h"
 
@@ -312,7 +313,6 @@ static void check_specials(struct checking *c, const struct tern_tokenizer *tok)
 
 static void check_tokenizer(struct checking *c, const struct tern_tokenizer *tok)
 {
-    static const char mark[] = "BITNETAssistant";
     struct tern_str model = { "", 0 }, text = { "", 0 };
 
     if (tern_gguf_string(c->g, "tokenizer.ggml.model", &model, NULL) == TERN_OK &&
@@ -321,7 +321,7 @@ static void check_tokenizer(struct checking *c, const struct tern_tokenizer *tok
              "%s: tokenizer.ggml.pre is missing; Tern takes '%s' (--pre chooses, tern convert writes it)",
              c->g->name, tok ? tern_tokenizer_pre(tok) : "none");
     if (tern_gguf_string(c->g, "tokenizer.chat_template", &text, NULL) == TERN_OK &&
-        memmem(text.ptr, text.len, mark, sizeof mark - 1))
+        tern_chat_template_is_placeholder(text))
         FIND(c->v, false,
              "%s: its chat template is a converter's placeholder, not what the model was trained with",
              c->g->name);

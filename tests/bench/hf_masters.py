@@ -95,7 +95,8 @@ def main():
                                 "quantization_mode": "online"}})
     save("tokenizer.json", {
         "version": "1.0", "added_tokens": [], "normalizer": None, "post_processor": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                          "use_regex": True},
         "decoder": {"type": "ByteLevel"},
         "model": {"type": "BPE", "vocab": byte_tokens(), "merges": []}})
     save("tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer"})
