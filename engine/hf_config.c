@@ -2,6 +2,7 @@
 /* Reading config.json: see hf_config.h. */
 #include "engine/hf_config.h"
 
+#include "engine/hf_file.h"
 #include "engine/hf_json.h"
 #include "engine/hf_rope.h"
 

@@ -3,33 +3,78 @@
 #include "engine/hf_json.h"
 
 #include "engine/base/limits.h"
-#include "engine/mapping.h"
+#include "engine/hf_file.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#define MAX_NESTS 262144 /* a safetensors header has three a tensor; each takes 300 bytes of memory */
-
-/* Brackets in strings count too; nobody's names are full of them. */
-static bool has_too_many_nests(const uint8_t *at, size_t n)
+/*
+ * What jansson (2.14) takes to parse a text, from above: what a node of each kind takes with malloc's own
+ * share, and a table twice its size while it grows.  Text is held once for each string, and the longest token
+ * up to three times by the lexer's buffer.  What is behind an error counts too, but is never parsed.
+ */
+static size_t estimate(const uint8_t *at, size_t n)
 {
-    size_t nests = 0;
+    enum { OBJECT = 224, ARRAY = 128, STRING = 88, NUMBER = 32, MEMBER = 48, ELEMENT = 24 };
+    size_t all = 0, token = 0, longest = 0;
+    bool in_string = false;
 
-    for (size_t i = 0; i < n; i++)
-        nests += at[i] == '{' || at[i] == '[';
-    return nests > MAX_NESTS;
+    for (size_t i = 0; i < n; i++) {
+        size_t here = token + 1, step = 1;
+
+        if (at[i] == '"') {
+            all += in_string ? 0 : STRING;
+            in_string = !in_string;
+            here = 0;
+        } else if (in_string) {
+            step += at[i] == '\\';
+            all += step;
+            here = token + step;
+        } else {
+            switch (at[i]) {
+            case '{':
+                all += OBJECT;
+                here = 0;
+                break;
+            case '[':
+                all += ARRAY;
+                here = 0;
+                break;
+            case ':':
+                all += MEMBER;
+                here = 0;
+                break;
+            case ',':
+                all += ELEMENT;
+                here = 0;
+                break;
+            case ' ':
+            case '\t':
+            case '\n':
+            case '\r':
+            case '}':
+            case ']': here = 0; break;
+            default: all += token == 0 ? NUMBER : 0; break;
+            }
+        }
+        i += step - 1;
+        token = here;
+        longest = token > longest ? token : longest;
+    }
+    return all + 3 * longest;
 }
 
 static enum tern_status parse(const char *name, const void *bytes, size_t n, json_type root_type,
                               json_t **out, struct tern_err *err)
 {
+    size_t takes = estimate(bytes, n), may_take = TERN_HF_JSON_SMALL + n * TERN_HF_JSON_TIMES;
     json_error_t why;
     json_t *root;
 
-    if (has_too_many_nests(bytes, n))
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: its JSON has more than %d objects and arrays", name,
-                         MAX_NESTS);
+    if (may_take > TERN_MAX_HF_MEMORY)
+        may_take = TERN_MAX_HF_MEMORY;
+    if (takes > may_take)
+        return TERN_FAIL(err, TERN_ERR_LIMIT,
+                         "%s: its JSON of %zu bytes has so many small parts that it would take %zu bytes of "
+                         "memory; at most %zu are allowed",
+                         name, n, takes, may_take);
     root = json_loadb(bytes, n, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
     if (!root)
         return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: not valid JSON (line %d, column %d: %s)", name, why.line,
@@ -49,50 +94,41 @@ enum tern_status tern_hf_json_parse(const char *name, const void *bytes, size_t 
     return parse(name, bytes, n, JSON_OBJECT, out, err);
 }
 
-char *tern_hf_path(const char *folder, const char *file)
-{
-    char *path;
+struct root {
+    json_type type;
+    json_t *json;
+};
 
-    return asprintf(&path, "%s/%s", folder, file) < 0 ? NULL : path;
-}
-
-static enum tern_status read_root(const char *folder, const char *file, json_type root_type, json_t **out,
+static enum tern_status read_root(void *user, const char *name, const void *bytes, size_t n,
                                   struct tern_err *err)
 {
-    char *path = tern_hf_path(folder, file);
-    struct tern_mapping map;
-    struct tern_err why;
-    enum tern_status st;
+    struct root *r = user;
 
-    if (!path)
-        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to read %s", file);
-    st = tern_mapping_open(path, &map, &why);
-    free(path);
-    if (st) {
-        if (why.sys_errno == ENOENT)
-            return TERN_END;
-        if (err)
-            *err = why;
-        return st;
-    }
-    if (map.size > TERN_MAX_HF_JSON)
-        st = TERN_FAIL(err, TERN_ERR_LIMIT, "%s: has %zu bytes, at most %d are allowed", map.path, map.size,
-                       TERN_MAX_HF_JSON);
+    return parse(name, bytes, n, r->type, &r->json, err);
+}
+
+static enum tern_status read_file(const char *folder, const char *file, json_type type, json_t **out,
+                                  struct tern_err *err)
+{
+    struct root r = { .type = type };
+    enum tern_status st = tern_hf_file_read(folder, file, TERN_MAX_HF_JSON, read_root, &r, err);
+
+    if (st)
+        json_decref(r.json);
     else
-        st = parse(map.path, map.bytes, map.size, root_type, out, err);
-    tern_mapping_close(&map);
+        *out = r.json;
     return st;
 }
 
 enum tern_status tern_hf_json_read(const char *folder, const char *file, json_t **out, struct tern_err *err)
 {
-    return read_root(folder, file, JSON_OBJECT, out, err);
+    return read_file(folder, file, JSON_OBJECT, out, err);
 }
 
 enum tern_status tern_hf_json_read_array(const char *folder, const char *file, json_t **out,
                                          struct tern_err *err)
 {
-    return read_root(folder, file, JSON_ARRAY, out, err);
+    return read_file(folder, file, JSON_ARRAY, out, err);
 }
 
 bool tern_hf_json_whole(const json_t *value, uint64_t max, uint64_t *out)

@@ -3,6 +3,7 @@
 #include "engine/hf_shards.h"
 
 #include "engine/base/limits.h"
+#include "engine/hf_file.h"
 #include "engine/hf_json.h"
 
 #include <errno.h>

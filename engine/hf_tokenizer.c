@@ -3,52 +3,42 @@
  * The tokenizer's files of a publisher's folder: which of them are read, and in which order they have a say.
  */
 #include "engine/hf.h"
-#include "engine/hf_vocab.h"
-#include "engine/mapping.h"
 
-#include <errno.h>
-#include <limits.h>
-#include <stdio.h>
+#include "engine/base/limits.h"
+#include "engine/hf_file.h"
+#include "engine/hf_vocab.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_BYTES (128 << 20) /* of one file; that of 262144 tokens with half a million merges has 33 MB */
+typedef enum tern_status read_bytes(struct tern_hf_vocab *v, const void *bytes, size_t n,
+                                    struct tern_err *err);
 
-typedef enum tern_status read_file(struct tern_hf_vocab *v, const void *bytes, size_t n,
-                                   struct tern_err *err);
+struct reading {
+    struct tern_hf_vocab *v;
+    read_bytes *read;
+};
+
+static enum tern_status read_named(void *user, const char *name, const void *bytes, size_t n,
+                                   struct tern_err *err)
+{
+    struct reading *r = user;
+    const char *folder = r->v->name;
+    enum tern_status st;
+
+    r->v->name = name;
+    st = r->read(r->v, bytes, n, err);
+    r->v->name = folder;
+    return st;
+}
 
 /* TERN_END when there is no such file. */
 static enum tern_status read_one(struct tern_hf_vocab *v, const char *folder, const char *file,
-                                 read_file *read, struct tern_err *err)
+                                 read_bytes *read, struct tern_err *err)
 {
-    char path[PATH_MAX];
-    struct tern_mapping map;
-    struct tern_err why;
-    enum tern_status st;
+    struct reading r = { v, read };
 
-    if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%.100s...: the path is too long", folder);
-    st = tern_mapping_open(path, &map, &why);
-    if (st && why.sys_errno == ENOENT)
-        return TERN_END;
-    if (st) {
-        if (err)
-            *err = why;
-        return st;
-    }
-    v->name = map.path;
-    if (map.size > MAX_BYTES)
-        st = TERN_FAIL(err, TERN_ERR_LIMIT, "%s: %zu bytes, at most %d", map.path, map.size, MAX_BYTES);
-    else
-        st = read(v, map.bytes, map.size, err);
-    if (tern_mapping_check(&map, &why)) { /* what was read may have been zeros */
-        st = why.status;
-        if (err)
-            *err = why;
-    }
-    tern_mapping_close(&map);
-    v->name = folder;
-    return st;
+    return tern_hf_file_read(folder, file, TERN_MAX_HF_TOKENIZER, read_named, &r, err);
 }
 
 static enum tern_status keep_template(struct tern_hf_vocab *v, const void *bytes, size_t n,
@@ -66,7 +56,7 @@ static enum tern_status read_all(struct tern_hf_vocab *v, const char *folder, st
     /* All of them may be missing.  Of ends and templates the first has the say, of added tokens the last. */
     static const struct {
         const char *file;
-        read_file *read;
+        read_bytes *read;
     } more[] = { { "chat_template.jinja", keep_template },
                  { "tokenizer_config.json", tern_hf_vocab_config },
                  { "generation_config.json", tern_hf_vocab_ids },

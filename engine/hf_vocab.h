@@ -81,10 +81,4 @@ enum tern_status tern_hf_vocab_ids(struct tern_hf_vocab *v, const void *bytes, s
  * "unknown", with a line in the log. */
 const char *tern_hf_pre_name(const char *file, const json_t *pre);
 
-/* An object, with limits on size and nesting; all numbers are read as doubles. */
-enum tern_status tern_hf_vocab_parse(const char *name, const void *bytes, size_t n, json_t **out,
-                                     struct tern_err *err) TERN_MUST_CHECK;
-/* A whole number from 0 to 2^32. */
-bool tern_hf_vocab_id(const json_t *value, uint64_t *out);
-
 #endif

@@ -3,60 +3,13 @@
  * tokenizer_config.json and its neighbours: which tokens begin, end and fill up a text, what is added to the
  * vocabulary, and the chat template.
  */
+#include "engine/hf_json.h"
 #include "engine/hf_vocab.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Of one file; Gemma's tokenizer.json has half a million arrays (a merge may be one) and 1.3 million values.
- * An object takes up to 300 bytes of memory, a value 60 and its text. */
-#define MAX_NESTS    1048576
-#define MAX_VALUES   4194304
 #define MAX_TEMPLATE 1048576 /* bytes of a chat template; real ones have some thousand */
-
-enum tern_status tern_hf_vocab_parse(const char *name, const void *bytes, size_t n, json_t **out,
-                                     struct tern_err *err)
-{
-    const uint8_t *at = bytes;
-    bool in_string = false;
-    size_t n_nests = 0, n_values = 0;
-    json_error_t why;
-    json_t *root;
-
-    for (size_t i = 0; i < n; i++) {
-        if (in_string && at[i] == '\\')
-            i++;
-        else if (at[i] == '"')
-            in_string = !in_string;
-        else if (!in_string) {
-            n_nests += at[i] == '{' || at[i] == '[';
-            n_values += at[i] == ',';
-        }
-    }
-    if (n_nests > MAX_NESTS || n_values > MAX_VALUES)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: more than %d objects and arrays, or %d values", name,
-                         MAX_NESTS, MAX_VALUES);
-    root = json_loadb(bytes, n, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
-    if (!root)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: not valid JSON (line %d, column %d: %s)", name, why.line,
-                         why.column, why.text);
-    if (!json_is_object(root)) {
-        json_decref(root);
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: its JSON is no object", name);
-    }
-    *out = root;
-    return TERN_OK;
-}
-
-bool tern_hf_vocab_id(const json_t *value, uint64_t *out)
-{
-    double v = json_is_real(value) ? json_real_value(value) : -1;
-
-    if (!(v >= 0 && v <= 4294967296.0) || v != (double)(uint64_t)v)
-        return false;
-    *out = (uint64_t)v;
-    return true;
-}
 
 /* "bos_token": its text, or an object with the text in "content". */
 static const char *token_text(const json_t *config, const char *key)
@@ -137,7 +90,7 @@ enum tern_status tern_hf_vocab_config(struct tern_hf_vocab *v, const void *bytes
                                       struct tern_err *err)
 {
     json_t *config;
-    enum tern_status st = tern_hf_vocab_parse(v->name, bytes, n, &config, err);
+    enum tern_status st = tern_hf_json_parse(v->name, bytes, n, &config, err);
 
     if (st)
         return st;
@@ -163,7 +116,7 @@ enum tern_status tern_hf_vocab_added(struct tern_hf_vocab *v, const void *bytes,
 {
     json_t *root, *value;
     const char *text;
-    enum tern_status st = tern_hf_vocab_parse(v->name, bytes, n, &root, err);
+    enum tern_status st = tern_hf_json_parse(v->name, bytes, n, &root, err);
 
     if (st)
         return st;
@@ -172,7 +125,7 @@ enum tern_status tern_hf_vocab_added(struct tern_hf_vocab *v, const void *bytes,
         size_t len = strlen(text);
         uint64_t id;
 
-        if (tern_hf_vocab_id(value, &id))
+        if (tern_hf_json_whole(value, UINT32_MAX, &id))
             st = tern_hf_vocab_add(v, id, text, len > 2 && text[0] == '<' && text[len - 1] == '>', err);
         else
             st = TERN_FAIL(err, TERN_ERR_FORMAT, "%s: '%.60s' has no number", v->name, text);
@@ -187,7 +140,7 @@ static void read_id(const struct tern_hf_vocab *v, const json_t *value, int64_t 
 {
     uint64_t id;
 
-    if (*out < 0 && tern_hf_vocab_id(value, &id) && id < v->n)
+    if (*out < 0 && tern_hf_json_whole(value, UINT32_MAX, &id) && id < v->n)
         *out = (int64_t)id;
 }
 
@@ -195,7 +148,7 @@ enum tern_status tern_hf_vocab_ids(struct tern_hf_vocab *v, const void *bytes, s
 {
     json_t *config;
     const json_t *eos;
-    enum tern_status st = tern_hf_vocab_parse(v->name, bytes, n, &config, err);
+    enum tern_status st = tern_hf_json_parse(v->name, bytes, n, &config, err);
 
     if (st)
         return st;

@@ -5,6 +5,7 @@
  */
 #include "engine/base/limits.h"
 #include "engine/base/log.h"
+#include "engine/hf_json.h"
 #include "engine/hf_vocab.h"
 #include "engine/vocab.h"
 
@@ -52,7 +53,7 @@ static enum tern_status read_vocab(struct tern_hf_vocab *v, const json_t *model,
         enum tern_token_type type = TERN_TOKEN_NORMAL;
         uint64_t id;
 
-        if (!tern_hf_vocab_id(value, &id))
+        if (!tern_hf_json_whole(value, UINT32_MAX, &id))
             return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: token '%.60s' has no number in model.vocab", v->name,
                              text);
         if (v->spm && unknown && strcmp(text, unknown) == 0) {
@@ -80,7 +81,7 @@ static enum tern_status read_added(struct tern_hf_vocab *v, const json_t *root, 
         const char *text = json_string_value(json_object_get(token, "content"));
         uint64_t id;
 
-        if (!text || !tern_hf_vocab_id(json_object_get(token, "id"), &id))
+        if (!text || !tern_hf_json_whole(json_object_get(token, "id"), UINT32_MAX, &id))
             return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: added token %zu has no content or no id", v->name, i);
         st = tern_hf_vocab_add(v, id, text, json_is_true(json_object_get(token, "special")), err);
         if (st)
@@ -104,7 +105,7 @@ static enum tern_status score_merge(struct tern_hf_vocab *v, const json_t *vocab
     memcpy(text, left.ptr, left.len);
     memcpy(text + left.len, right.ptr, right.len);
     text[n] = '\0';
-    if (!tern_hf_vocab_id(json_object_get(vocab, text), &id) || id >= v->n)
+    if (!tern_hf_json_whole(json_object_get(vocab, text), UINT32_MAX, &id) || id >= v->n)
         return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: merge %zu makes '%.60s', which is no token", v->name,
                          rank, text);
     if (v->types[id] == TERN_TOKEN_NORMAL && -(float)rank > v->scores[id])
@@ -181,7 +182,7 @@ static int64_t template_token(const struct tern_hf_vocab *v, const json_t *templ
     const json_t *ids = json_object_get(known, "ids");
     uint64_t id;
 
-    if (json_array_size(ids) == 1 && tern_hf_vocab_id(json_array_get(ids, 0), &id) && id < v->n)
+    if (json_array_size(ids) == 1 && tern_hf_json_whole(json_array_get(ids, 0), UINT32_MAX, &id) && id < v->n)
         return (int64_t)id;
     return text ? tern_hf_vocab_find(v, text) : -1;
 }
@@ -257,7 +258,7 @@ enum tern_status tern_hf_vocab_json(struct tern_hf_vocab *v, const void *bytes, 
 {
     json_t *root;
     const json_t *model;
-    enum tern_status st = tern_hf_vocab_parse(v->name, bytes, n, &root, err);
+    enum tern_status st = tern_hf_json_parse(v->name, bytes, n, &root, err);
 
     if (st)
         return st;

@@ -13,13 +13,15 @@
 #define TERN_MAX_HEAD_DIM      512
 #define TERN_MAX_VOCAB         1048576
 #define TERN_MAX_CONTEXT       1048576
-#define TERN_MAX_TENSORS       65536 /* 512 layers of 20 tensors is a sixth of it */
-#define TERN_MAX_KEYS          65536 /* metadata keys in one file */
-#define TERN_MAX_PARTS         512   /* of a split file; each stays open, and a process may open 1024 */
-#define TERN_MAX_TENSOR_NAME   255   /* ggml itself stops at 63 */
-#define TERN_MAX_HF_HEADER     8388608 /* of a safetensors file; parsing takes up to 30 times this */
-#define TERN_MAX_HF_JSON       4194304 /* config.json and its like; a tokenizer_config.json has 1.2 MB */
-#define TERN_MAX_HF_SHARDS     256     /* a file and a mapping are held open for each */
+#define TERN_MAX_TENSORS       65536     /* 512 layers of 20 tensors is a sixth of it */
+#define TERN_MAX_KEYS          65536     /* metadata keys in one file */
+#define TERN_MAX_PARTS         512       /* of a split file; each stays open, and a process may open 1024 */
+#define TERN_MAX_TENSOR_NAME   255       /* ggml itself stops at 63 */
+#define TERN_MAX_HF_HEADER     8388608   /* of a safetensors file; parsing takes up to 32 times this */
+#define TERN_MAX_HF_JSON       4194304   /* config.json and its like; a tokenizer_config.json has 1.2 MB */
+#define TERN_MAX_HF_TOKENIZER  67108864  /* one file; that of 262144 tokens and 514906 merges has 33 MB */
+#define TERN_MAX_HF_MEMORY     536870912 /* parsing one file; the same one takes 200 MB */
+#define TERN_MAX_HF_SHARDS     256       /* a file and a mapping are held open for each */
 #define TERN_MAX_TOKEN_BYTES   4096
 #define TERN_MAX_SPECIAL_BYTES 255       /* one special token's text; real ones have at most 40 */
 #define TERN_MAX_SPECIAL_TOTAL 4194304   /* all of them: the trie over them takes 12 times this */
