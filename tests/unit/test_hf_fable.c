@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Of a matrix of BF16 master weights: ternary values, and what 1 stands for, by the definition. */
 static float quantize(const struct tern_tensor *t, int8_t *w)
@@ -79,7 +80,7 @@ static void test_fable(void **state)
 
     (void)state;
     snprintf(path, sizeof path, "%s/models/fable/hf", shared ? shared : TERN_SOURCE_DIR "/../shared");
-    if (!tern_hf_is_folder(path)) {
+    if (access(path, F_OK) != 0) {
         print_message("skipped: no folder %s (TERN_SHARED names another)\n", path);
         skip();
     }
