@@ -22,7 +22,6 @@ enum {
     OPT_HEAD,
     OPT_EMBD,
     OPT_PRE,
-    OPT_QUANTIZE,
     OPT_FORCE
 };
 
@@ -35,7 +34,6 @@ static const struct option longs[] = {
     { "head", required_argument, NULL, OPT_HEAD },
     { "embd-type", required_argument, NULL, OPT_EMBD },
     { "pre", required_argument, NULL, OPT_PRE },
-    { "quantize", no_argument, NULL, OPT_QUANTIZE },
     TERN_FILE_LONG_OPTIONS,
     { "ctx-size", required_argument, NULL, 'c' },
     { "threads", required_argument, NULL, 't' },
@@ -51,9 +49,8 @@ static const char help[] =
     "usage: tern convert MODEL -o FILE [options]\n"
     "       tern convert --synthetic SHAPE -o FILE [options]\n"
     "\n"
-    "MODEL is whatever `tern run -m` takes.  The new file is one GGUF with its ternary matrices in one "
-    "type;\n"
-    "it is read back and compared with its source before it gets its name.\n"
+    "MODEL is whatever `tern run -m` takes.  The new file is one GGUF with its ternary matrices in one\n"
+    "type; it is read back and compared with its source before it gets its name.\n"
     "\n"
     "  -o, --output FILE         where to; written beside it and renamed when whole\n"
     "      --type TYPE           of ternary matrices: i2_s (exact; the default), tq1_0 or tq2_0 (scales\n"
@@ -61,9 +58,8 @@ static const char help[] =
     "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
     "                            (default: as they are, bf16 of a folder as f16)\n"
     "      --layers A-B          a slice: these layers alone, for workers\n"
-    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file names\n"
-    "                            none, the one Tern would choose)\n"
-    "      --quantize            make matrices ternary that are not (absmean), instead of refusing them\n";
+    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file\n"
+    "                            names none, the one Tern would choose)\n";
 
 static const char help_rest[] =
     "  -t, --threads N           (default: all CPUs this process may use)\n"
@@ -122,10 +118,6 @@ static enum tern_status parse_more(struct options *o, int c, const char *arg, st
     case OPT_PRE:
         o->for_model = "pre";
         o->to.to.pre = arg;
-        return TERN_OK;
-    case OPT_QUANTIZE:
-        o->for_model = "quantize";
-        o->to.file.quantize = true;
         return TERN_OK;
     case OPT_SEED:
         o->for_synthetic = "--seed";
