@@ -22,7 +22,6 @@ enum {
     OPT_HEAD,
     OPT_EMBD,
     OPT_PRE,
-    OPT_QUANTIZE,
     OPT_FORCE
 };
 
@@ -35,7 +34,6 @@ static const struct option longs[] = {
     { "head", required_argument, NULL, OPT_HEAD },
     { "embd-type", required_argument, NULL, OPT_EMBD },
     { "pre", required_argument, NULL, OPT_PRE },
-    { "quantize", no_argument, NULL, OPT_QUANTIZE },
     TERN_FILE_LONG_OPTIONS,
     { "ctx-size", required_argument, NULL, 'c' },
     { "threads", required_argument, NULL, 't' },
@@ -64,8 +62,7 @@ static const char help[] =
     "                            they are, so that they fit a coordinator with the whole file (a folder's\n"
     "                            become i2_s and fit one with the folder converted)\n"
     "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file\n"
-    "                            names none, the one Tern would choose)\n"
-    "      --quantize            make matrices ternary that are not (absmean), instead of refusing them\n";
+    "                            names none, the one Tern would choose)\n";
 
 static const char help_rest[] =
     "  -t, --threads N           (default: all CPUs this process may use)\n"
@@ -124,10 +121,6 @@ static enum tern_status parse_more(struct options *o, int c, const char *arg, st
     case OPT_PRE:
         o->for_model = "pre";
         o->to.to.pre = arg;
-        return TERN_OK;
-    case OPT_QUANTIZE:
-        o->for_model = "quantize";
-        o->to.file.quantize = true;
         return TERN_OK;
     case OPT_SEED:
         o->for_synthetic = "--seed";

@@ -41,8 +41,7 @@ static const char help[] =
     "tern inspect: what is in a model file, and the memory it will take.\n"
     "\n"
     "usage: tern inspect [-m FILE] [options]\n"
-    "\n"
-    "  -m, --model FILE          the model (default: $TERN_MODEL, else the fable model)\n"
+    "\n" TERN_FILE_HELP_MODEL
     "      --layers A-B          predict the memory of a worker of these layers (default: all there are)\n"
     "  -c, --ctx-size N          ... for a context of N positions (default: as trained, at most 2048)\n"
     "  -t, --threads N           ... and N compute threads (default: 1)\n"

@@ -9,9 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char help_model[] =
-    "Model and machine\n"
-    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model)\n";
+static const char help_model[] = "Model and machine\n" TERN_FILE_HELP_MODEL;
 
 static const char help_sizes[] =
     "  -c, --ctx-size N          positions of one sequence; 0: what the model was trained with\n"

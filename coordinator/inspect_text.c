@@ -5,8 +5,6 @@
  */
 #include "coordinator/inspect.h"
 
-#include "engine/hf.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -266,8 +264,8 @@ void inspect_print_text(const struct inspect *in)
 
     snprintf(kind, sizeof kind, "GGUF version %u", in->g->version);
     printf("%s: %s, %llu bytes (%s), %zu keys, %zu tensors\n", in->path,
-           tern_hf_is_folder(in->path) ? "Hugging Face folder" : kind, (unsigned long long)n, human(n, buf),
-           in->g->n_kv, in->g->n_tensors);
+           in->g->owned ? "Hugging Face folder" : kind, (unsigned long long)n, human(n, buf), in->g->n_kv,
+           in->g->n_tensors);
     if (in->has_hash) {
         printf("model hash ");
         for (size_t i = 0; i < sizeof in->hash; i++)

@@ -14,7 +14,9 @@ const char tern_file_option_help[] =
     "                            tiles of TL1 and TL2 tensors of M rows and K columns, which files do\n"
     "                            not tell (default: those bitnet.cpp ships for the shape)\n"
     "      --override-kv KEY=TYPE:VALUE\n"
-    "                            metadata instead of the file's; TYPE is int, float, bool or str\n";
+    "                            metadata instead of the file's; TYPE is int, float, bool or str\n"
+    "      --quantize            make matrices of floats ternary that are not (absmean), instead of\n"
+    "                            refusing them\n";
 
 /* Moves *at over a number, and over `mark` behind it; the last number of a shape has none. */
 static bool number(const char **at, char mark, uint32_t *out)
@@ -78,6 +80,7 @@ enum tern_status tern_file_option(struct tern_file_options *o, int c, const char
     case TERN_FILE_OPT_I2S: return tern_option_i2s(arg, &o->i2s_layout, err);
     case TERN_FILE_OPT_TL_TILES: return take_tiles(o, arg, err);
     case TERN_FILE_OPT_OVERRIDE: return take_override(o, arg, err);
+    case TERN_FILE_OPT_QUANTIZE: o->quantize = true; return TERN_OK;
     default: return TERN_END;
     }
 }
@@ -97,5 +100,7 @@ size_t tern_file_option_words(const struct tern_file_options *o, const char *wor
         words[n++] = "--override-kv";
         words[n++] = o->overrides[i];
     }
+    if (o->quantize)
+        words[n++] = "--quantize";
     return n;
 }

@@ -17,15 +17,22 @@ enum {
     TERN_FILE_OPT_FIRST = 800,
     TERN_FILE_OPT_I2S = TERN_FILE_OPT_FIRST,
     TERN_FILE_OPT_TL_TILES,
-    TERN_FILE_OPT_OVERRIDE
+    TERN_FILE_OPT_OVERRIDE,
+    TERN_FILE_OPT_QUANTIZE
 };
 
 /* clang-format off */
 #define TERN_FILE_LONG_OPTIONS \
     { "i2s-layout", required_argument, NULL, TERN_FILE_OPT_I2S }, \
     { "tl-tiles", required_argument, NULL, TERN_FILE_OPT_TL_TILES }, \
-    { "override-kv", required_argument, NULL, TERN_FILE_OPT_OVERRIDE }
+    { "override-kv", required_argument, NULL, TERN_FILE_OPT_OVERRIDE }, \
+    { "quantize", no_argument, NULL, TERN_FILE_OPT_QUANTIZE }
 /* clang-format on */
+
+/* What --help of `tern` says of -m: what a model may be. */
+#define TERN_FILE_HELP_MODEL                                                                                 \
+    "  -m, --model FILE          GGUF file, first part of a split one, or Hugging Face folder (default:\n"   \
+    "                            $TERN_MODEL, else the fable model)\n"
 
 /* The part of --help that describes them: lines of at most 100 columns. */
 extern const char tern_file_option_help[];
@@ -37,7 +44,7 @@ enum tern_status tern_file_option(struct tern_file_options *o, int c, const char
 
 /* The same options as words of a command line, for a worker that we start; borrowed from o.  Returns how
  * many. */
-#define TERN_FILE_WORDS (2 + 2 * TERN_MAX_TL_TILES + 2 * TERN_MAX_OVERRIDES)
+#define TERN_FILE_WORDS (3 + 2 * TERN_MAX_TL_TILES + 2 * TERN_MAX_OVERRIDES)
 size_t tern_file_option_words(const struct tern_file_options *o, const char *words[static TERN_FILE_WORDS]);
 
 #endif

@@ -14,9 +14,6 @@
 #include "engine/gguf.h"
 #include "engine/gguf_write.h"
 
-/* True for a folder, whatever is in it. */
-bool tern_hf_is_folder(const char *path);
-
 /* path: a folder with a config.json. */
 enum tern_status tern_hf_open(const char *path, struct tern_gguf **out, struct tern_err *err) TERN_MUST_CHECK;
 

@@ -210,6 +210,15 @@ static enum tern_status read_quantization(const struct reading *r, struct tern_h
     return TERN_OK;
 }
 
+/* Whatever it is worth: hf_path.h. */
+static void read_name(const struct reading *r, struct tern_hf_config *c)
+{
+    const char *name = tern_hf_json_text(r->root, "_name_or_path");
+
+    if (name && strlen(name) < sizeof c->name_or_path)
+        strcpy(c->name_or_path, name);
+}
+
 /* -- exported -------------------------------------------------------------------------------------------- */
 
 static enum tern_status read_config(const struct reading *r, struct tern_hf_config *out)
@@ -230,6 +239,7 @@ static enum tern_status read_config(const struct reading *r, struct tern_hf_conf
     if (st)
         return st;
     read_ties(r, &c);
+    read_name(r, &c);
     c.is_causal = !tern_hf_json_is_true(r->root, "use_bidirectional_attention") &&
                   !json_is_false(json_object_get(r->root, "is_causal"));
     *out = c;

@@ -38,6 +38,7 @@ struct tern_hf_config {
     uint32_t n_layers, n_embd, n_ffn, n_heads, n_kv_heads, head_dim;
     uint32_t n_ctx; /* within the smallest window of attention, where there are windows */
     double rope_theta, rms_eps;
+    char name_or_path[128]; /* "_name_or_path" as it is; empty when absent or longer */
     struct tern_hf_rope_factors rope;
 };
 

@@ -9,17 +9,16 @@
 #include "engine/hf_config.h"
 #include "engine/hf_json.h"
 #include "engine/hf_metadata.h"
+#include "engine/hf_path.h"
 #include "engine/hf_rope.h"
 #include "engine/hf_shards.h"
 #include "engine/hf_tensors.h"
 #include "kernels/pack.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define ROPE_FREQS "rope_freqs.weight"
 #define IN_MEMORY  UINT32_MAX /* the map of a tensor that lies in none */
@@ -105,15 +104,6 @@ static enum tern_status put_tokenizer(const struct folder *f, struct tern_gguf_w
     return tern_hf_put_tokenizer(f->path, f->n_vocab, w, f->err);
 }
 
-/* The last part of the path, resolved so that "." has one. */
-static void name_model(const char *path, char *out, size_t room)
-{
-    char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
-
-    snprintf(out, room, "%s", slash && slash[1] ? slash + 1 : "model");
-    free(real);
-}
-
 /* general.file_type of GGUF. */
 static uint32_t file_type(const struct folder *f)
 {
@@ -131,7 +121,7 @@ static enum tern_status put_metadata(const struct folder *f, struct writing *x)
     char name[256];
     enum tern_status st;
 
-    name_model(f->path, name, sizeof name);
+    tern_hf_model_name(f->path, f->config.name_or_path, name, sizeof name);
     tern_hf_put_config(&f->config, name, f->n_vocab, file_type(f), x->w);
     st = tern_hf_put_pooling(f->path, &f->config, embeds, x->w, f->err);
     if (!st)
@@ -229,13 +219,6 @@ static enum tern_status count_vocab(struct folder *f)
     }
     return TERN_FAIL(f->err, TERN_ERR_FORMAT, "%s: tensor '%s' is missing; get all files of the folder",
                      f->path, names[0]);
-}
-
-bool tern_hf_is_folder(const char *path)
-{
-    struct stat sb;
-
-    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
 }
 
 enum tern_status tern_hf_open(const char *path, struct tern_gguf **out, struct tern_err *err)

@@ -7,6 +7,7 @@
 #include "engine/gguf_override.h"
 #include "engine/gguf_split.h"
 #include "engine/hf.h"
+#include "engine/hf_path.h"
 
 #include <stdlib.h>
 
@@ -29,11 +30,19 @@ enum tern_status tern_model_file_open(const char *path, const struct tern_file_o
                                       struct tern_gguf **out, struct tern_err *err)
 {
     struct tern_gguf *g = NULL;
-    enum tern_status st =
-        tern_hf_is_folder(path) ? tern_hf_open(path, &g, err) : tern_gguf_open(path, &g, err);
+    char *folder = NULL;
+    enum tern_status st = tern_hf_find_folder(path, &folder, err);
 
-    if (!st)
-        st = tern_split_join(path, g, err);
+    if (!st) {
+        st = tern_hf_open(folder, &g, err);
+        if (!st)
+            st = tern_hf_check_file(path, g, err);
+        free(folder);
+    } else if (st == TERN_END) {
+        st = tern_gguf_open(path, &g, err);
+        if (!st)
+            st = tern_split_join(path, g, err);
+    }
     if (!st)
         st = tern_model_file_set_options(g, o, err);
     if (st)

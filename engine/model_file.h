@@ -33,7 +33,7 @@ struct tern_file_options {
 };
 
 /* o may be NULL: all defaults.  *out keeps a copy of the options.  Of a split file path is the first part;
- * the others are opened too. */
+ * the others are opened too.  A .json or .safetensors file in a Hugging Face folder means the folder. */
 enum tern_status tern_model_file_open(const char *path, const struct tern_file_options *o,
                                       struct tern_gguf **out, struct tern_err *err) TERN_MUST_CHECK;
 

@@ -140,7 +140,7 @@ static enum tern_status find_scale(struct tern_ternary_source *s, struct tern_po
         if (isfinite(most) && !tern_model_file_options(s->g)->quantize)
             return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
                              "%s: tensor '%.*s' (%s) is not ternary: its weights are more than 0 and plus or "
-                             "minus one number; `tern convert --quantize` makes them so",
+                             "minus one number; --quantize makes them so",
                              s->g->name, TERN_STR_ARGS(s->t->name), type);
     }
     if (isfinite(total))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One model in every form that files have: TL1 and TL2 in tiles told by an option, floats, split files; and
-metadata given on the command line.  In one process and over workers: the same text and figures."""
+"""One model in every form that files have: TL1 and TL2 in tiles told by an option, floats, split files;
+floats that are made ternary; and metadata given on the command line.  In one process and over workers: the
+same text and figures."""
 import os
 import re
 import struct
@@ -8,6 +9,7 @@ import struct
 from lab import Cluster, Lab
 
 lab = Lab()
+TEXT = os.path.join(lab.source, "tests", "golden", "fable_validation.txt")
 ASK = ["run", "-n", 16, "--temp", 0, "-p", "Once upon a time", "--logprobs", 3, "--json"]
 TILES = ":".join("%s=32,%%d,32" % shape for shape in ("256x256", "128x256", "768x256", "256x768"))
 
@@ -139,6 +141,43 @@ os.rename(paths[2], paths[2] + ".away")
 r = lab.run(*ASK, "-m", paths[0])
 lab.check(refused(r, "whole-00003-of-00003.gguf"), "a part is missing: it is named", r.errors)
 os.rename(paths[2] + ".away", paths[2])
+
+# -- floats that are not ternary ---------------------------------------------------------------------------
+
+with open(lab.path("f32.gguf"), "rb") as f:
+    floats = bytearray(f.read())
+changed = 0
+for name, dims, kind, data in read_gguf(bytes(floats))[2]:
+    if kind == 0 and len(dims) == 2 and name.startswith(b"blk."):
+        start = floats.index(data)
+        for i in range(start, start + len(data), 4 * 7): # every seventh weight a little larger: masters
+            struct.pack_into("<f", floats, i, struct.unpack_from("<f", floats, i)[0] * 1.1)
+        changed += 1
+lab.check(changed == 6 * 7, "all matrices of the six layers are changed", changed)
+masters = lab.write("masters.gguf", bytes(floats))
+del floats
+r = lab.run(*ASK, "-m", masters)
+lab.check(refused(r, "not ternary", "--quantize", "blk.0."),
+          "floats that are not ternary: --quantize is named", r.errors)
+made = lab.path("made.gguf")
+r = lab.run("convert", masters, "-o", made, "--quantize")
+lab.check(r.code == 0, "convert makes them ternary", r.errors)
+made = lab.run(*ASK, "-m", made)
+lab.check(made.code == 0 and len(texts(made)) > 16 and texts(made) != texts(reference),
+          "which is another model, of another scale", made.errors)
+for what, *args in (("run", ), ("the workers that tern starts", "--local", 2)):
+    r = lab.run(*ASK, "-m", masters, "--quantize", *args)
+    lab.check(r.code == 0 and texts(r) == texts(made), "%s: --quantize is what convert does" % what, r.errors)
+cluster = Cluster(lab, 2, tag="masters-", args=["--quantize"], model=[masters, masters])
+r = lab.run(*ASK, "-m", masters, "--quantize", *cluster.args())
+lab.check(r.code == 0 and texts(r) == texts(made), "workers elsewhere have the option too", r.errors)
+r = lab.run(*ASK, "-m", masters, *cluster.args())
+lab.check(r.code != 0 and r.seconds < 10, "a coordinator without --quantize has another model", r.errors)
+cluster.stop()
+for command in (["inspect", "--verify"], ["perplexity", "-f", TEXT, "--chunks", 1],
+                ["embed", "-p", "a king", "--pooling", "mean"]):
+    r = lab.run(*command, "-m", masters, "--quantize")
+    lab.check(r.code == 0, "%s takes --quantize" % command[0], r.errors)
 
 # -- metadata from the command line ------------------------------------------------------------------------
 

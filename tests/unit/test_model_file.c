@@ -360,12 +360,15 @@ static void test_tl_tiles(void **state)
     assert_ok(tern_file_option(&o, TERN_FILE_OPT_TL_TILES, "7x8=9,10,11", &unit_err));
     assert_ok(tern_file_option(&o, TERN_FILE_OPT_I2S, "C", &unit_err));
     assert_ok(tern_file_option(&o, TERN_FILE_OPT_OVERRIDE, "a=int:1", &unit_err));
+    assert_false(o.quantize);
+    assert_ok(tern_file_option(&o, TERN_FILE_OPT_QUANTIZE, NULL, &unit_err));
+    assert_true(o.quantize);
     assert_int_equal(o.n_tl_tiles, 3);
     assert_true(o.tl_tiles[0].m == 1536 && o.tl_tiles[0].k == 4096 && o.tl_tiles[0].bm == 256 &&
                 o.tl_tiles[0].by == 128 && o.tl_tiles[0].strip == 32);
     assert_true(o.tl_tiles[1].m == UINT32_MAX && o.tl_tiles[2].strip == 11);
     /* A child that gets the words has the same options. */
-    assert_int_equal(tern_file_option_words(&o, words), 8);
+    assert_int_equal(tern_file_option_words(&o, words), 9);
     for (size_t i = 0; i < 8; i += 2) {
         int c = !strcmp(words[i], "--i2s-layout") ? TERN_FILE_OPT_I2S
                 : !strcmp(words[i], "--tl-tiles") ? TERN_FILE_OPT_TL_TILES
@@ -373,6 +376,8 @@ static void test_tl_tiles(void **state)
 
         assert_ok(tern_file_option(&again, c, words[i + 1], &unit_err));
     }
+    assert_string_equal(words[8], "--quantize");
+    assert_ok(tern_file_option(&again, TERN_FILE_OPT_QUANTIZE, NULL, &unit_err));
     assert_memory_equal(&again, &o, sizeof o);
     for (int i = 1; i < 14; i++)
         strcat(many, ":1x1=1,1,1");

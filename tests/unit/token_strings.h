@@ -45,7 +45,7 @@ static inline char *shared_file(const char *name, size_t *n)
     shared_path(name, path);
     bytes = read_all(path, n);
     if (!bytes) {
-        print_message("%s is missing: skipped (set TERN_SHARED to the directory of the shared data)\n", path);
+        print_message("skipped: %s is not there (TERN_SHARED names another folder of shared data)\n", path);
         skip();
     }
     return bytes;

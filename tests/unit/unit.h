@@ -23,6 +23,9 @@
             fail_msg("%s: %s: %s", #call, tern_status_name(st_), e_->text);                                  \
     } while (0)
 
+/* What main returns when nothing could be tested at all; ctest then counts the program as skipped. */
+#define UNIT_SKIPPED 77
+
 /* Every test file passes &unit_err where an error is wanted. */
 static struct tern_err unit_err __attribute__((unused));
 
