@@ -67,15 +67,30 @@ static json_t *metadata(const struct tern_gguf *g)
     return list;
 }
 
+/* null when no layer slides. */
+static json_t *swa(const struct tern_arch *a)
+{
+    json_t *list;
+
+    if (!a->swa.window)
+        return json_null();
+    list = json_array();
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        if (tern_swa_slides(&a->swa, l))
+            json_array_append_new(list, json_integer((json_int_t)l));
+    return json_pack("{s:i, s:o, s:o}", "window", (int)a->swa.window, "rope_theta",
+                     json_out_number(a->swa.rope_theta), "layers", list);
+}
+
 static json_t *arch(const struct tern_arch *a)
 {
-    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "name", a->name,
-                     "activation", tern_activation_name(a->activation), "rope", tern_rope_name(a->rope),
-                     "n_layers", (int)a->n_layers, "n_embd", (int)a->n_embd, "n_ffn", (int)a->n_ffn,
-                     "n_heads", (int)a->n_heads, "n_kv_heads", (int)a->n_kv_heads, "head_dim",
+    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o}", "name",
+                     a->name, "activation", tern_activation_name(a->activation), "rope",
+                     tern_rope_name(a->rope), "n_layers", (int)a->n_layers, "n_embd", (int)a->n_embd, "n_ffn",
+                     (int)a->n_ffn, "n_heads", (int)a->n_heads, "n_kv_heads", (int)a->n_kv_heads, "head_dim",
                      (int)a->head_dim, "n_vocab", (int)a->n_vocab, "n_ctx_train", (int)a->n_ctx_train,
                      "rms_eps", json_out_number((double)a->rms_eps), "rope_theta",
-                     json_out_number(a->rope_theta));
+                     json_out_number(a->rope_theta), "sliding_window", swa(a));
 }
 
 static json_t *tokenizer(const struct inspect *in)

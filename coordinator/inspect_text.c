@@ -151,6 +151,14 @@ static void print_arch(const struct tern_arch *a)
     printf("  %-18s %u\n", "trained context", a->n_ctx_train);
     printf("  %-18s theta %g, pairs as %s%s; norm epsilon %g\n", "rope and norm", a->rope_theta,
            tern_rope_name(a->rope), a->n_rope_freqs ? ", with factors" : "", (double)a->rms_eps);
+    if (a->swa.window) {
+        uint32_t n = 0;
+
+        for (uint32_t l = 0; l < a->n_layers; l++)
+            n += tern_swa_slides(&a->swa, l);
+        printf("  %-18s the last %u positions in %u of the layers, with theta %g\n", "sliding window",
+               a->swa.window, n, a->swa.rope_theta);
+    }
     printf("  %-18s %s\n", "activation", tern_activation_name(a->activation));
 }
 

@@ -2,8 +2,8 @@
 /*
  * Hyper-parameters: which keys they come from, their ranges, and what they must agree on.
  *
- * What Tern does not compute (a scaled RoPE, a sliding window, experts) is refused here: a model that loads
- * and then answers differently from what it was trained to is worse than one that does not load.
+ * What Tern does not compute (a scaled RoPE, soft caps, experts) is refused here: a model that loads and then
+ * answers differently from what it was trained to is worse than one that does not load.
  */
 #include "engine/arch.h"
 
@@ -214,7 +214,6 @@ static enum tern_status refuse_extras(const struct tern_gguf *g, const struct te
         const char *name;
         double neutral;
     } extras[] = {
-        { "attention.sliding_window", 0 },
         { "attn_logit_softcapping", 0 },
         { "final_logit_softcapping", 0 },
         { "expert_count", 0 },
@@ -351,6 +350,56 @@ static enum tern_status read_rope_freqs(const struct tern_gguf *g, struct tern_a
     return TERN_OK;
 }
 
+/* Which layers slide: every one of a list, or all but every n-th. */
+static enum tern_status read_pattern(const struct tern_gguf *g, const struct tern_arch *a, uint32_t n,
+                                     struct tern_swa *s, struct tern_err *err)
+{
+    struct key key = make_key(g, a, "attention.sliding_window_pattern");
+    const struct tern_gguf_kv *kv = tern_gguf_find(g, key.text);
+    uint64_t v = n;
+    enum tern_status st;
+
+    if (!kv || kv->type != TERN_GGUF_ARRAY) {
+        st = tern_gguf_u64(g, key.text, &v, err);
+        if (st && st != TERN_END)
+            return st;
+        tern_swa_set_pattern(s, a->n_layers, v > TERN_MAX_LAYERS ? 0 : (uint32_t)v);
+        return TERN_OK;
+    }
+    if (kv->elem_type != TERN_GGUF_BOOL || kv->n != a->n_layers)
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: %s is neither a number nor a list of true and false for each of the %u layers",
+                         g->name, key.text, a->n_layers);
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        if (kv->data[l])
+            tern_swa_set(s, l);
+    return TERN_OK;
+}
+
+static enum tern_status read_swa(const struct tern_gguf *g, const struct tern_arch_family *f,
+                                 struct tern_arch *a, struct tern_err *err)
+{
+    double theta = f->swa_rope_theta > 0 ? f->swa_rope_theta : a->rope_theta;
+    struct tern_swa s = { .window = 0 };
+    uint64_t window = 0;
+    enum tern_status st = tern_gguf_u64(g, make_key(g, a, "attention.sliding_window").text, &window, err);
+
+    if (st && st != TERN_END)
+        return st;
+    if (window == 0)
+        return TERN_OK;
+    s.window = window < TERN_MAX_CONTEXT ? (uint32_t)window : TERN_MAX_CONTEXT;
+    st = read_positive(g, a, "rope.freq_base_swa", theta, 1e12, &s.rope_theta, err);
+    if (!st)
+        st = read_pattern(g, a, f->swa_pattern, &s, err);
+    for (uint32_t l = 0; l < a->n_layers && !st; l++)
+        if (tern_swa_slides(&s, l)) {
+            a->swa = s;
+            break;
+        }
+    return st;
+}
+
 /* Rows of the embedding, else the length of the token list, else 0. */
 static enum tern_status read_vocab(const struct tern_gguf *g, struct tern_arch *a, struct tern_err *err)
 {
@@ -425,6 +474,8 @@ enum tern_status tern_arch_read(const struct tern_gguf *g, struct tern_arch *out
     if (!st)
         st = read_rope_freqs(g, &a, err);
     if (!st)
+        st = read_swa(g, f, &a, err);
+    if (!st)
         *out = a;
     return st;
 }
@@ -467,5 +518,11 @@ void tern_arch_hash(const struct tern_arch *a, uint8_t out[static TERN_HASH_BYTE
               tern_rope_name(a->rope), a->norms, bits_of(a->embd_scale));
     for (uint32_t i = 0; i < a->n_rope_freqs; i++)
         hash_text(&h, " freq=%08x", bits_of(a->rope_freqs[i]));
+    if (a->swa.window) {
+        memcpy(&theta, &a->swa.rope_theta, sizeof theta);
+        hash_text(&h, " window=%u theta=%016llx layers=", a->swa.window, (unsigned long long)theta);
+        for (size_t i = 0; i < sizeof a->swa.layers; i++)
+            hash_text(&h, "%02x", a->swa.layers[i]);
+    }
     crypto_generichash_final(&h, out, TERN_HASH_BYTES);
 }

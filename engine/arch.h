@@ -16,9 +16,14 @@
  * {a} is the prefix the file's keys have: the name of its architecture, or, where that was overridden, the
  * one that stands before block_count.
  *
+ * Layers may slide: their rows see the last positions only, and RoPE may have a base of its own there.  The
+ * keys are {a}.attention.sliding_window, how many positions; {a}.attention.sliding_window_pattern, n for
+ * "every n-th layer sees all" (0: none does) or a list with true for each layer that slides;
+ * {a}.rope.freq_base_swa.
+ *
  * gemma3: the embedding models' files name no sliding window, no soft caps and no scale of scores, and this
- * reads what they do not name as not there: every layer sees all positions before it, with one theta.  Files
- * that name a window or a cap are refused.
+ * reads what they do not name as not there: without a window every layer sees all positions before it, with
+ * one theta.  Files that name a cap are refused.
  */
 #ifndef TERN_ENGINE_ARCH_H
 #define TERN_ENGINE_ARCH_H
@@ -26,6 +31,7 @@
 #include "engine/base/limits.h"
 #include "engine/gguf.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Between gate and up of the FFN. */
@@ -48,6 +54,25 @@ enum {
  * numbers are those of {a}.pooling_type. */
 enum tern_pooling { TERN_POOL_NONE, TERN_POOL_MEAN, TERN_POOL_CLS, TERN_POOL_LAST };
 
+/* Sliding windows of attention: row `pos` of a layer that slides sees positions above pos - window.  All
+ * zeros when no layer slides; bits behind the last layer are 0. */
+struct tern_swa {
+    uint32_t window;                     /* positions, the row's own included */
+    double rope_theta;                   /* of layers that slide */
+    uint8_t layers[TERN_MAX_LAYERS / 8]; /* bit l % 8 of byte l / 8: layer l slides */
+};
+
+static inline bool tern_swa_slides(const struct tern_swa *s, uint32_t layer)
+{
+    return s->layers[layer / 8] >> layer % 8 & 1;
+}
+void tern_swa_set(struct tern_swa *s, uint32_t layer);
+/* All layers but every n-th, layers n - 1, 2n - 1 ...; all when n is 0.  The others stay as they are. */
+void tern_swa_set_pattern(struct tern_swa *s, uint32_t n_layers, uint32_t n);
+/* Writes the three keys of an architecture's n_layers layers; nothing when no layer slides. */
+struct tern_gguf_writer;
+void tern_swa_put(const struct tern_swa *s, const char *arch, uint32_t n_layers, struct tern_gguf_writer *w);
+
 /* What all models of an architecture share. */
 struct tern_arch_family {
     const char *name, *alias; /* alias may be NULL */
@@ -56,6 +81,9 @@ struct tern_arch_family {
     unsigned norms;          /* TERN_SUB_NORMS | ... that every file has */
     unsigned optional_norms; /* that it has when the tensors are there */
     bool scaled_embd;        /* embeddings times sqrt(n_embd) */
+    /* Of files that name a window and no more: */
+    uint32_t swa_pattern;  /* every so many layers one sees all; 0: none */
+    double swa_rope_theta; /* 0: as in the other layers */
 };
 
 /* NULL when unknown. */
@@ -85,9 +113,17 @@ struct tern_arch {
     uint32_t n_ctx_train;
     float rms_eps;
     double rope_theta;
-    uint32_t n_rope_freqs;                   /* head_dim / 2, or 0: all ones */
-    float rope_freqs[TERN_MAX_HEAD_DIM / 2]; /* the frequency of pair j is divided by entry j */
+    uint32_t n_rope_freqs; /* head_dim / 2, or 0: all ones */
+    float
+        rope_freqs[TERN_MAX_HEAD_DIM / 2]; /* the frequency of pair j is divided by entry j, in all layers */
+    struct tern_swa swa;
 };
+
+/* Whether layers differ in RoPE's base. */
+static inline bool tern_arch_two_bases(const struct tern_arch *a)
+{
+    return a->swa.window && a->swa.rope_theta != a->rope_theta;
+}
 
 /* Reads and checks; a model of another architecture is TERN_ERR_UNSUPPORTED and the sentence names those that
  * work. */

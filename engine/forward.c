@@ -101,7 +101,7 @@ static void turn_head(const struct pass *p, size_t i, const float *w, float *h)
 
     if (w)
         p->kern->rmsnorm(h, w, hd, p->m->arch.rms_eps, h);
-    p->rope(h, p->s->cos_sin + i * hd, hd);
+    p->rope(h, p->cos_sin + i * hd, hd);
 }
 
 /* RoPE on q and k of a row; k and v go to the cache. */
@@ -342,20 +342,21 @@ static size_t gather_live(struct tern_scratch *s, const struct tern_row *rows, s
 
 /* Angle of pair j at position p: p * theta^(-2j/head_dim), divided by the model's factor if there is one, in
  * double; the table is f32, in the order its op wants. */
-static void fill_cos_sin(struct tern_scratch *s, const struct tern_row *rows, size_t n_live)
+static void fill_cos_sin(const struct tern_scratch *s, double theta, const struct tern_row *rows,
+                         size_t n_live, float *out)
 {
     const struct tern_arch *a = &s->arch;
     size_t half = a->head_dim / 2;
     bool in_turn = a->rope == TERN_ROPE_NORM;
 
     for (size_t j = 0; j < half; j++) {
-        double freq = tern_pow(a->rope_theta, -2.0 * (double)j / (double)a->head_dim);
+        double freq = tern_pow(theta, -2.0 * (double)j / (double)a->head_dim);
         size_t at_cos = in_turn ? 2 * j : j, at_sin = in_turn ? 2 * j + 1 : half + j;
 
         if (a->n_rope_freqs)
             freq /= (double)a->rope_freqs[j];
         for (size_t i = 0; i < n_live; i++) {
-            float *cs = s->cos_sin + i * 2 * half;
+            float *cs = out + i * 2 * half;
             double sn, cn;
 
             tern_sincos((double)rows[s->live[i]].pos * freq, &sn, &cn);
@@ -363,6 +364,27 @@ static void fill_cos_sin(struct tern_scratch *s, const struct tern_row *rows, si
             cs[at_sin] = (float)sn;
         }
     }
+}
+
+/* For the live rows, whose number has changed. */
+static void fill_tables(struct pass *p, size_t n_live)
+{
+    struct tern_scratch *s = p->s;
+
+    fill_cos_sin(s, s->arch.rope_theta, p->rows, n_live, s->cos_sin);
+    if (s->cos_sin_swa)
+        fill_cos_sin(s, s->arch.swa.rope_theta, p->rows, n_live, s->cos_sin_swa);
+}
+
+static void choose_layer(struct pass *p, uint32_t l)
+{
+    const struct tern_swa *swa = &p->m->arch.swa;
+    bool slides = tern_swa_slides(swa, p->m->first + l);
+
+    p->layer = &p->m->layers[l];
+    p->i_layer = l;
+    p->window = slides ? swa->window : 0;
+    p->cos_sin = slides && p->s->cos_sin_swa ? p->s->cos_sin_swa : p->s->cos_sin;
 }
 
 static void choose_ops(struct pass *p)
@@ -402,14 +424,13 @@ void tern_forward_layers(const struct tern_model *m, struct tern_pool *pool, str
         if (n_live == 0)
             break;
         if (n_live != p.n_live) { /* the first layer, or after a death */
-            fill_cos_sin(s, rows, n_live);
+            fill_tables(&p, n_live);
             p.n_pos = 0;
             for (size_t i = 0; i < n_live; i++)
                 p.n_pos = rows[s->live[i]].pos >= p.n_pos ? rows[s->live[i]].pos + 1u : p.n_pos;
         }
         p.n_live = n_live;
-        p.layer = &m->layers[l];
-        p.i_layer = l;
+        choose_layer(&p, l);
         p.out = l + 1 == n_layers ? out : NULL;
         layer_forward(&p);
         spread_death(rows, n);

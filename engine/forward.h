@@ -13,9 +13,11 @@
  * A batch is any mix of rows of several sequences.  A row's result never depends on its neighbours, on the
  * number of threads, or on how a prompt was cut into batches.
  *
- * Attention of one row: positions are cut into spans of TERN_SPAN, spans into pages of TERN_PAGE.  The pages
- * of a span are folded in order from a fresh state by `attend`; the state of the first span is the whole, and
- * those of the others are folded into it in order by `attend_merge`.
+ * Attention of one row: positions are cut into spans of TERN_SPAN, spans into pages of TERN_PAGE.  The
+ * pages of a span are folded in order from a fresh state by `attend`; the state of the first span is the
+ * whole, and those of the others are folded into it in order by `attend_merge`.  In a layer that slides a
+ * row begins with the first position it sees: spans and pages before it are left out, and of its page what
+ * comes before it.
  */
 #ifndef TERN_ENGINE_FORWARD_H
 #define TERN_ENGINE_FORWARD_H

@@ -4,9 +4,10 @@
  * folded into the whole.
  *
  * A unit of work is a block of rows and one KV head.  Rows of one sequence at consecutive positions of one
- * page make a block, since they see the same pages but for the last.  Where units would be too few or too
- * unequal for the threads, blocks get fewer rows, down to one; and where one row is still too much, each of
- * its spans is a unit, and the spans are folded together afterwards.
+ * page make a block, since they see the same pages but for the last, and with a window but for the first
+ * two.  A block's rows begin in the same span: the state of that span is the whole.  Where units would be
+ * too few or too unequal for the threads, blocks get fewer rows, down to one; and where one row is still
+ * too much, each of its spans is a unit, and the spans are folded together afterwards.
  */
 #include "engine/forward_pass.h"
 
@@ -83,9 +84,16 @@ static void finish_state(const struct pass *p, struct state st, size_t n_rows)
 
 /* -- spans ----------------------------------------------------------------------------------------------- */
 
-static size_t spans_of(const struct pass *p, const struct attend_block *b)
+/* The first position a row sees. */
+static uint32_t first_seen(const struct pass *p, const struct tern_row *r)
 {
-    return p->rows[p->s->live[b->first + b->n_rows - 1]].pos / TERN_SPAN + 1;
+    return p->window && r->pos >= p->window ? r->pos - p->window + 1 : 0;
+}
+
+/* How many. */
+static size_t n_seen(const struct pass *p, const struct tern_row *r)
+{
+    return r->pos - first_seen(p, r) + (size_t)1;
 }
 
 static void set_page(const struct pass *p, struct tern_attend *t, const struct tern_row *r, size_t page,
@@ -101,17 +109,40 @@ static void set_page(const struct pass *p, struct tern_attend *t, const struct t
     t->next_k = page < r->pos / TERN_PAGE ? tern_kv_k(p->kv, r->pages[page + 1], p->i_layer, head) : NULL;
 }
 
-/* The last page of a block: each row sees one position more than the one before. */
-static void fold_last_page(const struct pass *p, const struct attend_block *b, struct tern_attend t)
+/* Positions [from, to) of the page that t has. */
+static void set_part(struct tern_attend *t, size_t from, size_t to)
+{
+    size_t bytes = from * t->head_dim * (t->type == TERN_KV_INT8 ? sizeof(int8_t) : sizeof(uint16_t));
+
+    t->k = (const uint8_t *)t->k + bytes;
+    t->v = (const uint8_t *)t->v + bytes;
+    if (t->type == TERN_KV_INT8) {
+        t->k_scale += from;
+        t->v_scale += from;
+    }
+    t->n_pos = to - from;
+}
+
+/* A page that rows of a block see different parts of: the last, and the first ones of a window. */
+static void fold_edge(const struct pass *p, const struct attend_block *b, size_t page,
+                      const struct tern_attend *whole)
 {
     for (size_t r = 0; r < b->n_rows; r++) {
+        const struct tern_row *row = &p->rows[p->s->live[b->first + r]];
+        size_t begin = page * TERN_PAGE, first = first_seen(p, row), end = begin + TERN_PAGE;
+        struct tern_attend t = *whole;
+
+        first = first > begin ? first : begin;
+        end = row->pos < end ? row->pos + 1u : end;
+        if (first >= end)
+            continue;
         t.n_rows = 1;
-        t.n_pos = p->rows[p->s->live[b->first + r]].pos % TERN_PAGE + 1;
+        t.q += r * t.q_stride;
+        t.max += r * t.n_heads;
+        t.sum += r * t.n_heads;
+        t.acc += r * t.acc_stride;
+        set_part(&t, first - begin, end - begin);
         p->kern->attend(&t);
-        t.q += t.q_stride;
-        t.max += t.n_heads;
-        t.sum += t.n_heads;
-        t.acc += t.acc_stride;
     }
 }
 
@@ -122,7 +153,9 @@ static void fold_span(const struct pass *p, const struct attend_block *b, size_t
     const struct tern_arch *a = &p->m->arch;
     size_t hd = a->head_dim, group = a->n_heads / a->n_kv_heads;
     const struct tern_row *row = &p->rows[p->s->live[b->first]];
-    size_t page = span * TERN_SPAN_PAGES, last = row->pos / TERN_PAGE;
+    size_t page = span * TERN_SPAN_PAGES, end = page + TERN_SPAN_PAGES, last = row->pos / TERN_PAGE;
+    size_t first = first_seen(p, row); /* that any row sees; and that all see: */
+    size_t all = first_seen(p, &p->rows[p->s->live[b->first + b->n_rows - 1]]);
     struct tern_attend t = { .q = p->s->q + (b->first * a->n_heads + head * group) * hd,
                              .q_stride = (size_t)a->n_heads * hd,
                              .type = p->kv->type,
@@ -137,12 +170,12 @@ static void fold_span(const struct pass *p, const struct attend_block *b, size_t
                              .acc_stride = st.acc_stride };
 
     clear_state(p, st, b->n_rows);
-    for (size_t end = page + TERN_SPAN_PAGES; page < end && page <= last; page++) {
+    for (page = first / TERN_PAGE > page ? first / TERN_PAGE : page; page < end && page <= last; page++) {
         set_page(p, &t, row, page, (uint32_t)head);
-        if (page < last)
+        if (page < last && all <= page * TERN_PAGE)
             p->kern->attend(&t);
         else
-            fold_last_page(p, b, t);
+            fold_edge(p, b, page, &t);
     }
 }
 
@@ -152,13 +185,13 @@ static void fold_span(const struct pass *p, const struct attend_block *b, size_t
 struct turn {
     const struct pass *p;
     size_t n_blocks;
-    size_t span, n_spans; /* of split blocks: [span, span + n_spans) */
+    size_t span, n_spans; /* of split blocks: [span, span + n_spans) of their own */
 };
 
 /* Spans of a block that are units of their own in this turn; 0: it takes no part, or is not split. */
 static size_t split_spans(const struct turn *t, const struct attend_block *b)
 {
-    size_t n = b->split ? spans_of(t->p, b) : 0;
+    size_t n = b->split ? b->n_spans : 0;
 
     if (n <= t->span)
         return 0;
@@ -172,7 +205,7 @@ static size_t units_of(const struct turn *t, const struct attend_block *b)
     return a_head * t->p->m->arch.n_kv_heads;
 }
 
-/* Memory for the state of one span of a split block. */
+/* Memory for the state of one of a split block's spans. */
 static struct state split_state(const struct turn *t, const struct attend_block *b, size_t head, size_t span)
 {
     size_t n = split_spans(t, b);
@@ -186,9 +219,9 @@ static void whole_unit(const struct pass *p, const struct attend_block *b, size_
     struct state whole = whole_of(p, b, head);
     struct state st = state_at(p, p->s->span + thread * p->s->span_stride, b->n_rows);
 
-    fold_span(p, b, head, 0, whole);
-    for (size_t span = 1, n = spans_of(p, b); span < n; span++) {
-        fold_span(p, b, head, span, st);
+    fold_span(p, b, head, b->span, whole);
+    for (size_t i = 1; i < b->n_spans; i++) {
+        fold_span(p, b, head, b->span + i, st);
         merge_states(p, st, whole, b->n_rows);
     }
     finish_state(p, whole, b->n_rows);
@@ -210,9 +243,9 @@ static void turn_units(void *arg, size_t first, size_t last, unsigned thread)
         if (n == 0)
             whole_unit(p, b, i, thread);
         else if (t->span + i % n == 0)
-            fold_span(p, b, i / n, 0, whole_of(p, b, i / n));
+            fold_span(p, b, i / n, b->span, whole_of(p, b, i / n));
         else
-            fold_span(p, b, i / n, t->span + i % n, split_state(t, b, i / n, t->span + i % n));
+            fold_span(p, b, i / n, b->span + t->span + i % n, split_state(t, b, i / n, t->span + i % n));
     }
 }
 
@@ -230,12 +263,19 @@ static void merge_units(void *arg, size_t first, size_t last, unsigned thread)
 
         for (size_t span = t->span ? t->span : 1; span < t->span + n; span++)
             merge_states(p, split_state(t, b, head, span), whole, 1);
-        if (n > 0 && t->span + n == spans_of(p, b))
+        if (n > 0 && t->span + n == b->n_spans)
             finish_state(p, whole, 1);
     }
 }
 
 /* -- the pass -------------------------------------------------------------------------------------------- */
+
+/* Whether `next` may be row n of a block that begins with `first`. */
+static bool follows(const struct pass *p, const struct tern_row *next, const struct tern_row *first, size_t n)
+{
+    return next->pages == first->pages && next->pos == first->pos + n && next->pos % TERN_PAGE != 0 &&
+           first_seen(p, next) / TERN_SPAN == first_seen(p, first) / TERN_SPAN;
+}
 
 /* Cuts the live rows into blocks; returns their number.  *n_split: how many of them are split. */
 static size_t make_blocks(const struct pass *p, size_t budget, size_t *n_split)
@@ -247,17 +287,17 @@ static size_t make_blocks(const struct pass *p, size_t budget, size_t *n_split)
     for (size_t i = 0; i < p->n_live; n++) {
         struct attend_block *b = &s->blocks[n];
         const struct tern_row *r = &p->rows[s->live[i]];
-        size_t most = budget / (r->pos + 1u);
+        size_t most = budget / n_seen(p, r);
 
-        *b = (struct attend_block){ .first = i };
-        b->split = most == 0 && r->pos >= TERN_SPAN;
+        *b = (struct attend_block){ .first = i, .span = first_seen(p, r) / TERN_SPAN };
+        b->n_spans = r->pos / TERN_SPAN + 1 - b->span;
+        b->split = most == 0 && b->n_spans > 1;
         *n_split += b->split;
         do {
             b->n_rows++;
             i++;
         } while (i < p->n_live && b->n_rows < most && b->n_rows < s->block_rows &&
-                 p->rows[s->live[i]].pages == r->pages && p->rows[s->live[i]].pos == r->pos + b->n_rows &&
-                 p->rows[s->live[i]].pos % TERN_PAGE != 0);
+                 follows(p, &p->rows[s->live[i]], r, b->n_rows));
     }
     return n;
 }
@@ -270,7 +310,7 @@ void tern_pass_attention(struct pass *p)
     struct turn t = { .p = p };
 
     for (size_t i = 0; i < p->n_live; i++)
-        total += (p->rows[p->s->live[i]].pos + 1u) * (size_t)a->n_kv_heads;
+        total += n_seen(p, &p->rows[p->s->live[i]]) * a->n_kv_heads;
     if (threads > 1)
         budget = total / (threads * UNITS_A_THREAD);
     t.n_blocks = make_blocks(p, budget, &n_split);
@@ -281,7 +321,7 @@ void tern_pass_attention(struct pass *p)
 
         for (size_t i = 0; i < t.n_blocks; i++) {
             struct attend_block *b = &p->s->blocks[i];
-            size_t spans = b->split ? spans_of(p, b) : 0;
+            size_t spans = b->split ? b->n_spans : 0;
 
             b->unit = n_units;
             b->split_first = n_states;

@@ -17,6 +17,7 @@
 struct attend_block {
     size_t first, n_rows; /* of the live rows */
     bool split;           /* its spans are units of their own; it has one row then */
+    size_t span, n_spans; /* those its rows see: [span, span + n_spans) */
     size_t unit;          /* in the current turn: its first unit, */
     size_t split_first;   /* and the first of its states in split */
 };
@@ -40,12 +41,13 @@ struct tern_scratch {
     size_t bytes;
 
     /* All [max_rows] rows of ... */
-    size_t *live;     /* indexes into the batch: [n_live] */
-    float *cos_sin;   /* [head_dim] */
-    float *q, *k, *v; /* [n_heads * head_dim], [n_kv_heads * head_dim] twice */
-    float *att;       /* [n_heads * head_dim] */
-    float *gate, *up; /* [n_ffn] */
-    float *o;         /* [n_embd]: what a residual branch adds */
+    size_t *live;       /* indexes into the batch: [n_live] */
+    float *cos_sin;     /* [head_dim] */
+    float *cos_sin_swa; /* [head_dim]: of layers that slide; only where there are two bases */
+    float *q, *k, *v;   /* [n_heads * head_dim], [n_kv_heads * head_dim] twice */
+    float *att;         /* [n_heads * head_dim] */
+    float *gate, *up;   /* [n_ffn] */
+    float *o;           /* [n_embd]: what a residual branch adds */
     struct codes
         in[MAX_INPUTS]; /* of the next matrices; all but the first only where there are input norms */
     size_t code_stride;
@@ -78,6 +80,8 @@ struct pass {
     struct tern_pool *pool;
     enum tern_boundary boundary;
     uint32_t i_layer; /* within the slice */
+    uint32_t window;  /* not 0: a row sees so many positions, its own included */
+    const float *cos_sin;
     struct tern_row *rows;
     size_t n_live;
     size_t n_pos; /* the longest row's positions, for sharing out work */

@@ -44,6 +44,8 @@ static size_t layout(struct tern_scratch *s, uint8_t *base)
     s->encoded_stride = tern_round_up(4 * (size_t)a->n_embd, 64);
     s->live = place(base, &used, rows * sizeof *s->live);
     s->cos_sin = place(base, &used, rows * a->head_dim * sizeof(float));
+    if (tern_arch_two_bases(a))
+        s->cos_sin_swa = place(base, &used, rows * a->head_dim * sizeof(float));
     s->q = place(base, &used, rows * q_dim * sizeof(float));
     s->k = place(base, &used, rows * kv_dim * sizeof(float));
     s->v = place(base, &used, rows * kv_dim * sizeof(float));

@@ -144,6 +144,18 @@ void tern_gguf_put_string(struct tern_gguf_writer *w, const char *key, const cha
     add_string(&w->kv, v, strlen(v));
 }
 
+void tern_gguf_put_bools(struct tern_gguf_writer *w, const char *key, const bool *v, uint64_t n)
+{
+    begin_kv(w, key, TERN_GGUF_ARRAY);
+    add_u32(&w->kv, TERN_GGUF_BOOL);
+    add_u64(&w->kv, n);
+    for (uint64_t i = 0; i < n; i++) {
+        uint8_t b = v[i];
+
+        add(&w->kv, &b, 1);
+    }
+}
+
 void tern_gguf_put_i32s(struct tern_gguf_writer *w, const char *key, const int32_t *v, uint64_t n)
 {
     begin_kv(w, key, TERN_GGUF_ARRAY);

@@ -31,6 +31,7 @@ void tern_gguf_put_u32(struct tern_gguf_writer *w, const char *key, uint32_t v);
 void tern_gguf_put_f32(struct tern_gguf_writer *w, const char *key, float v);
 void tern_gguf_put_bool(struct tern_gguf_writer *w, const char *key, bool v);
 void tern_gguf_put_string(struct tern_gguf_writer *w, const char *key, const char *v);
+void tern_gguf_put_bools(struct tern_gguf_writer *w, const char *key, const bool *v, uint64_t n);
 void tern_gguf_put_i32s(struct tern_gguf_writer *w, const char *key, const int32_t *v, uint64_t n);
 void tern_gguf_put_f32s(struct tern_gguf_writer *w, const char *key, const float *v, uint64_t n);
 void tern_gguf_put_strings(struct tern_gguf_writer *w, const char *key, char *const *v, uint64_t n);

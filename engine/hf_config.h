@@ -35,11 +35,11 @@ struct tern_hf_config {
     bool is_master;      /* matrices of floats are master weights, still to be quantised */
     bool multiplies;     /* weight_scale is what 1 stands for; otherwise its reciprocal is */
     bool is_causal;
-    uint32_t n_layers, n_embd, n_ffn, n_heads, n_kv_heads, head_dim;
-    uint32_t n_ctx; /* within the smallest window of attention, where there are windows */
+    uint32_t n_layers, n_embd, n_ffn, n_heads, n_kv_heads, head_dim, n_ctx;
     double rope_theta, rms_eps;
     char name_or_path[128]; /* "_name_or_path" as it is; empty when absent or longer */
     struct tern_hf_rope_factors rope;
+    struct tern_swa swa;
 };
 
 /* config.json.  name: what sentences call it. */

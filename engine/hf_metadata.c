@@ -50,6 +50,7 @@ void tern_hf_put_config(const struct tern_hf_config *c, const char *name, uint32
         tern_gguf_put_u32(w, make_key(c, numbers[i].key).text, numbers[i].value);
     tern_gguf_put_f32(w, make_key(c, "attention.layer_norm_rms_epsilon").text, (float)c->rms_eps);
     tern_gguf_put_f32(w, make_key(c, "rope.freq_base").text, (float)c->rope_theta);
+    tern_swa_put(&c->swa, c->arch, c->n_layers, w);
     if (c->odd_activation)
         tern_gguf_put_string(w, make_key(c, "activation").text, activations[c->activation]);
     if (!c->is_causal)

@@ -62,54 +62,100 @@ static enum tern_status read_scaling(const struct reading *r, const json_t *scal
                      type, factor);
 }
 
-/* Which kinds of layers there are. */
-static void count_layers(const struct reading *r, uint32_t *n_full, uint32_t *n_sliding)
+/* layer_types: a name for each layer. */
+static enum tern_status read_types(const struct reading *r, const json_t *types)
 {
+    if (json_array_size(types) != r->c->n_layers)
+        return TERN_FAIL(r->err, TERN_ERR_FORMAT, "%s: 'layer_types' is not a list of %u names, one a layer",
+                         r->file, r->c->n_layers);
+    for (uint32_t l = 0; l < r->c->n_layers; l++) {
+        const char *type = json_string_value(json_array_get(types, l));
+
+        if (type && strcmp(type, "sliding_attention") == 0)
+            tern_swa_set(&r->c->swa, l);
+        else if (!type || strcmp(type, "full_attention") != 0)
+            return TERN_FAIL(r->err, TERN_ERR_UNSUPPORTED,
+                             "%s: layer %u has attention of type '%.40s'; Tern knows full_attention and "
+                             "sliding_attention",
+                             r->file, (unsigned)l, type ? type : "");
+    }
+    return TERN_OK;
+}
+
+/* A whole number; the fallback when it is absent. */
+static enum tern_status whole(const struct reading *r, const char *key, uint64_t fallback, uint64_t *out)
+{
+    const json_t *v = tern_hf_json_get(r->root, key);
+
+    *out = fallback;
+    if (v && !tern_hf_json_whole(v, UINT32_MAX, out))
+        return TERN_FAIL(r->err, TERN_ERR_FORMAT, "%s: '%s' is not a whole number", r->file, key);
+    return TERN_OK;
+}
+
+/* What slides where there is no list: of Gemma all layers but every so many; of others, if asked for, those
+ * from one on. */
+static enum tern_status read_pattern(const struct reading *r)
+{
+    const char *key = "sliding_window_pattern";
+    struct tern_hf_config *c = r->c;
+    uint64_t n;
+    enum tern_status st = TERN_OK;
+
+    if (c->family == TERN_HF_GEMMA3) {
+        key = tern_hf_json_get(r->root, key) ? key : "_sliding_window_pattern";
+        st = whole(r, key, 6, &n);
+        if (!st)
+            tern_swa_set_pattern(&c->swa, c->n_layers, n > c->n_layers ? 0 : (uint32_t)n);
+    } else if (tern_hf_json_is_true(r->root, "use_sliding_window")) {
+        st = whole(r, "max_window_layers", c->family == TERN_HF_QWEN3 ? 28 : 0, &n);
+        for (uint64_t l = st ? c->n_layers : n; l < c->n_layers; l++)
+            tern_swa_set(&c->swa, (uint32_t)l);
+    }
+    return st;
+}
+
+/* The window, and which layers slide; *n_sliding: how many. */
+static enum tern_status read_window(const struct reading *r, uint32_t *n_sliding)
+{
+    const json_t *window = tern_hf_json_get(r->root, "sliding_window");
     const json_t *types = tern_hf_json_get(r->root, "layer_types");
-    uint64_t pattern = r->c->family == TERN_HF_GEMMA3 ? 6 : 0;
+    struct tern_swa *swa = &r->c->swa;
+    uint64_t v = 0;
+    enum tern_status st = TERN_OK;
 
-    *n_full = *n_sliding = 0;
-    if (!tern_hf_json_get(r->root, "sliding_window")) {
-        *n_full = r->c->n_layers;
-        return;
-    }
-    if (json_is_array(types)) {
-        for (size_t i = 0; i < json_array_size(types); i++) {
-            const char *type = json_string_value(json_array_get(types, i));
-
-            *(type && strcmp(type, "sliding_attention") == 0 ? n_sliding : n_full) += 1;
-        }
-        return;
-    }
-    if (tern_hf_json_get(r->root, "sliding_window_pattern"))
-        (void)tern_hf_json_whole(tern_hf_json_get(r->root, "sliding_window_pattern"), UINT32_MAX, &pattern);
-    if (r->c->family == TERN_HF_GEMMA3 && pattern > 0)
-        *n_full = r->c->n_layers / (uint32_t)pattern;
-    else if (!tern_hf_json_is_true(r->root, "use_sliding_window"))
-        *n_full = r->c->n_layers;
-    *n_sliding = r->c->n_layers - *n_full;
+    if (types)
+        st = read_types(r, types);
+    else if (window)
+        st = read_pattern(r);
+    *n_sliding = 0;
+    for (uint32_t l = 0; l < r->c->n_layers; l++)
+        *n_sliding += tern_swa_slides(swa, l);
+    if (st || *n_sliding == 0)
+        return st;
+    if (!tern_hf_json_whole(window, UINT32_MAX, &v) || v == 0)
+        return TERN_FAIL(r->err, TERN_ERR_FORMAT, "%s: 'sliding_window' is not a positive whole number",
+                         r->file);
+    swa->window = v < TERN_MAX_CONTEXT ? (uint32_t)v : TERN_MAX_CONTEXT;
+    return TERN_OK;
 }
 
 /* Gemma's layers that slide have a base of their own. */
-static enum tern_status read_base(const struct reading *r, const json_t *full, const json_t *sliding,
-                                  uint32_t n_full, uint32_t n_sliding)
+static enum tern_status read_bases(const struct reading *r, const json_t *full, const json_t *sliding,
+                                   uint32_t n_sliding)
 {
-    double base = positive(r->root, "rope_theta", 0), local;
+    struct tern_hf_config *c = r->c;
+    double base = positive(full, "rope_theta", positive(r->root, "rope_theta", 0)), local = base;
 
-    base = positive(full, "rope_theta", base);
-    local = base;
-    if (r->c->family == TERN_HF_GEMMA3)
+    if (c->family == TERN_HF_GEMMA3)
         local = positive(r->root, "rope_local_base_freq", full == sliding ? 10000 : base);
     if (full != sliding)
         local = positive(sliding, "rope_theta", local);
-    if ((n_full && base <= 0) || (n_sliding && local <= 0))
+    if ((n_sliding < c->n_layers && base <= 0) || (n_sliding && local <= 0))
         return TERN_FAIL(r->err, TERN_ERR_FORMAT, "%s: 'rope_theta' is missing or no positive number",
                          r->file);
-    if (n_full && n_sliding && base != local)
-        return TERN_FAIL(r->err, TERN_ERR_UNSUPPORTED,
-                         "%s: RoPE has the base %g in some layers and %g in others; Tern has one for all",
-                         r->file, base, local);
-    r->c->rope_theta = n_full ? base : local;
+    c->rope_theta = n_sliding < c->n_layers ? base : local;
+    c->swa.rope_theta = n_sliding ? local : 0;
     return TERN_OK;
 }
 
@@ -118,8 +164,7 @@ enum tern_status tern_hf_read_rope(const char *file, const json_t *config, struc
 {
     const struct reading r = { .file = file, .root = config, .c = c, .err = err };
     const json_t *full = tern_hf_json_get(config, "rope_parameters"), *sliding;
-    uint32_t n_full, n_sliding;
-    uint64_t window = 0;
+    uint32_t n_sliding;
     enum tern_status st;
 
     if (!full)
@@ -129,18 +174,20 @@ enum tern_status tern_hf_read_rope(const char *file, const json_t *config, struc
         sliding = tern_hf_json_get(full, "sliding_attention");
         full = tern_hf_json_get(full, "full_attention");
     }
-    count_layers(&r, &n_full, &n_sliding);
-    st = read_base(&r, full, sliding, n_full, n_sliding);
-    if (!st && n_full)
+    st = read_window(&r, &n_sliding);
+    if (!st)
+        st = read_bases(&r, full, sliding, n_sliding);
+    if (!st && n_sliding < c->n_layers)
         st = read_scaling(&r, full);
-    if (!st && n_sliding && (sliding != full || !n_full))
+    if (!st && n_sliding && (sliding != full || n_sliding == c->n_layers))
         st = read_scaling(&r, sliding);
-    if (st || !n_sliding)
-        return st;
-    if (!tern_hf_json_whole(tern_hf_json_get(config, "sliding_window"), UINT32_MAX, &window) || window == 0)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: 'sliding_window' is not a positive whole number", file);
-    c->n_ctx = window < c->n_ctx ? (uint32_t)window : c->n_ctx;
-    return TERN_OK;
+    /* Factors are for all layers, and Gemma's rope_scaling for those that do not slide. */
+    if (!st && c->rope.factor > 0 && n_sliding && n_sliding < c->n_layers &&
+        (sliding != full || c->family == TERN_HF_GEMMA3))
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                         "%s: RoPE scaling 'llama3' is not supported in models of which some layers slide",
+                         file);
+    return st;
 }
 
 /* Long waves are slowed down by the factor, short ones not at all, those between by something between. */

@@ -10,9 +10,8 @@
 
 #include <jansson.h>
 
-/* Fills rope_theta and rope of c, and lowers n_ctx to the smallest window: within it, a window changes
- * nothing.  Scaling other than none, factor 1 and Llama-3.1's is refused, and so are layers of different
- * bases. */
+/* Fills rope_theta, rope and swa of c, whose family and n_layers are known.  Scaling other than none, factor
+ * 1 and Llama-3.1's is refused, and so is the last where only some layers would have it. */
 enum tern_status tern_hf_read_rope(const char *file, const json_t *config, struct tern_hf_config *c,
                                    struct tern_err *err) TERN_MUST_CHECK;
 

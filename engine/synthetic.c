@@ -171,6 +171,7 @@ static enum tern_status put_metadata(struct tern_gguf_writer *w, const struct te
     tern_gguf_put_f32(w, key, (float)s->rms_eps);
     snprintf(key, sizeof key, "%s.rope.freq_base", arch);
     tern_gguf_put_f32(w, key, (float)s->rope_theta);
+    tern_swa_put(&s->swa, arch, s->n_layers, w);
     put_particulars(w, s);
     tern_gguf_put_u32(w, "general.quantization_version", 2);
     if (s->tokenizer)

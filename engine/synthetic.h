@@ -9,6 +9,7 @@
 #ifndef TERN_ENGINE_SYNTHETIC_H
 #define TERN_ENGINE_SYNTHETIC_H
 
+#include "engine/arch.h"
 #include "engine/gguf.h"
 #include "engine/pool.h"
 #include "kernels/kernels.h"
@@ -29,6 +30,7 @@ struct tern_synthetic {
     uint32_t first, last;
     bool no_tokenizer;
     const char *arch; /* NULL: "bitnet-b1.58" */
+    struct tern_swa swa;
     /* What files of an architecture may have or lack. */
     bool no_input_norms; /* of qwen3 and gemma3: one that writes text, not embeddings */
     bool rope_freqs;     /* factors of RoPE's frequencies */

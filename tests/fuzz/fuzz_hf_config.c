@@ -26,6 +26,9 @@ static void check_config(const struct tern_hf_config *c)
     FUZZ_CHECK(c->n_kv_heads - 1 < TERN_MAX_HEADS && c->head_dim - 1 < TERN_MAX_HEAD_DIM);
     FUZZ_CHECK(c->n_ctx - 1 < TERN_MAX_CONTEXT);
     FUZZ_CHECK(c->rope_theta > 0 && c->rope_theta <= 1e12 && (float)c->rms_eps > 0 && c->rms_eps <= 1);
+    FUZZ_CHECK(c->swa.window <= TERN_MAX_CONTEXT && (c->swa.window == 0) == !(c->swa.rope_theta > 0));
+    for (uint32_t l = 0; l < TERN_MAX_LAYERS; l++)
+        FUZZ_CHECK(!tern_swa_slides(&c->swa, l) || (c->swa.window && l < c->n_layers));
     FUZZ_CHECK(c->arch && (c->may_be_tied || !c->must_be_tied));
 }
 
@@ -64,6 +67,8 @@ static void write_and_read(const struct tern_hf_config *c)
         FUZZ_CHECK(a.n_layers == c->n_layers && a.n_embd == c->n_embd && a.n_ffn == c->n_ffn);
         FUZZ_CHECK(a.n_heads == c->n_heads && a.n_kv_heads == c->n_kv_heads && a.head_dim == c->head_dim);
         FUZZ_CHECK(a.rms_eps == (float)c->rms_eps && a.rope_theta == (double)(float)c->rope_theta);
+        FUZZ_CHECK(a.swa.window == c->swa.window && a.swa.rope_theta == (double)(float)c->swa.rope_theta);
+        FUZZ_CHECK(memcmp(a.swa.layers, c->swa.layers, sizeof a.swa.layers) == 0);
     }
     tern_gguf_close(&g);
     free(bytes);

@@ -96,6 +96,11 @@ def metadata(model, kind):
             ("general.file_type", FILE_TYPES[kind]), ("general.quantization_version", 2)]
     if a == "bitnet":
         keys += [(a + ".rope.scaling.type", "linear"), (a + ".rope.scaling.factor", 1.0)]
+    if f.window:
+        full = [i + 1 for i in range(f.layers) if i not in f.slides]
+        keys += [(a + ".attention.sliding_window", f.window), (a + ".rope.freq_base_swa", f.theta_swa),
+                 (a + ".attention.sliding_window_pattern", full[0])]
+        assert full == list(range(full[0], f.layers + 1, full[0]))  # every full[0]-th sees all
     if f.embedding:
         keys += [(a + ".attention.key_length", f.head_dim), (a + ".attention.value_length", f.head_dim),
                  (a + ".pooling_type", 3)]

@@ -35,6 +35,9 @@ def config(model, dtype, packed):
          "hidden_act": {RELU2: "relu2", GELU: "gelu_pytorch_tanh"}.get(f.activation, "silu"),
          "tie_word_embeddings": f.tied, "bos_token_id": v.bos, "eos_token_id": v.eos,
          "torch_dtype": DTYPES[dtype][2]}
+    if f.window:
+        kinds = ["sliding_attention" if i in f.slides else "full_attention" for i in range(f.layers)]
+        c.update(sliding_window=f.window, layer_types=kinds, rope_local_base_freq=f.theta_swa)
     if f.head_dim * f.heads != f.embd or f.head_dim == 256:
         c["head_dim"] = f.head_dim
     if f.arch == "gemma3":

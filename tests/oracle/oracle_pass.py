@@ -71,12 +71,12 @@ def activation(kind, x):
     return x / (1 + np.exp(-x))
 
 
-def rope(x, positions, family, neox=None):
+def rope(x, positions, family, theta):
     """x [n][heads][d].  The matrices here are never interleaved, so the pairs are j and j + d / 2 for all
     families; files of llama have their rows reordered and turn 2j and 2j + 1, which is the same."""
     d = x.shape[-1]
     j = np.arange(d // 2)
-    angle = positions[:, None] * family.theta**(-2.0 * j / d)
+    angle = positions[:, None] * theta**(-2.0 * j / d)
     if family.rope_freqs:
         angle = angle / np.array(family.rope_freqs)
     c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
@@ -110,14 +110,17 @@ class Pass:
                                 [n])[0] for n in names]
         return self.linear(layer, names[0], x, names)
 
-    def attention(self, q, k, v):
-        """Causal, each of the KV heads serving neighbouring query heads: [n][heads * d]."""
+    def attention(self, q, k, v, window):
+        """Causal, over the last `window` positions if it is not 0; each of the KV heads serves neighbouring
+        query heads: [n][heads * d]."""
         f, n = self.f, len(q)
         if not self.exact:
             k, v = (a.astype(np.float32).astype(np.float16).astype(np.float64) for a in (k, v))
         share = f.heads // f.kv_heads
         out = np.empty_like(q)
         mask = np.triu(np.full((n, n), -np.inf), 1)
+        if window:
+            mask += np.tril(np.full((n, n), -np.inf), -window)
         for h in range(f.heads):
             score = q[:, h] @ k[:, h // share].T / np.sqrt(f.head_dim) + mask
             p = np.exp(score - score.max(axis=-1, keepdims=True))
@@ -135,7 +138,8 @@ class Pass:
         if "qk" in f.norms:
             q, k = rms_norm(q, w["attn_q_norm"], f.eps), rms_norm(k, w["attn_k_norm"], f.eps)
         positions = np.arange(n, dtype=np.float64)
-        a = self.attention(rope(q, positions, f), rope(k, positions, f), v)
+        theta, window = (f.theta_swa, f.window) if i in f.slides else (f.theta, 0)
+        a = self.attention(rope(q, positions, f, theta), rope(k, positions, f, theta), v, window)
         if "sub" in f.norms:
             a = rms_norm(a, w["attn_sub_norm"], f.eps)
         o, = self.inputs(i, a, ["attn_output"])

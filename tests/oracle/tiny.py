@@ -28,6 +28,8 @@ class Family:
         self.vocab, self.layers = vocab, 3
         self.theta, self.eps, self.activation = 10000.0, 1e-5, SILU
         self.norms, self.tied, self.neox = (), False, True
+        self.window = 0  # positions a row sees in layers of `slides`, its own included
+        self.slides, self.theta_swa = (), 10000.0
         self.rope_freqs = None  # divisors of the angles, head_dim / 2 of them
         self.embd_scale = 1.0
         self.embedding = False  # answers with one vector: the last position's, of length 1
@@ -112,6 +114,10 @@ FAMILIES = [
     Family("gemma3", "gemma3", 320, 512, 2, 1, 256, 330, eps=1e-6, activation=GELU,
            norms=("qk", "post", "input"), tied=True, tokenizer="spm", embedding=True, embd_scale=320**0.5,
            files=("i2_s",), folders=("hf-bf16",)),
+    # Gemma's two kinds of layers: most see a window and turn faster.
+    Family("gemma3-window", "gemma3", 256, 256, 2, 1, 64, 331, theta=1e6, eps=1e-6, activation=GELU,
+           norms=("qk", "post", "input"), tied=True, tokenizer="spm", embd_scale=16.0, window=5,
+           slides=(0, 2), files=("i2_s",), folders=("hf-bf16",)),
 ]
 
 

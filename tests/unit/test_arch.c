@@ -47,6 +47,9 @@ static void put(struct tern_gguf_writer *w, const char *arch, const struct chang
 
 /* What the keys begin with, where it is not the architecture's name. */
 static const char *keys_of;
+/* Not NULL: windows to write. */
+static const struct tern_swa *put_swa;
+static uint32_t n_swa_layers;
 
 /* Writes the metadata with up to two changes and reads the architecture of it. */
 static enum tern_status read_changed(const char *arch, const struct change *a, const struct change *b,
@@ -82,6 +85,8 @@ static enum tern_status read_changed(const char *arch, const struct change *a, c
         if (changes[j] && !is_sound)
             put(w, arch, changes[j]);
     }
+    if (put_swa)
+        tern_swa_put(put_swa, arch, n_swa_layers, w);
     tern_gguf_begin(w);
     lab_finish(&w);
     fclose(f);
@@ -192,10 +197,15 @@ static void test_refusals(void **state)
           "yarn" },
         { { "rope.scaling.type", 0, "linear" }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "linear" },
         { { "rope.scaling.factor", 2, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "factor 2" },
+        { { "attention.sliding_window", 1.5, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "whole number" },
         { { "attention.sliding_window", 128, NULL },
-          { NULL, 0, NULL },
-          TERN_ERR_UNSUPPORTED,
-          "sliding_window" },
+          { "attention.sliding_window_pattern", 0, "two" },
+          TERN_ERR_FORMAT,
+          "sliding_window_pattern" },
+        { { "attention.sliding_window", 128, NULL },
+          { "rope.freq_base_swa", 0, NULL },
+          TERN_ERR_FORMAT,
+          "freq_base_swa" },
         { { "attention.scale", 0.25, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "attention.scale" },
         { { "expert_count", 8, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "expert_count" },
     };
@@ -289,19 +299,96 @@ static void test_prefix(void **state)
     assert_int_equal(a.n_ffn, 768);
 }
 
+/* Whether exactly the layers of a text of the six slide: 's', and 'f' for those that see all. */
+static bool slide(const struct tern_arch *a, const char *layers)
+{
+    for (uint32_t l = 0; l < TERN_MAX_LAYERS; l++)
+        if (tern_swa_slides(&a->swa, l) != (l < 6 && layers[l] == 's'))
+            return false;
+    return true;
+}
+
+static void test_windows(void **state)
+{
+    static const struct tern_swa none;
+    const struct change window = { "attention.sliding_window", 128, NULL },
+                        no_window = { "attention.sliding_window", 0, NULL },
+                        wide = { "attention.sliding_window", 4294967295.0, NULL };
+    struct change pattern = { "attention.sliding_window_pattern", 2, NULL };
+    const struct change theta = { "rope.freq_base_swa", 5000, NULL };
+    struct tern_arch a;
+
+    (void)state;
+    assert_ok(read_changed("gemma3", &window, NULL, &a));
+    assert_int_equal(a.swa.window, 128);
+    assert_true(a.swa.rope_theta == 10000 && a.rope_theta == 10000.5 && tern_arch_two_bases(&a));
+    assert_true(slide(&a, "sssssf"));
+    assert_ok(read_changed("gemma3", &window, &theta, &a));
+    assert_true(a.swa.rope_theta == 5000);
+    assert_ok(read_changed("gemma3", &window, &pattern, &a));
+    assert_true(slide(&a, "sfsfsf"));
+    assert_ok(read_changed("llama", &window, NULL, &a));
+    assert_true(slide(&a, "ssssss") && !tern_arch_two_bases(&a));
+    assert_ok(read_changed("llama", &wide, NULL, &a));
+    assert_int_equal(a.swa.window, TERN_MAX_CONTEXT);
+    pattern.v = 0;
+    assert_ok(read_changed("gemma3", &window, &pattern, &a));
+    assert_true(slide(&a, "ssssss"));
+    pattern.v = 1; /* every layer sees all */
+    assert_ok(read_changed("gemma3", &window, &pattern, &a));
+    assert_memory_equal(&a.swa, &none, sizeof none);
+    assert_ok(read_changed("gemma3", &no_window, &theta, &a));
+    assert_memory_equal(&a.swa, &none, sizeof none);
+    assert_false(tern_arch_two_bases(&a));
+}
+
+/* Reads what tern_swa_put writes for layers that slide as a text says, of a file of n_layers layers. */
+static enum tern_status read_put(const char *layers, uint32_t n_put, double n_layers, struct tern_arch *out)
+{
+    struct tern_swa s = { .window = 77, .rope_theta = 5000 };
+    enum tern_status st;
+
+    for (uint32_t l = 0; l < n_put; l++)
+        if (layers[l] == 's')
+            tern_swa_set(&s, l);
+    put_swa = &s;
+    n_swa_layers = n_put;
+    st = read_changed("gemma3", &(struct change){ "block_count", n_layers, NULL }, NULL, out);
+    put_swa = NULL;
+    return st;
+}
+
+/* Any list of layers comes back as it was written; a list of another length is refused. */
+static void test_window_lists(void **state)
+{
+    static const char *const lists[] = { "sssssf", "ssssss", "sfsfsf", "ssfssf", "sssfss",
+                                         "fsssss", "ffssff", "fffffs", "ssffss" };
+    struct tern_arch a;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        assert_ok(read_put(lists[i], 6, 6, &a));
+        if (a.swa.window != 77 || a.swa.rope_theta != 5000 || !slide(&a, lists[i]))
+            fail_msg("%s came back otherwise", lists[i]);
+    }
+    assert_int_equal(read_put("ffssff", 6, 5, &a), TERN_ERR_FORMAT);
+    assert_non_null(strstr(unit_err.text, "for each of the 5 layers"));
+    assert_int_equal(read_put("ffssff", 6, 7, &a), TERN_ERR_FORMAT);
+}
+
 static void test_hash(void **state)
 {
-    const struct tern_arch a = { .name = "bitnet-b1.58",
-                                 .n_layers = 1,
-                                 .n_embd = 2,
-                                 .n_ffn = 3,
-                                 .n_heads = 4,
-                                 .n_kv_heads = 5,
-                                 .head_dim = 6,
-                                 .n_vocab = 7,
-                                 .n_ctx_train = 8,
-                                 .rms_eps = 1e-5f,
-                                 .rope_theta = 1e4 };
+    struct tern_arch a = { .name = "bitnet-b1.58",
+                           .n_layers = 1,
+                           .n_embd = 2,
+                           .n_ffn = 3,
+                           .n_heads = 4,
+                           .n_kv_heads = 5,
+                           .head_dim = 6,
+                           .n_vocab = 7,
+                           .n_ctx_train = 8,
+                           .rms_eps = 1e-5f,
+                           .rope_theta = 1e4 };
     uint8_t first[TERN_HASH_BYTES], other[TERN_HASH_BYTES];
     struct tern_arch b;
 
@@ -325,6 +412,13 @@ static void test_hash(void **state)
     DIFFERS(norms, TERN_QK_NORMS);
     DIFFERS(embd_scale, 2);
     DIFFERS(n_rope_freqs, 3);
+    DIFFERS(swa.window, 3);
+    a.swa = (struct tern_swa){ .window = 3, .rope_theta = 5000, .layers = { 1 } };
+    tern_arch_hash(&a, first);
+    DIFFERS(swa.window, 4);
+    DIFFERS(swa.rope_theta, 6000);
+    DIFFERS(swa.layers[0], 3);
+    DIFFERS(swa.layers[TERN_MAX_LAYERS / 8 - 1], 128);
     b = a;
     b.n_vocab = b.n_ctx_train = 0;
     snprintf(b.key_prefix, sizeof b.key_prefix, "bitnet-25");
@@ -335,10 +429,11 @@ static void test_hash(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads_fable), cmocka_unit_test(test_alias_and_defaults),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_families),
-        cmocka_unit_test(test_mislabelled), cmocka_unit_test(test_prefix),
-        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_reads_fable),  cmocka_unit_test(test_alias_and_defaults),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_families),
+        cmocka_unit_test(test_mislabelled),  cmocka_unit_test(test_prefix),
+        cmocka_unit_test(test_hash),         cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_window_lists),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

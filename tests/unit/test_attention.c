@@ -40,6 +40,8 @@ static float unit_float(uint64_t *random)
 
 /* The kinds of cache that every test tries. */
 static enum tern_kv_type kv_type;
+/* Positions a row sees; 0: all before it. */
+static uint32_t window;
 
 static void open_lab(struct lab *l, struct shape s)
 {
@@ -68,6 +70,11 @@ static void open_lab(struct lab *l, struct shape s)
 
 /* -- the definition -------------------------------------------------------------------------------------- */
 
+static uint32_t first_seen(const struct tern_row *r)
+{
+    return window && r->pos + 1 > window ? r->pos + 1 - window : 0;
+}
+
 static void define_span(struct lab *l, const struct tern_row *r, uint32_t head, uint32_t span,
                         struct tern_attend *t)
 {
@@ -79,12 +86,18 @@ static void define_span(struct lab *l, const struct tern_row *r, uint32_t head, 
     for (uint32_t at = span * 256; at < span * 256 + 256 && at <= r->pos; at += 32) {
         uint8_t *k = tern_kv_k(&l->kv, r->pages[at / 32], 0, head);
         uint8_t *v = tern_kv_v(&l->kv, r->pages[at / 32], 0, head);
+        uint32_t from = first_seen(r) > at ? first_seen(r) - at : 0;
+        size_t skip = (size_t)from * t->head_dim * (kv_type == TERN_KV_INT8 ? 1 : 2);
 
-        t->k = k;
-        t->v = v;
-        t->k_scale = tern_kv_scales(&l->kv, k);
-        t->v_scale = tern_kv_scales(&l->kv, v);
-        t->n_pos = r->pos + 1 - at < 32 ? r->pos + 1 - at : 32;
+        if (from >= 32)
+            continue;
+        t->k = k + skip;
+        t->v = v + skip;
+        if (kv_type == TERN_KV_INT8) {
+            t->k_scale = tern_kv_scales(&l->kv, k) + from;
+            t->v_scale = tern_kv_scales(&l->kv, v) + from;
+        }
+        t->n_pos = (r->pos + 1 - at < 32 ? r->pos + 1 - at : 32) - from;
         l->ref.attend(t);
     }
 }
@@ -107,11 +120,11 @@ static void define_row(struct lab *l, const struct tern_row *r, const float *q, 
                                  .sum = memory + group,
                                  .acc = memory + 2 * group };
 
-        define_span(l, r, h, 0, &t);
+        define_span(l, r, h, first_seen(r) / 256, &t);
         t.max = span;
         t.sum = span + group;
         t.acc = span + 2 * group;
-        for (uint32_t s = 1; s <= r->pos / 256; s++) {
+        for (uint32_t s = first_seen(r) / 256 + 1; s <= r->pos / 256; s++) {
             define_span(l, r, h, s, &t);
             l->ref.attend_merge(group, hd, span, span + group, span + 2 * group, memory, memory + group,
                                 memory + 2 * group);
@@ -143,7 +156,9 @@ static void run_pass(struct lab *l, unsigned n_threads, struct tern_row *rows, s
     size_t q_dim = (size_t)a->n_heads * a->head_dim;
     struct tern_pool *pool;
     struct tern_scratch *s;
-    struct pass p = { .m = &l->model, .kern = &l->best, .kv = &l->kv, .rows = rows, .n_live = n };
+    struct pass p = {
+        .m = &l->model, .kern = &l->best, .kv = &l->kv, .rows = rows, .n_live = n, .window = window
+    };
 
     assert_ok(tern_pool_new(n_threads, &pool, &unit_err));
     assert_ok(tern_scratch_new(a, MAX_ROWS, n_threads, &s, &unit_err));
@@ -242,13 +257,28 @@ static void test_int8(void **state)
     kv_type = TERN_KV_F16;
 }
 
+/* Windows below a page, of pages, across spans, and beyond most positions. */
+static void test_windows(void **state)
+{
+    static const uint32_t windows[] = { 1, 32, 100, 300, 2000 };
+
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        window = windows[i];
+        test_many_rows(state);
+        test_company(state);
+    }
+    kv_type = TERN_KV_INT8;
+    window = 70;
+    test_company(state);
+    kv_type = TERN_KV_F16;
+    window = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_row),
-        cmocka_unit_test(test_many_rows),
-        cmocka_unit_test(test_company),
-        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_one_row), cmocka_unit_test(test_many_rows), cmocka_unit_test(test_company),
+        cmocka_unit_test(test_int8),    cmocka_unit_test(test_windows),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,8 +9,11 @@
 
 #include <math.h>
 
-#define N_ROWS  40 /* more than a page */
-#define N_PAGES 2
+#define MAX_ROWS 100
+#define N_PAGES  4
+#define THETA    10000.0
+#define WINDOW   37 /* not a page, and much less than the rows of families that slide */
+#define WIDE     1e6
 
 /* What the architectures are, said here independently of the engine's table. */
 struct family {
@@ -20,23 +23,42 @@ struct family {
     bool pairs; /* RoPE turns neighbours */
     char act;   /* r, s, g */
     bool scaled, freqs, scales;
+    unsigned slides; /* bit l: layer l slides, with THETA; the others have WIDE then */
 };
 
 static const struct family families[] = {
     { "bitnet-b1.58", "bitnet-b1.58", 128, 384, 5, 1, 64, true, false, false, false, false, 'r', false, false,
-      false },
-    { "large", "bitnet", 192, 512, 2, 2, 96, true, false, false, false, false, 's', false, false, false },
-    { "3B", "bitnet", 128, 8640, 2, 2, 100, true, false, false, false, false, 's', false, false, true },
-    { "Llama 3", "llama", 128, 256, 4, 2, 32, false, false, false, false, true, 's', false, true, false },
-    { "Falcon 3", "llama", 128, 640, 3, 1, 256, false, false, false, false, true, 's', false, false, false },
+      false, 0 },
+    { "large", "bitnet", 192, 512, 2, 2, 96, true, false, false, false, false, 's', false, false, false, 0 },
+    { "3B", "bitnet", 128, 8640, 2, 2, 100, true, false, false, false, false, 's', false, false, true, 0 },
+    { "Llama 3", "llama", 128, 256, 4, 2, 32, false, false, false, false, true, 's', false, true, false, 0 },
+    { "Falcon 3", "llama", 128, 640, 3, 1, 256, false, false, false, false, true, 's', false, false, false,
+      0 },
     { "embedding 0.6B", "qwen3", 128, 384, 2, 1, 128, false, true, false, true, false, 's', false, false,
-      false },
-    { "qwen3", "qwen3", 128, 384, 4, 2, 32, false, true, false, false, false, 's', false, false, false },
+      false, 0 },
+    { "qwen3", "qwen3", 128, 384, 4, 2, 32, false, true, false, false, false, 's', false, false, false, 0 },
     { "embedding 270M", "gemma3", 128, 256, 2, 1, 256, false, true, true, true, false, 'g', true, false,
-      false },
-    { "gemma3", "gemma3", 128, 256, 2, 1, 100, false, true, true, false, false, 'g', true, true, true },
+      false, 0 },
+    { "gemma3", "gemma3", 128, 256, 2, 1, 100, false, true, true, false, false, 'g', true, true, true, 0 },
+    { "gemma3 that slides", "gemma3", 128, 256, 2, 1, 64, false, true, true, true, false, 'g', true, false,
+      false, 1 },
+    { "gemma3 that slides behind", "gemma3", 128, 256, 4, 2, 32, false, true, true, false, false, 'g', true,
+      false, false, 2 },
+    { "llama that slides", "llama", 128, 256, 4, 2, 32, false, false, false, false, true, 's', false, true,
+      false, 3 },
 };
 #define N_FAMILIES (sizeof families / sizeof families[0])
+
+/* More than a page. */
+static uint32_t rows_of(const struct family *f)
+{
+    return f->slides ? MAX_ROWS : 40;
+}
+
+static double theta_of(const struct family *f, uint32_t layer)
+{
+    return f->slides && !(f->slides >> layer & 1) ? WIDE : THETA;
+}
 
 static struct lab_file file_of(const struct family *f, uint32_t n_layers)
 {
@@ -54,7 +76,16 @@ static struct lab_file file_of(const struct family *f, uint32_t n_layers)
     s.rope_freqs = f->freqs;
     s.scales = f->scales;
     s.varied_norms = true;
+    if (f->slides) {
+        s.rope_theta = WIDE;
+        s.swa = (struct tern_swa){ .window = WINDOW, .rope_theta = THETA, .layers = { (uint8_t)f->slides } };
+    }
     return lab_file_new(&s);
+}
+
+static int32_t token_at(uint32_t pos)
+{
+    return (int32_t)(pos * 7 % 320);
 }
 
 /* -- the engine ------------------------------------------------------------------------------------------ */
@@ -68,12 +99,12 @@ struct way {
     enum tern_kv_type kv;
 };
 
-/* One slice over all rows, in chunks, in place; out gets the rows as encoded. */
-static void run_slice(const struct tern_gguf *g, const struct way *w, uint32_t first, uint32_t last, float *x,
-                      float *out)
+/* One slice over n_rows rows, in chunks, in place; out gets the rows as encoded. */
+static void run_slice(const struct tern_gguf *g, const struct way *w, uint32_t n_rows, uint32_t first,
+                      uint32_t last, float *x, float *out)
 {
     const struct tern_model_options mo = { .first = first, .last = last, .layout = w->tiles };
-    const uint32_t pages[N_PAGES] = { 1, 0 };
+    const uint32_t pages[N_PAGES] = { 1, 0, 3, 2 };
     struct tern_kernels kern;
     struct tern_kv_store kv;
     struct tern_pool *pool;
@@ -85,12 +116,12 @@ static void run_slice(const struct tern_gguf *g, const struct way *w, uint32_t f
     assert_ok(tern_pool_new(w->threads, &pool, &unit_err));
     assert_ok(tern_arch_read(g, &arch, &unit_err));
     assert_ok(tern_model_load(g, &arch, &kern, pool, &mo, &m, &unit_err));
-    assert_ok(tern_scratch_new(&arch, N_ROWS, w->threads, &s, &unit_err));
+    assert_ok(tern_scratch_new(&arch, MAX_ROWS, w->threads, &s, &unit_err));
     assert_ok(
         tern_kv_store_new(w->kv, N_PAGES, last - first, arch.n_kv_heads, arch.head_dim, &kv, &unit_err));
-    for (uint32_t at = 0; at < N_ROWS; at += w->chunk) {
-        uint32_t n = N_ROWS - at < w->chunk ? N_ROWS - at : w->chunk;
-        struct tern_row rows[N_ROWS];
+    for (uint32_t at = 0; at < n_rows; at += w->chunk) {
+        uint32_t n = n_rows - at < w->chunk ? n_rows - at : w->chunk;
+        struct tern_row rows[MAX_ROWS];
 
         for (uint32_t i = 0; i < n; i++)
             rows[i] = (struct tern_row){ pages, at + i, 0 };
@@ -105,39 +136,41 @@ static void run_slice(const struct tern_gguf *g, const struct way *w, uint32_t f
     tern_pool_free(&pool);
 }
 
-/* The embeddings of N_ROWS tokens. */
-static void embed(const struct tern_gguf *g, float *x)
+/* The embeddings of n tokens. */
+static void embed(const struct tern_gguf *g, uint32_t n, float *x)
 {
     const struct tern_model_options mo = { .with_embd = true };
     struct tern_kernels kern;
     struct tern_pool *pool;
     struct tern_arch arch;
     struct tern_model *m;
-    int32_t ids[N_ROWS];
+    int32_t ids[MAX_ROWS];
 
-    for (int32_t i = 0; i < N_ROWS; i++)
-        ids[i] = i * 7;
+    for (int32_t i = 0; i < MAX_ROWS; i++)
+        ids[i] = token_at((uint32_t)i);
     tern_kernels_init(&kern, TERN_CPU_REF);
     assert_ok(tern_pool_new(1, &pool, &unit_err));
     assert_ok(tern_arch_read(g, &arch, &unit_err));
     assert_ok(tern_model_load(g, &arch, &kern, pool, &mo, &m, &unit_err));
-    tern_forward_embed(m, ids, N_ROWS, x);
+    tern_forward_embed(m, ids, n, x);
     tern_model_free(&m);
     tern_pool_free(&pool);
 }
 
-static float *run_way(const struct tern_gguf *g, const struct way *w, uint32_t n_layers, uint32_t n_embd)
+static float *run_way(const struct tern_gguf *g, const struct way *w, const struct family *f,
+                      uint32_t n_layers)
 {
-    float *x = calloc((size_t)N_ROWS * n_embd, sizeof *x), *out = calloc((size_t)N_ROWS * n_embd, sizeof *x);
+    uint32_t n = rows_of(f);
+    float *x = calloc((size_t)n * f->embd, sizeof *x), *out = calloc((size_t)n * f->embd, sizeof *x);
 
     assert_true(x && out);
-    embed(g, x);
+    embed(g, n, x);
     if (w->cut)
         for (uint32_t l = 0; l < n_layers; l++)
-            run_slice(g, w, l, l + 1, x, out);
+            run_slice(g, w, n, l, l + 1, x, out);
     else
-        run_slice(g, w, 0, n_layers, x, out);
-    assert_memory_equal(x, out, (size_t)N_ROWS * n_embd * sizeof *x);
+        run_slice(g, w, n, 0, n_layers, x, out);
+    assert_memory_equal(x, out, (size_t)n * f->embd * sizeof *x);
     free(x);
     return out;
 }
@@ -145,23 +178,23 @@ static float *run_way(const struct tern_gguf *g, const struct way *w, uint32_t n
 static void test_same_bits(void **state)
 {
     static const struct way ways[] = {
-        { true, 1, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_F16 },
-        { false, 2, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_F16 },
+        { true, 1, TERN_TILES_2BIT, MAX_ROWS, false, TERN_KV_F16 },
+        { false, 2, TERN_TILES_2BIT, MAX_ROWS, false, TERN_KV_F16 },
         { true, 3, TERN_TILES_2BIT, 1, false, TERN_KV_F16 },
         { true, 2, TERN_TILES_5TRIT, 7, false, TERN_KV_F16 },
-        { true, 3, TERN_TILES_2BIT, N_ROWS, true, TERN_KV_F16 },
-        { true, 2, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_INT8 },
+        { true, 3, TERN_TILES_2BIT, 64, true, TERN_KV_F16 },
+        { true, 2, TERN_TILES_2BIT, MAX_ROWS, false, TERN_KV_INT8 },
         { false, 3, TERN_TILES_5TRIT, 7, true, TERN_KV_INT8 },
     };
 
     (void)state;
     for (size_t i = 0; i < N_FAMILIES; i++) {
         struct lab_file f = file_of(&families[i], 2);
-        size_t bytes = N_ROWS * families[i].embd * sizeof(float);
+        size_t bytes = rows_of(&families[i]) * families[i].embd * sizeof(float);
         float *first[TERN_N_KV_TYPES] = { NULL };
 
         for (size_t j = 0; j < sizeof ways / sizeof ways[0]; j++) {
-            float *x = run_way(f.g, &ways[j], 2, families[i].embd), **of = &first[ways[j].kv];
+            float *x = run_way(f.g, &ways[j], &families[i], 2), **of = &first[ways[j].kv];
 
             if (!*of)
                 *of = x;
@@ -184,7 +217,7 @@ static void test_same_bits(void **state)
 struct plain {
     const struct family *f;
     const struct tern_gguf *g;
-    double *k, *v; /* [N_ROWS][kv_heads * head_dim] */
+    double *k, *v; /* [n_rows][kv_heads * head_dim] */
 };
 
 static const struct tern_tensor *tensor(const struct plain *p, const char *name, const char *tail)
@@ -239,7 +272,8 @@ static void turn(const struct plain *p, double *h, uint32_t pos)
 
     for (size_t j = 0; j < hd / 2; j++) {
         size_t first = p->f->pairs ? 2 * j : j, second = p->f->pairs ? 2 * j + 1 : j + hd / 2;
-        double angle = pos * pow(10000, -2.0 * (double)j / (double)hd), a = h[first], b = h[second];
+        double angle = pos * pow(theta_of(p->f, 0), -2.0 * (double)j / (double)hd), a = h[first],
+               b = h[second];
 
         if (p->f->freqs)
             angle /= (double)((const float *)(const void *)freqs->data)[j];
@@ -251,21 +285,22 @@ static void turn(const struct plain *p, double *h, uint32_t pos)
 static void attention(const struct plain *p, const double *q, uint32_t pos, double *out)
 {
     size_t hd = p->f->head_dim, kv_dim = p->f->kv_heads * hd;
+    uint32_t first = p->f->slides & 1 && pos >= WINDOW ? pos - WINDOW + 1 : 0;
 
     for (uint32_t h = 0; h < p->f->heads; h++) {
         size_t at = h / (p->f->heads / p->f->kv_heads) * hd;
-        double score[N_ROWS], most = -INFINITY, sum = 0;
+        double score[MAX_ROWS], most = -INFINITY, sum = 0;
 
         memset(out + h * hd, 0, hd * sizeof *out);
-        for (uint32_t i = 0; i <= pos; i++) {
+        for (uint32_t i = first; i <= pos; i++) {
             score[i] = 0;
             for (size_t d = 0; d < hd; d++)
                 score[i] += q[h * hd + d] * p->k[i * kv_dim + at + d] / sqrt((double)hd);
             most = score[i] > most ? score[i] : most;
         }
-        for (uint32_t i = 0; i <= pos; i++)
+        for (uint32_t i = first; i <= pos; i++)
             sum += exp(score[i] - most);
-        for (uint32_t i = 0; i <= pos; i++)
+        for (uint32_t i = first; i <= pos; i++)
             for (size_t d = 0; d < hd; d++)
                 out[h * hd + d] += exp(score[i] - most) / sum * p->v[i * kv_dim + at + d];
     }
@@ -364,24 +399,25 @@ static void plain_ffn(const struct plain *p, double *x)
 
 static void test_near_double(void **state)
 {
-    const struct way w = { true, 2, TERN_TILES_2BIT, N_ROWS, false, TERN_KV_F16 };
+    const struct way w = { true, 2, TERN_TILES_2BIT, MAX_ROWS, false, TERN_KV_F16 };
 
     (void)state;
     for (size_t i = 0; i < N_FAMILIES; i++) {
         const struct family *fam = &families[i];
         struct lab_file f = file_of(fam, 1);
         size_t kv_dim = fam->kv_heads * fam->head_dim, d = fam->embd;
-        struct plain p = { fam, f.g, calloc(N_ROWS * kv_dim, sizeof(double)),
-                           calloc(N_ROWS * kv_dim, sizeof(double)) };
+        struct plain p = { fam, f.g, calloc(MAX_ROWS * kv_dim, sizeof(double)),
+                           calloc(MAX_ROWS * kv_dim, sizeof(double)) };
         const float *table = (const float *)(const void *)tern_gguf_tensor(f.g, "token_embd.weight")->data;
-        float *got = run_way(f.g, &w, 1, fam->embd);
+        float *got = run_way(f.g, &w, fam, 1);
         double error = 0, size = 0, x[256];
 
-        for (uint32_t pos = 0; pos < N_ROWS; pos++) {
+        for (uint32_t pos = 0; pos < rows_of(fam); pos++) {
             double in[256];
 
             for (size_t j = 0; j < d; j++)
-                in[j] = x[j] = (double)table[pos * 7 * d + j] * (fam->scaled ? sqrt((double)d) : 1.0);
+                in[j] = x[j] =
+                    (double)table[(size_t)token_at(pos) * d + j] * (fam->scaled ? sqrt((double)d) : 1.0);
             plain_attention(&p, pos, x);
             plain_ffn(&p, x);
             for (size_t j = 0; j < d; j++) { /* what the layer has added */

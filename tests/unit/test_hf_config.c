@@ -114,30 +114,93 @@ static void test_rope(void **state)
     refuse(LLAMA THETA ",\"partial_rotary_factor\":0.5}", TERN_ERR_UNSUPPORTED, "'partial_rotary_factor'");
 }
 
+/* How many of the 30 layers slide; the first of them, and whether the last does, to *first and *last. */
+static uint32_t count_sliding(const struct tern_hf_config *c, uint32_t *first, bool *last)
+{
+    uint32_t n = 0;
+
+    *first = TERN_MAX_LAYERS;
+    for (uint32_t l = 0; l < TERN_MAX_LAYERS; l++)
+        if (tern_swa_slides(&c->swa, l)) {
+            *first = n == 0 ? l : *first;
+            n++;
+        }
+    *last = tern_swa_slides(&c->swa, c->n_layers - 1);
+    return n;
+}
+
+static void expect_window(const char *text, uint32_t window, uint32_t n, uint32_t first, bool last,
+                          double theta, double theta_swa)
+{
+    struct tern_hf_config c = good(text);
+    uint32_t at;
+    bool end;
+
+    if (c.swa.window != window || count_sliding(&c, &at, &end) != n || (n && (at != first || end != last)) ||
+        c.rope_theta != theta || c.swa.rope_theta != theta_swa || c.n_ctx != 4096)
+        fail_msg("%s\ngave a window of %u in %u layers, bases %g and %g", text, c.swa.window,
+                 count_sliding(&c, &at, &end), c.rope_theta, c.swa.rope_theta);
+}
+
+#define FULL "\"full_attention\","
+#define SLID "\"sliding_attention\","
+#define FIVE SLID SLID SLID SLID SLID
+
 static void test_windows(void **state)
 {
-    struct tern_hf_config c = good(GEMMA "\"rope_theta\":10000,\"sliding_window\":512}");
+    static const char two_bases[] = "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6},"
+                                    "\"sliding_attention\":{\"rope_theta\":7000}}}";
+    char text[2048];
 
     (void)state;
-    assert_int_equal(c.n_ctx, 512);
-    c = good(GEMMA "\"rope_theta\":10000,\"sliding_window\":512,\"layer_types\":[\"full_attention\"]}");
-    assert_int_equal(c.n_ctx, 4096);
-    c = good(GEMMA "\"sliding_window\":512,\"layer_types\":[\"sliding_attention\",\"full_attention\"],"
-                   "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":7000},"
-                   "\"sliding_attention\":{\"rope_theta\":7000}}}");
-    assert_true(c.rope_theta == 7000 && c.n_ctx == 512);
-    c = good(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512,\"sliding_window_pattern\":99}");
-    assert_true(c.rope_theta == 10000); /* all layers slide, by their own base */
-    c = good(LLAMA THETA ",\"sliding_window\":512,\"use_sliding_window\":false}");
-    assert_int_equal(c.n_ctx, 4096);
-    c = good(LLAMA THETA ",\"sliding_window\":512,\"use_sliding_window\":true}");
-    assert_int_equal(c.n_ctx, 512);
-    refuse(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512}", TERN_ERR_UNSUPPORTED,
-           "the base 1e+06 in some layers and 10000 in others");
-    refuse(GEMMA "\"sliding_window\":512,\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6},"
-                 "\"sliding_attention\":{\"rope_theta\":7000}}}",
-           TERN_ERR_UNSUPPORTED, "the base 1e+06 in some layers and 7000 in others");
+    expect_window(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512}", 512, 25, 0, false, 1e6, 10000);
+    expect_window(GEMMA "\"rope_theta\":1e6,\"rope_local_base_freq\":5000.0,\"sliding_window\":512,"
+                        "\"sliding_window_pattern\":2}",
+                  512, 15, 0, false, 1e6, 5000);
+    expect_window(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512,\"_sliding_window_pattern\":4}", 512, 23,
+                  0, true, 1e6, 10000);
+    expect_window(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512,\"sliding_window_pattern\":99}", 512, 30,
+                  0, true, 10000, 10000); /* all layers slide, by their own base */
+    expect_window(GEMMA "\"rope_theta\":1e6,\"sliding_window\":null}", 0, 0, 0, false, 1e6, 0);
+    snprintf(text, sizeof text, "%s\"sliding_window\":512,\"layer_types\":[%s%s%s%s%s],%s", GEMMA,
+             FULL FULL FIVE, FIVE FIVE, FIVE FULL FULL, FULL FULL FULL FULL, SLID "\"full_attention\"",
+             two_bases);
+    expect_window(text, 512, 21, 2, false, 1e6, 7000);
+    expect_window(LLAMA THETA ",\"sliding_window\":512,\"use_sliding_window\":false}", 0, 0, 0, false, 500000,
+                  0);
+    expect_window(LLAMA THETA ",\"sliding_window\":512,\"use_sliding_window\":true}", 512, 30, 0, true,
+                  500000, 500000);
+    expect_window("{\"model_type\":\"qwen3\",\"hidden_act\":\"silu\",\"head_dim\":128," CORE THETA
+                  ",\"sliding_window\":512,\"use_sliding_window\":true,\"max_window_layers\":20}",
+                  512, 10, 20, true, 500000, 500000);
+}
+
+static void test_bad_windows(void **state)
+{
+    char text[2048];
+
+    (void)state;
     refuse(GEMMA "\"rope_theta\":10000,\"sliding_window\":-1}", TERN_ERR_FORMAT, "'sliding_window'");
+    refuse(GEMMA "\"rope_theta\":10000,\"sliding_window\":0}", TERN_ERR_FORMAT, "'sliding_window'");
+    refuse(GEMMA "\"rope_theta\":10000,\"sliding_window\":512,\"sliding_window_pattern\":\"6\"}",
+           TERN_ERR_FORMAT, "'sliding_window_pattern' is not a whole number");
+    refuse(GEMMA "\"rope_theta\":10000,\"sliding_window\":512,\"layer_types\":[\"full_attention\"]}",
+           TERN_ERR_FORMAT, "'layer_types' is not a list of 30 names");
+    refuse(GEMMA "\"sliding_window\":512,\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6},"
+                 "\"sliding_attention\":{\"rope_theta\":-7}}}",
+           TERN_ERR_FORMAT, "'rope_theta' is missing");
+    refuse(GEMMA "\"rope_theta\":1e6,\"sliding_window\":512,\"rope_scaling\":{\"rope_type\":\"llama3\","
+                 "\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+                 "\"original_max_position_embeddings\":8192}}",
+           TERN_ERR_UNSUPPORTED, "of which some layers slide");
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof text, "%s%s,\"layer_types\":[%s%s%s%s]}", LLAMA, THETA, FIVE FIVE FIVE,
+                 FIVE FIVE, SLID SLID SLID SLID, i == 0 ? "\"chunked_attention\"" : "\"sliding_attention\"");
+        if (i == 0)
+            refuse(text, TERN_ERR_UNSUPPORTED, "layer 29 has attention of type 'chunked_attention'");
+        else
+            refuse(text, TERN_ERR_FORMAT, "'sliding_window' is not a positive whole number");
+    }
 }
 
 static void test_quantization(void **state)
@@ -226,9 +289,10 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families), cmocka_unit_test(test_activations),  cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_windows),  cmocka_unit_test(test_quantization), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_families),    cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_rope),        cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_bad_windows), cmocka_unit_test(test_quantization),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

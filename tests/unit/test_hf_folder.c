@@ -280,7 +280,8 @@ static void test_gemma3(void **state)
     const struct hf_family f = {
         .config = "{\"architectures\":[\"Gemma3ForCausalLM\"],\"model_type\":\"gemma3_text\","
                   "\"hidden_activation\":\"gelu_pytorch_tanh\",\"query_pre_attn_scalar\":6,"
-                  "\"rope_theta\":10000,\"rope_local_base_freq\":10000,\"sliding_window\":128,"
+                  "\"rope_theta\":1000000,\"rope_local_base_freq\":5000,\"sliding_window\":128,"
+                  "\"layer_types\":[\"full_attention\",\"sliding_attention\"],"
                   "\"attn_logit_softcapping\":null," SMALL_HEADS "}",
         .prefix = "",
         .norms = { "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
@@ -291,11 +292,14 @@ static void test_gemma3(void **state)
     struct tern_gguf *g = hf_open_ok(b);
     static const char *const native[] = { "attn_norm",     "post_attention_norm", "ffn_norm",
                                           "post_ffw_norm", "attn_q_norm",         "attn_k_norm" };
+    struct tern_arch arch;
     char name[64];
 
     (void)state;
     check_text(g, "general.architecture", "gemma3");
-    check_u32(g, "gemma3.context_length", 128); /* within the window */
+    assert_ok(tern_arch_read(g, &arch, &unit_err));
+    assert_true(arch.rope_theta == 1e6 && arch.swa.rope_theta == 5000 && arch.swa.window == 128);
+    assert_true(!tern_swa_slides(&arch.swa, 0) && tern_swa_slides(&arch.swa, 1));
     check_u32(g, "gemma3.pooling_type", TERN_POOL_LAST);
     assert_true(tern_gguf_tensor(g, "blk.0.ffn_up.weight")->view.absmean); /* for its norms */
     for (size_t i = 0; i < 6; i++) {

@@ -267,6 +267,17 @@ static void check_power(struct session *s, const struct golden *g)
     s->arch.rope = own.rope == TERN_ROPE_NEOX ? TERN_ROPE_NORM : TERN_ROPE_NEOX;
     assert_true(count_right(s, g, NULL) < g->n_layers);
     s->arch = own;
+    if (own.swa.window) {
+        s->arch.swa.window++;
+        assert_true(count_right(s, g, NULL) < g->n_layers);
+        s->arch = own;
+        s->arch.swa.rope_theta *= 1.1;
+        assert_true(count_right(s, g, NULL) < g->n_layers);
+        s->arch = own;
+        s->arch.swa.layers[0] ^= 1;
+        assert_true(count_right(s, g, NULL) < g->n_layers);
+        s->arch = own;
+    }
 }
 
 /* -- end to end ------------------------------------------------------------------------------------------ */
