@@ -48,11 +48,9 @@ static const char *const exprs[] = {
 };
 
 /*
- * Sorted by name.  Of falcon3 there are two readings, both by people of its publisher: bitnet.cpp cuts as
- * falcon does and digits one by one, llama.cpp as llama-bpe with BOS.  The ternary files people have were
- * made for and tried with bitnet.cpp, so the name stands for its reading; falcon3-upstream is llama.cpp's.
- * falcon_e stands for what its publisher's tokenizer.json says, which the model was trained with; bitnet.cpp
- * took it for falcon3.
+ * Sorted by name.  falcon3 and falcon_e stand for what their publisher's tokenizer.json say, which the models
+ * were trained with.  bitnet.cpp reads falcon3 so too but takes falcon_e for it; llama.cpp cuts falcon3 as
+ * llama-bpe and puts BOS in front, which is kept under the name falcon3-upstream.
  */
 static const struct tern_pretok_kind kinds[] = {
     { "default", false, false, { PUNCT, G2, NUM, DIG3 } },

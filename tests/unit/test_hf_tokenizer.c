@@ -160,6 +160,9 @@ static void test_pre_tokenizers(void **state)
         { "{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, " SPLIT(
               CASED) ", " BYTES ", {\"type\": \"Digits\", \"individual_digits\": true}",
           "falcon_e" },
+        { "{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, " SPLIT(CASED) ", " BYTES
+                                                                                     ", " SPLIT("[0-9]"),
+          "falcon_e" },
         { SPLIT("\\\\p{L}+") ", " BYTES, NULL },
         { SPLIT(WORDS "\\\\p{N}{1,3}|" TAIL) ", " BYTES ", " BYTES, NULL },
         { "{\"type\": \"ByteLevel\", \"add_prefix_space\": true}", NULL },
