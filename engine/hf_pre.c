@@ -21,6 +21,14 @@
 #define BY_HAND  "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 #define GPT2     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
 
+/* The words of Falcon-E: cut where a capital follows a small letter. */
+#define HEAD     "[^\\r\\n\\p{L}\\p{N}]?"
+#define CAPITALS "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define SMALLS   "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define CASED                                                                                                \
+    HEAD CAPITALS "*" SMALLS "+|" HEAD CAPITALS "+" SMALLS "*"                                               \
+                  "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
 static char split_letter(const json_t *step)
 {
     static const struct {
@@ -31,6 +39,7 @@ static char split_letter(const json_t *step)
         { BY_HAND TAIL("{1,3}"), 'L' },
         { ANY_CASE TAIL(""), 'Q' },
         { BY_HAND TAIL(""), 'Q' },
+        { CASED, 'C' },
         { GPT2, 'g' },
         { GPT2 "|\\s+", 'g' },
         { "[0-9][0-9][0-9]", '3' },
@@ -78,9 +87,9 @@ const char *tern_hf_pre_name(const char *file, const json_t *pre)
     static const struct {
         const char *word, *name;
     } known[] = {
-        { "Lb", "llama-bpe" }, { "Qb", "qwen2" },    { "G", "gpt-2" },
-        { "gb", "gpt-2" },     { "PG3", "falcon" },  { "PGd3", "falcon" },
-        { "PGD", "falcon3" },  { "Pgb3", "falcon" }, { "PgDb", "falcon3" },
+        { "Lb", "llama-bpe" }, { "Qb", "qwen2" },      { "G", "gpt-2" },       { "gb", "gpt-2" },
+        { "PG3", "falcon" },   { "PGd3", "falcon" },   { "PGD", "falcon3" },   { "Pgb3", "falcon" },
+        { "PgDb", "falcon3" }, { "PCbD", "falcon_e" }, { "PCDb", "falcon_e" },
     };
     const json_t *steps = json_object_get(pre, "pretokenizers");
     char word[MAX_STEPS + 2] = "";

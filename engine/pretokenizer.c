@@ -28,7 +28,11 @@
 #define CONTRACTION_ANY_CASE "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 #define AFTER_NUMBERS        "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" S "*[\\r\\n]+|" S "+(?!" NOT_S ")|" S "+"
 
-enum { LL3 = 1, QW2, G2, PUNCT, PUNCT2, NUM, DIG3, DIG1 };
+/* A word ends where a capital follows a small letter; a letter without case, or a mark, is either. */
+#define CAPITALS "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define SMALLS   "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+
+enum { LL3 = 1, QW2, G2, PUNCT, PUNCT2, NUM, DIG3, DIG1, CASED };
 
 static const char *const exprs[] = {
     [LL3] = CONTRACTION_ANY_CASE "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" AFTER_NUMBERS,
@@ -39,19 +43,21 @@ static const char *const exprs[] = {
     [NUM] = "\\p{N}+",
     [DIG3] = "[0-9][0-9][0-9]",
     [DIG1] = "[0-9]",
+    [CASED] = "[^\\r\\n\\p{L}\\p{N}]?" CAPITALS "*" SMALLS "+|[^\\r\\n\\p{L}\\p{N}]?" CAPITALS "+" SMALLS
+              "*|\\p{N}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" S "*[\\r\\n]+|" S "+(?!" NOT_S ")|" S "+",
 };
 
 /*
- * Sorted by name.  Of falcon3 there are two readings, both by people of its publisher: bitnet.cpp cuts as
- * falcon does and digits one by one, llama.cpp as llama-bpe with BOS.  The ternary files people have were
- * made for and tried with bitnet.cpp, so the name stands for its reading; falcon3-upstream is llama.cpp's.
+ * Sorted by name.  falcon3 and falcon_e stand for what their publisher's tokenizer.json say, which the models
+ * were trained with.  bitnet.cpp reads falcon3 so too but takes falcon_e for it; llama.cpp cuts falcon3 as
+ * llama-bpe and puts BOS in front, which is kept under the name falcon3-upstream.
  */
 static const struct tern_pretok_kind kinds[] = {
     { "default", false, false, { PUNCT, G2, NUM, DIG3 } },
     { "falcon", false, false, { PUNCT2, G2, DIG3 } },
     { "falcon3", false, false, { PUNCT2, G2, DIG1 } },
     { "falcon3-upstream", true, true, { LL3 } },
-    { "falcon_e", false, false, { PUNCT2, G2, DIG1 } },
+    { "falcon_e", false, false, { PUNCT2, CASED } },
     { "gpt-2", false, false, { G2 } },
     { "llama-bpe", true, true, { LL3 } },
     { "llama-v3", true, true, { LL3 } },

@@ -183,7 +183,7 @@ static void read_merges(struct made *m, struct tern_cursor *c)
 static void made_vocabulary(struct tern_cursor *c)
 {
     static const char *const pres[] = { "llama-bpe", "default", "gpt-2",   "qwen2",
-                                        "falcon",    "falcon3", "nonesuch" };
+                                        "falcon_e",  "falcon3", "nonesuch" };
     static struct made m;
     struct vocab_writer w;
     uint8_t options = take(c), bos;

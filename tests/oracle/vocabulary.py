@@ -24,6 +24,9 @@ SPLITS = {  # as tokenizer.json writes them
                  r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
              r"\s*[\r\n]+|\s+(?!\S)|\s+",
+    "falcon_e": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+                r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|"
+                r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 
 
@@ -149,12 +152,12 @@ class Vocabulary:
             return None
         bytes_only = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                       "use_regex": self.kind not in SPLITS}
+        of_falcon = self.kind.startswith("falcon")
+        first = [{"type": "Punctuation", "behavior": "Contiguous"}] if of_falcon else []
         if self.kind in SPLITS:
-            first = [{"type": "Split", "pattern": {"Regex": SPLITS[self.kind]}, "behavior": "Isolated",
-                      "invert": False}]
-        else:
-            first = [{"type": "Punctuation", "behavior": "Contiguous"}]
-        last = [] if self.kind in SPLITS else [{"type": "Digits", "individual_digits": True}]
+            first.append({"type": "Split", "pattern": {"Regex": SPLITS[self.kind]}, "behavior": "Isolated",
+                          "invert": False})
+        last = [{"type": "Digits", "individual_digits": True}] if of_falcon else []
         return {"type": "Sequence", "pretokenizers": first + [bytes_only] + last}
 
     def decoder(self):

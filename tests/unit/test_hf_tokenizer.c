@@ -135,6 +135,12 @@ static void test_pre_tokenizers(void **state)
     "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
 #define TAIL  " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
 #define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|"
+#define HEAD  "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
+#define UPPER "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define LOWER "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define CASED                                                                                                \
+    HEAD UPPER "*" LOWER "+|" HEAD UPPER "+" LOWER "*|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*"    \
+               "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
 #define BYTES "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}"
     static const struct {
         const char *steps, *name;
@@ -151,6 +157,12 @@ static void test_pre_tokenizers(void **state)
         { "{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, {\"type\": \"ByteLevel\"}, " SPLIT(
               "[0-9]") ", " SPLIT("[0-9][0-9][0-9]"),
           "falcon3" },
+        { "{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, " SPLIT(
+              CASED) ", " BYTES ", {\"type\": \"Digits\", \"individual_digits\": true}",
+          "falcon_e" },
+        { "{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"}, " SPLIT(CASED) ", " BYTES
+                                                                                     ", " SPLIT("[0-9]"),
+          "falcon_e" },
         { SPLIT("\\\\p{L}+") ", " BYTES, NULL },
         { SPLIT(WORDS "\\\\p{N}{1,3}|" TAIL) ", " BYTES ", " BYTES, NULL },
         { "{\"type\": \"ByteLevel\", \"add_prefix_space\": true}", NULL },

@@ -227,6 +227,14 @@ static void test_rows_of_the_table(void **state)
         { "falcon3", "I'm 123 a`b", "I|'|m| |1|2|3| a|`|b|" },
         { "falcon3-upstream", "I'm 1234 a`b", "I|'m| |123|4| a|`b|" },
         { "falcon_e", "x12", "x|1|2|" },
+        { "falcon_e", "helloWorld HTTPServer I'm", "hello|World| HTTPServer| I|'|m|" },
+        { "falcon_e", "a`b \tx\n\n  y /*\n", "a|`|b| |\tx|\n\n| | y| |/*|\n|" },
+        /* a mark is of either case, as are letters that have none */
+        { "falcon_e",
+          "E\xcc\x81t\xc3\xa9"
+          "B \xe4\xb8\xad"
+          "A",
+          "E\xcc\x81t\xc3\xa9|B| \xe4\xb8\xad|A|" },
         /* U+180E is no white space since Unicode 6.3, U+3000 and U+0085 are; U+00BD is a number */
         { "llama-bpe",
           "a\xe1\xa0\x8e\xe1\xa0\x8e"
@@ -283,15 +291,16 @@ static char *repeat(const char *unit, size_t len)
 }
 
 /* Whole units of runs and mixtures, and what each tokenizer's expressions find hardest. */
-static const char *const units[] = { " ",   "\n",  "a",         "1",    "\xf0\x9f\x98\x80",
-                                     "!",   " \n", "\t ",       "'",    "\xff",
-                                     "'l",  " a",  "e\xcc\x81", "   x", "\xe2\x80\xa8",
-                                     "\r\n" };
+static const char *const units[] = { " ",    "\n",  "a",         "1",           "\xf0\x9f\x98\x80",
+                                     "!",    " \n", "\t ",       "'",           "\xff",
+                                     "'l",   " a",  "e\xcc\x81", "   x",        "\xe2\x80\xa8",
+                                     "\r\n", "A",   "aB",        "\xe4\xb8\xad" };
 
 /* JIT and interpreter cut long runs into the same pieces, every byte into one, in linear time. */
 static void test_long_runs_are_cut(void **state)
 {
-    static const char *const names[] = { "llama-bpe", "qwen2", "gpt-2", "default", "falcon", "falcon3" };
+    static const char *const names[] = { "llama-bpe", "qwen2",   "gpt-2",   "default",
+                                         "falcon",    "falcon3", "falcon_e" };
 
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
