@@ -215,6 +215,7 @@ static enum tern_status refuse_extras(const struct tern_gguf *g, const struct te
         double neutral;
     } extras[] = {
         { "attention.sliding_window", 0 },
+        { "rope.scale_linear", 1 }, /* of older files */
         { "attn_logit_softcapping", 0 },
         { "final_logit_softcapping", 0 },
         { "expert_count", 0 },

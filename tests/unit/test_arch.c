@@ -192,6 +192,7 @@ static void test_refusals(void **state)
           "yarn" },
         { { "rope.scaling.type", 0, "linear" }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "linear" },
         { { "rope.scaling.factor", 2, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "factor 2" },
+        { { "rope.scale_linear", 4, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "scale_linear is 4" },
         { { "attention.sliding_window", 128, NULL },
           { NULL, 0, NULL },
           TERN_ERR_UNSUPPORTED,
