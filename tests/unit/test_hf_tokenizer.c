@@ -252,6 +252,9 @@ static void test_wrong_json(void **state)
           "makes 'aa'" },
         { "{" GPT2_PRE "\"added_tokens\": [{\"id\": 3}], \"model\": {" VOCAB ", \"merges\": []}}",
           TERN_ERR_FORMAT, "added token 0" },
+        { "{" GPT2_PRE "\"model\": {" VOCAB ", \"merges\": []}, \"post_processor\": {\"type\": "
+          "\"TemplateProcessing\", \"single\": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}",
+          TERN_ERR_LIMIT, "17 parts around a text" },
     };
     struct tern_tokenizer *t = NULL;
     struct folder f;
