@@ -112,20 +112,6 @@ static enum tern_status plan_table(const struct tern_conversion *c, struct conve
     return TERN_OK;
 }
 
-/* Workers tell a slice by the bytes of its tensors, so what need not change keeps all of them: vectors, and
- * matrices of the type asked for.  (I2_S has bytes without a meaning, F16 zeros of either sign.) */
-static bool is_kept(const struct tern_conversion *c, const struct tern_tensor *t)
-{
-    const struct tern_file_options *o = tern_model_file_options(c->g);
-    const struct tern_tensor_view *v = &t->view;
-
-    if (!c->o.slice || v->absmean || v->plus_one || v->scale != 0 || v->n_heads)
-        return false;
-    if (is_float(t->type))
-        return t->ne[1] == 1 || (t->type == c->o.type && !o->quantize);
-    return t->type == c->o.type && (t->type != TERN_TYPE_I2_S || o->i2s_layout == TERN_I2S_A);
-}
-
 static enum tern_status plan_tensor(const struct tern_conversion *c, const struct tern_tensor *t,
                                     struct convert_tensor *ct, struct tern_err *err)
 {
@@ -143,8 +129,6 @@ static enum tern_status plan_tensor(const struct tern_conversion *c, const struc
     ct->k = (size_t)t->ne[0];
     if (is_end(t->name)) {
         st = plan_table(c, ct, err);
-    } else if (is_kept(c, t)) {
-        ct->scale = tern_exact_scale_noted(c->g, t);
     } else if (t->ne[1] == 1 && t->ne[2] == 1 && t->ne[3] == 1) {
         ct->part = is_float(t->type) ? CONVERT_VECTOR : CONVERT_RAW;
         ct->type = is_float(t->type) ? (uint32_t)TERN_F32 : t->type;

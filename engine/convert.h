@@ -10,8 +10,6 @@
  *   - matrices of layers: -1, 0, +1 and one scale, or (F16, F32) the product of both;
  *   - embedding and head: their type or the one asked for;
  *   - vectors of floats (norms, scales): F32, with what their view adds;
- *   - of a slice, vectors and matrices that have the type asked for already: byte for byte, or workers would
- *     not know them as part of the model;
  *   - anything else: as it is, and so is metadata but for general.file_type, general.alignment, split.* and
  *     hashes of an earlier conversion.
  *

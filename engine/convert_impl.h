@@ -24,7 +24,7 @@ struct convert_tensor {
     size_t piece_rows; /* of a piece; RAW: columns are bytes and piece_rows counts these */
     size_t n_pieces;
     uint64_t *hashes; /* [n_pieces] of the ternary values of a matrix, of the bytes written of all else */
-    float scale;      /* of a matrix; 0 when it has no weights; RAW: the exact one noted */
+    float scale;      /* of a matrix; 0 when it has no weights */
 };
 
 struct tern_conversion {

@@ -233,7 +233,7 @@ static enum tern_status put_scales(const struct tern_conversion *c, const char *
     if (!scales)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to convert %s", c->g->name);
     for (size_t i = 0; i < c->n; i++)
-        scales[i] = c->tensors[i].scale;
+        scales[i] = c->tensors[i].part == CONVERT_MATRIX ? c->tensors[i].scale : 0;
     errno = 0;
     if (pwrite(fd, scales, n, (off_t)c->scales_at) != (ssize_t)n)
         st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write %s: %s", path,

@@ -330,6 +330,7 @@ static enum tern_status convert_tensor(struct making *m, struct tern_err *err)
                       : ct->part == CONVERT_TABLE ? tern_round_up(ct->k * sizeof(float), 64)
                                                   : 0;
     memset(m->seen, 0, threads * sizeof *m->seen);
+    ct->scale = 0;
     m->out = malloc(batch * (m->piece_bytes + TAIL) + 1);
     m->values = malloc(threads * m->values_bytes + 1);
     if (!m->out || !m->values)

@@ -24,9 +24,7 @@ float tern_exact_scale_noted(const struct tern_gguf *g, const struct tern_tensor
     if (!kv || kv->type != TERN_GGUF_ARRAY || kv->elem_type != TERN_GGUF_F32 || kv->n != g->n_tensors)
         return 0;
     memcpy(&scale, kv->data + (size_t)(t - g->tensors) * sizeof scale, sizeof scale);
-    if (!isfinite(scale) || !(scale > 0) || f32_from_f16(f16_from_f32(scale)) == scale)
-        return 0;
-    return scale;
+    return isfinite(scale) && scale > 0 ? scale : 0;
 }
 
 float tern_exact_scale(const struct tern_gguf *g, const struct tern_tensor *t, float found)

@@ -18,8 +18,7 @@
 /* The scale of a matrix in which `found` was found.  Any thread. */
 float tern_exact_scale(const struct tern_gguf *g, const struct tern_tensor *t, float found);
 
-/* What is noted for a tensor of one of these types, or 0: it is part of how the tensor is read.  A note of
- * what no type rounds says nothing, and counts as none. */
+/* What is noted for a tensor of one of these types, or 0: it is part of how the tensor is read. */
 float tern_exact_scale_noted(const struct tern_gguf *g, const struct tern_tensor *t);
 
 /* Types that round a scale. */

@@ -316,73 +316,6 @@ static void test_exact_scales(void **state)
     drop(&s);
 }
 
-/* The hashes by which a coordinator with `whole` knows the tensors of `slice`. */
-static void same_hashes(const struct tern_gguf *whole, const struct tern_gguf *slice)
-{
-    struct tern_identity *all = NULL, *part = NULL;
-    struct tern_arch arch;
-    struct tern_pool *pool;
-
-    assert_ok(tern_arch_read(whole, &arch, &unit_err));
-    assert_ok(tern_pool_new(1, &pool, &unit_err));
-    assert_ok(tern_identity_compute(whole, &arch, TERN_IDENTITY_LAYERS, pool, NULL, NULL, &all, &unit_err));
-    assert_ok(tern_identity_compute(slice, &arch, TERN_IDENTITY_LAYERS, pool, NULL, NULL, &part, &unit_err));
-    assert_true(part->n == 11 && all->n == 22);
-    for (size_t i = 0; i < part->n; i++) {
-        const struct tern_identity_entry *e = tern_identity_find(all, part->entries[i].tensor->name);
-
-        assert_non_null(e);
-        if (e->tensor->type != part->entries[i].tensor->type ||
-            memcmp(e->hash, part->entries[i].hash, TERN_HASH_BYTES) != 0)
-            fail_msg("%.*s is another tensor in the slice", TERN_STR_ARGS(e->tensor->name));
-    }
-    tern_identity_free(&all);
-    tern_identity_free(&part);
-    tern_pool_free(&pool);
-}
-
-/* A slice is known as part of its model by its bytes: also those behind the scale of I2_S, which writers
- * leave as they were, norms of F16, scales noted beside F16, and those of TQ types that nobody has noted. */
-static void test_slices(void **state)
-{
-    static const uint32_t types[] = { TERN_TYPE_I2_S, TERN_F16, TERN_TYPE_TQ2_0 };
-
-    (void)state;
-    for (size_t i = 0; i < 3; i++) {
-        struct source s = make(i == 2 ? TERN_TYPE_TQ2_0 : TERN_TYPE_I2_S, TERN_I2S_A, false);
-        struct tern_convert_options o = to(types[i]), whole = o;
-        struct tern_gguf *g = s.g, *made = NULL;
-        const struct tern_tensor *t;
-        char path[64], first[64];
-
-        o.slice = true;
-        o.first = 1;
-        o.last = 2;
-        if (types[i] == TERN_F16) {
-            assert_ok(convert(s.g, &whole, 1, first, 0));
-            assert_ok(tern_gguf_open(first, &g, &unit_err));
-            unlink(first);
-        }
-        for (size_t j = 0; types[i] == TERN_TYPE_I2_S && j < g->n_tensors; j++) {
-            t = &g->tensors[j];
-            if (t->type == TERN_TYPE_I2_S)
-                memset(s.bytes + (t->data - (const uint8_t *)s.bytes) + t->bytes - 28, 0xa5, 28);
-            else if (t->ne[1] == 1) { /* half of its room serves */
-                g->tensors[j].type = TERN_F16;
-                g->tensors[j].bytes /= 2;
-            }
-        }
-        assert_ok(convert(g, &o, 2, path, 0));
-        assert_ok(tern_gguf_open(path, &made, &unit_err));
-        same_hashes(g, made);
-        tern_gguf_close(&made);
-        unlink(path);
-        if (g != s.g)
-            tern_gguf_close(&g);
-        drop(&s);
-    }
-}
-
 /* A bit that changed on its way to the disk: in a matrix of each type, and in the last norm. */
 static void test_comparison(void **state)
 {
@@ -409,7 +342,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pairs),  cmocka_unit_test(test_odd_rows),     cmocka_unit_test(test_plus_one),
         cmocka_unit_test(test_hashes), cmocka_unit_test(test_exact_scales), cmocka_unit_test(test_comparison),
-        cmocka_unit_test(test_slices),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
