@@ -58,7 +58,7 @@ static const char help[] =
     "  -o, --output FILE         where to; written beside it and renamed when whole\n"
     "      --type TYPE           of ternary matrices: i2_s (exact; the default), tq1_0 or tq2_0 (scales\n"
     "                            rounded to f16), f16 or f32 (floats)\n"
-    "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0, q4_k, tq2_0\n"
+    "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
     "                            (default: as they are, bf16 of a folder as f16)\n"
     "      --layers A-B          a slice: these layers alone, for workers\n"
     "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file names\n"
