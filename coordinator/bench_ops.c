@@ -189,7 +189,7 @@ static void call_matvec(struct bench_work *w)
 }
 
 static const enum tern_dtype dtypes[] = { TERN_F32,  TERN_F16,  TERN_BF16, TERN_Q8_0,
-                                          TERN_Q6_K, TERN_Q4_0, TERN_Q4_K };
+                                          TERN_Q6_K, TERN_Q4_0, TERN_Q4_K, TERN_TQ2_0 };
 #define N_MATVEC ((uint32_t)(sizeof dtypes / sizeof dtypes[0]))
 
 static void matvec_case(struct bench_work *w, const struct tern_synthetic *s, uint32_t i,

@@ -43,8 +43,8 @@ enum tern_status synthetic_file_embd(const char *option, const char *name, uint3
     size_t elems, bytes;
 
     if (!tern_quant_type_by_name(name, &type) || !tern_dtype_block(type, &elems, &bytes))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s: '%.40s' is not f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k",
-                         option, name);
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "%s: '%.40s' is not f32, f16, bf16, q8_0, q6_k, q4_0, q4_k or tq2_0", option, name);
     *out = type;
     return TERN_OK;
 }

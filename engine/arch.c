@@ -214,6 +214,7 @@ static enum tern_status refuse_extras(const struct tern_gguf *g, const struct te
         const char *name;
         double neutral;
     } extras[] = {
+        { "rope.scale_linear", 1 }, /* of older files */
         { "attn_logit_softcapping", 0 },
         { "final_logit_softcapping", 0 },
         { "expert_count", 0 },

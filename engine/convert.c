@@ -104,10 +104,11 @@ static enum tern_status plan_table(const struct tern_conversion *c, struct conve
     if (ct->type == t->type)
         return TERN_OK; /* as it is */
     if (!tern_dtype_block(t->type, &elems, &bytes) || t->ne[2] != 1 || t->ne[3] != 1)
-        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
-                         "%s: tensor '%s' is %s; --head reads F32, F16, BF16, Q8_0, Q6_K, Q4_0 and Q4_K",
-                         c->g->name, ct->name,
-                         tern_gguf_type_name(t->type) ? tern_gguf_type_name(t->type) : "of a type unknown");
+        return TERN_FAIL(
+            err, TERN_ERR_UNSUPPORTED,
+            "%s: tensor '%s' is %s; --head reads F32, F16, BF16, Q8_0, Q6_K, Q4_0, Q4_K and TQ2_0",
+            c->g->name, ct->name,
+            tern_gguf_type_name(t->type) ? tern_gguf_type_name(t->type) : "of a type unknown");
     if (!tern_dtype_block(ct->type, &elems, &bytes) || ct->k % elems != 0)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "%s: tensor '%s' has rows of %zu weights, and %s packs %zu together; choose another "

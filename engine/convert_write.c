@@ -300,9 +300,6 @@ static enum tern_status end_tensor(struct making *m, struct tern_err *err)
 {
     struct convert_tensor *ct = m->ct;
 
-    if (ct->part == CONVERT_MATRIX && ct->scale == 0 && ct->t->type == TERN_TYPE_I2_S)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: tensor '%s' has scale 0; the file is damaged", m->g->name,
-                         ct->name);
     if (ct->part == CONVERT_MATRIX && ct->type == TERN_TYPE_I2_S) {
         uint8_t tail[TAIL] = { 0 };
         float scale = tern_convert_scale(ct);

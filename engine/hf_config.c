@@ -185,6 +185,25 @@ static void read_ties(const struct reading *r, struct tern_hf_config *c)
     c->may_be_tied = c->must_be_tied || !tie;
 }
 
+/* A matrix that is left as it was trained is none that Tern multiplies with.  (Heads are, and are listed.) */
+static enum tern_status refuse_unconverted(const struct reading *r, const json_t *q)
+{
+    static const char *const parts[] = { "layers", "self_attn", "mlp", "_proj" };
+    const json_t *list = tern_hf_json_get(q, "modules_to_not_convert");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+
+        for (size_t j = 0; name && j < sizeof parts / sizeof parts[0]; j++)
+            if (strstr(name, parts[j]))
+                return TERN_FAIL(r->err, TERN_ERR_UNSUPPORTED,
+                                 "%s: its matrices '%.80s' are not ternary (modules_to_not_convert); Tern "
+                                 "computes models whose matrices all are",
+                                 r->file, name);
+    }
+    return TERN_OK;
+}
+
 /* Weights of floats are to be quantised when the model is one that is quantised as it runs; a folder of
  * ordinary floats is for its user to decide about. */
 static enum tern_status read_quantization(const struct reading *r, struct tern_hf_config *c)
@@ -207,7 +226,7 @@ static enum tern_status read_quantization(const struct reading *r, struct tern_h
     linear = tern_hf_json_text(q, "linear_class");
     c->is_master = !mode || strcmp(mode, "offline") != 0;
     c->multiplies = linear && strcmp(linear, "autobitlinear") == 0;
-    return TERN_OK;
+    return refuse_unconverted(r, q);
 }
 
 /* Whatever it is worth: hf_path.h. */

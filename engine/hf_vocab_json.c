@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#define MAX_AROUND 16 /* parts of a template: each may be looked for in the whole vocabulary */
+
 static const char *type_of(const json_t *object)
 {
     const char *type = json_string_value(json_object_get(object, "type"));
@@ -189,7 +191,7 @@ static int64_t template_token(const struct tern_hf_vocab *v, const json_t *templ
 
 /* "single": special tokens before and behind the sequence are what the model wants around a text.  Byte-level
  * BPE without a template wants none, whatever is the custom of its pre-tokenizer. */
-static void read_template(struct tern_hf_vocab *v, const json_t *post)
+static enum tern_status read_template(struct tern_hf_vocab *v, const json_t *post, struct tern_err *err)
 {
     const json_t *template = find_step(post, "processors", "TemplateProcessing");
     const json_t *items = json_object_get(template, "single"), *item;
@@ -197,7 +199,10 @@ static void read_template(struct tern_hf_vocab *v, const json_t *post)
     size_t i;
 
     if (!json_is_array(items) && v->spm)
-        return;
+        return TERN_OK;
+    if (json_array_size(items) > MAX_AROUND)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "%s: %zu parts around a text, at most %d", v->name,
+                         json_array_size(items), MAX_AROUND);
     v->add_bos = v->add_eos = 0;
     json_array_foreach(items, i, item)
     {
@@ -215,6 +220,7 @@ static void read_template(struct tern_hf_vocab *v, const json_t *post)
             v->add_bos = 1;
         }
     }
+    return TERN_OK;
 }
 
 static bool has_text(const json_t *object, const char *key)
@@ -265,7 +271,7 @@ enum tern_status tern_hf_vocab_json(struct tern_hf_vocab *v, const void *bytes, 
     model = json_object_get(root, "model");
     if ((st = read_kind(v, root, err)) == TERN_OK && (st = read_vocab(v, model, err)) == TERN_OK &&
         (st = read_merges(v, model, err)) == TERN_OK && (st = read_added(v, root, err)) == TERN_OK)
-        read_template(v, json_object_get(root, "post_processor"));
+        st = read_template(v, json_object_get(root, "post_processor"), err);
     json_decref(root);
     return st;
 }

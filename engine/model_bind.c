@@ -139,10 +139,10 @@ static enum tern_status find_table(const struct tern_gguf *g, const char *name, 
     if (st)
         return st;
     if (!tern_dtype_block(t->type, &elems, &bytes))
-        return TERN_FAIL(
-            err, TERN_ERR_UNSUPPORTED,
-            "%s: tensor '%s' is %s; embedding and head can be F32, F16, BF16, Q8_0, Q6_K, Q4_0 or Q4_K",
-            g->name, name, tern_gguf_type_name(t->type));
+        return TERN_FAIL(err, TERN_ERR_UNSUPPORTED,
+                         "%s: tensor '%s' is %s; embedding and head can be F32, F16, BF16, Q8_0, Q6_K, Q4_0, "
+                         "Q4_K or TQ2_0",
+                         g->name, name, tern_gguf_type_name(t->type));
     *out = t;
     return TERN_OK;
 }

@@ -146,6 +146,19 @@ static void block_q6_k(const float *x, uint8_t *out)
     }
 }
 
+/* Plus or minus the largest magnitude, or 0: whichever is nearest. */
+static void block_tq2_0(const float *x, uint8_t *out)
+{
+    float d = put_f16(absmax(x, 256), out + 64);
+
+    memset(out, 0, 64);
+    for (int e = 0; e < 256; e++) {
+        uint8_t *q = &out[e / 128 * 32 + e % 32];
+
+        *q = (uint8_t)(*q | (level(x[e], d, -1, 1) + 1) << (e / 32 % 4 * 2));
+    }
+}
+
 bool tern_quant_row(uint32_t type, const float *x, size_t n, void *out)
 {
     uint8_t *to = out;
@@ -163,6 +176,10 @@ bool tern_quant_row(uint32_t type, const float *x, size_t n, void *out)
     case TERN_Q6_K:
         for (size_t i = 0; i < n / 256; i++)
             block_q6_k(x + 256 * i, to + 210 * i);
+        return true;
+    case TERN_TQ2_0:
+        for (size_t i = 0; i < n / 256; i++)
+            block_tq2_0(x + 256 * i, to + 66 * i);
         return true;
     default: return false;
     }

@@ -295,6 +295,12 @@ static void pack_range(void *arg, size_t first, size_t last, unsigned thread)
     p->seen[thread].result = r;
 }
 
+/* Types that state a scale state one above zero, whatever the weights. */
+static bool states_scale(const struct tern_trits *t)
+{
+    return t->type == TERN_TYPE_I2_S || is_tl(t->type);
+}
+
 /* Gathers what the threads have seen: one result, one scale. */
 static enum tern_pack_result join(const struct packing *p, unsigned n_threads, float *scale)
 {
@@ -308,9 +314,8 @@ static enum tern_pack_result join(const struct packing *p, unsigned n_threads, f
             return TERN_PACK_SCALES;
         *scale = p->seen[i].scale;
     }
-    /* A matrix without any weight is legal and zero; types that state a scale beside it state a good one. */
-    if (!isfinite(*scale) || *scale < 0 ||
-        (*scale == 0 && (p->what.from.type == TERN_TYPE_I2_S || is_tl(p->what.from.type))))
+    /* A matrix without any weight is legal and zero. */
+    if (!isfinite(*scale) || *scale < 0 || (*scale == 0 && states_scale(&p->what.from)))
         return TERN_PACK_BAD_SCALE;
     return TERN_PACK_OK;
 }
@@ -334,6 +339,8 @@ enum tern_status tern_ternary_rows(const struct tern_ternary_source *s, size_t f
 {
     enum tern_pack_result r = tern_pack_rows(&s->trits, first, last, w, scale);
 
+    if (r == TERN_PACK_OK && *scale == 0 && states_scale(&s->trits))
+        r = TERN_PACK_BAD_SCALE;
     if (r == TERN_PACK_OK)
         *scale = tern_exact_scale(s->g, s->t, *scale);
     return r == TERN_PACK_OK ? TERN_OK : refuse(s, r, err);

@@ -329,10 +329,10 @@ enum tern_status tern_vocab_load(struct tern_vocab *v, const struct tern_gguf *g
     v->spm = spm;
     if (st == TERN_OK)
         st = read_types(&t, g, err);
-    for (uint32_t i = 0; spm && st == TERN_OK && !tern_gguf_find(g, "tokenizer.ggml.token_type") && i < t.n;
-         i++)
-        if (byte_name(t.text[i]) >= 0) /* without types the name alone tells */
-            t.type[i] = TERN_TOKEN_BYTE;
+    if (spm && st == TERN_OK && !tern_gguf_find(g, "tokenizer.ggml.token_type"))
+        for (uint32_t i = 0; i < t.n; i++)
+            if (byte_name(t.text[i]) >= 0) /* without types the name alone tells */
+                t.type[i] = TERN_TOKEN_BYTE;
     if (st == TERN_OK)
         st = read_specials(v, &t, g, err);
     if (st == TERN_OK)

@@ -15,6 +15,7 @@
 #define QK8_0_BYTES 34
 #define Q4_K_BYTES  144
 #define Q6_K_BYTES  210
+#define TQ2_0_BYTES 66
 
 bool tern_dtype_block(uint32_t type, size_t *elems, size_t *bytes)
 {
@@ -27,6 +28,7 @@ bool tern_dtype_block(uint32_t type, size_t *elems, size_t *bytes)
     case TERN_Q4_0: e = 32, b = QK4_0_BYTES; break;
     case TERN_Q4_K: e = 256, b = Q4_K_BYTES; break;
     case TERN_Q6_K: e = 256, b = Q6_K_BYTES; break;
+    case TERN_TQ2_0: e = 256, b = TQ2_0_BYTES; break;
     default: return false;
     }
     *elems = e;
@@ -90,6 +92,14 @@ static void q6_k_block(const uint8_t *b, float *y)
     }
 }
 
+/* 64 bytes of bit pairs, each 32 bytes 128 elements; f16 d. */
+static void tq2_0_block(const uint8_t *b, float *y)
+{
+    float d = f32_from_f16(load_u16(b + 64));
+    for (size_t e = 0; e < 256; e++)
+        y[e] = (float)((b[e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3) - 1) * d;
+}
+
 static void plain_row(enum tern_dtype type, const uint8_t *b, size_t n, float *y)
 {
     if (type == TERN_F32) {
@@ -126,6 +136,10 @@ void tern_dequant_row(enum tern_dtype type, const void *row, size_t n, float *y)
     case TERN_Q6_K:
         for (; i < n; i += 256, b += Q6_K_BYTES)
             q6_k_block(b, y + i);
+        break;
+    case TERN_TQ2_0:
+        for (; i < n; i += 256, b += TQ2_0_BYTES)
+            tq2_0_block(b, y + i);
         break;
     }
 }

@@ -87,7 +87,8 @@ enum tern_dtype {
     TERN_Q8_0 = 8,
     TERN_Q4_K = 12,
     TERN_Q6_K = 14,
-    TERN_BF16 = 30
+    TERN_BF16 = 30,
+    TERN_TQ2_0 = 35
 };
 
 /* Rows [first, last) of a plain matrix times n_x vectors: y[j * y_stride + r] = dot(row r, x_j). */

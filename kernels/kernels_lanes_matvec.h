@@ -98,6 +98,16 @@ INLINE struct v32 load32_q6_k(const uint8_t *row, size_t i)
     return (struct v32){ load16_q6_k(ql, qh, g, d, s[0]), load16_q6_k(ql + 16, qh + 16, g, d, s[1]) };
 }
 
+INLINE struct v32 load32_tq2_0(const uint8_t *row, size_t i)
+{
+    const uint8_t *b = row + i / 256 * 66, *q = b + i % 256 / 128 * 32;
+    unsigned shift = (unsigned)(i % 128 / 32 * 2);
+    struct b16 one = set_bytes(1);
+    struct v16 d = splat_f16(b + 64);
+    return (struct v32){ scaled(sub_bytes(bits_of(load_bytes(q), shift, 2), one), d),
+                         scaled(sub_bytes(bits_of(load_bytes(q + 16), shift, 2), one), d) };
+}
+
 INLINE struct v32 load32_w(const enum tern_dtype type, const uint8_t *row, size_t i)
 {
     switch (type) {
@@ -105,6 +115,7 @@ INLINE struct v32 load32_w(const enum tern_dtype type, const uint8_t *row, size_
     case TERN_Q4_0: return load32_q4_0(row, i);
     case TERN_Q4_K: return load32_q4_k(row, i);
     case TERN_Q6_K: return load32_q6_k(row, i);
+    case TERN_TQ2_0: return load32_tq2_0(row, i);
     default: return (struct v32){ load16_w(type, row, i), load16_w(type, row, i + 16) };
     }
 }
@@ -118,7 +129,7 @@ INLINE bool has_blocks(const enum tern_dtype type)
 /* Bytes of 32 elements of a type with blocks, rounded down. */
 INLINE size_t step_bytes(const enum tern_dtype type)
 {
-    return type == TERN_Q8_0 ? 34 : type == TERN_Q6_K ? 26 : 18;
+    return type == TERN_Q8_0 ? 34 : type == TERN_Q6_K ? 26 : type == TERN_TQ2_0 ? 8 : 18;
 }
 
 /* n_rows rows, `apart` rows apart, times n_x vectors: at most SIDE products. */
@@ -196,6 +207,7 @@ static void matvec(const struct tern_matvec *m, size_t row_first, size_t row_las
     case TERN_Q4_0: matvec_type(TERN_Q4_0, m, row_first, row_last); break;
     case TERN_Q4_K: matvec_type(TERN_Q4_K, m, row_first, row_last); break;
     case TERN_Q6_K: matvec_type(TERN_Q6_K, m, row_first, row_last); break;
+    case TERN_TQ2_0: matvec_type(TERN_TQ2_0, m, row_first, row_last); break;
     }
 }
 

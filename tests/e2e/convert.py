@@ -81,7 +81,7 @@ for args, words in ((["--synthetic", "5t", "-o", new], ["5t", "2b4t", "100b"]),
                     (SMALL + ["-o", new, "--layers", "x"], ["range"]),
                     (SMALL + ["-o", new, "-c", "0"], ["-c"]),
                     (SMALL + ["-o", new, "--type", "f16"], ["i2_s"]),
-                    (SMALL + ["-o", new, "--embd-type", "tq2_0"], ["q6_k"]),
+                    (SMALL + ["-o", new, "--embd-type", "tq1_0"], ["q6_k"]),
                     (["--synthetic", "3b", "-o", new, "--type", "tq2_0"], ["3200", "TQ2_0"]),
                     (SMALL + ["-o", new, "--seed", "-1"], ["--seed"]), (SMALL + ["-o", new, "x"], ["'x'"])):
     r = convert(*args)

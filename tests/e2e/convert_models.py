@@ -159,7 +159,7 @@ os.unlink(odd)
 os.unlink(again)
 
 # -- embedding and head --------------------------------------------------------------------------------------
-for kind in ("f32", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"):
+for kind in ("f32", "bf16", "q8_0", "q6_k", "q4_0", "q4_k", "tq2_0"):
     path = made(lab.model, "head.gguf", "--head", kind)
     table = [t for t in inspect(path, "--tensors")["tensors"]["list"] if t["name"] == "token_embd.weight"][0]
     lab.check(table["type"].lower() == kind and len(said(path)) > 100, "--head " + kind, table)

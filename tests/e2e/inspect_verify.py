@@ -150,7 +150,8 @@ embd_at, _ = place(lab.model, "token_embd.weight")
 NAN = struct.pack("<f", float("nan"))
 check(damaged(lab.model, "code.gguf", at + 100, b"\xff"), "a code that is none", [MATRIX, "codes"])
 check(damaged(lab.model, "scale.gguf", at + size - 32, NAN), "a scale that is no number", [MATRIX, "scale"])
-check(damaged(lab.model, "zero.gguf", at + size - 32, b"\0\0\0\0"), "a scale of zero", [MATRIX, "scale 0"])
+check(damaged(lab.model, "zero.gguf", at + size - 32, b"\0\0\0\0"), "a scale of zero",
+      [MATRIX, "a scale that is not a positive number"])
 check(damaged(tq_plain, "block.gguf", tq_at + tq_size - 2, b"\x00\x3c"), "blocks of two scales",
       [MATRIX, "scales"])
 check(damaged(lab.model, "norm.gguf", norm_at + 8, NAN), "a norm that is no number",

@@ -263,7 +263,7 @@ static const struct {
     enum tern_dtype type;
     const char *name;
 } types[] = { { TERN_F32, "f32" },   { TERN_F16, "f16" },   { TERN_BF16, "bf16" }, { TERN_Q8_0, "q8_0" },
-              { TERN_Q4_0, "q4_0" }, { TERN_Q4_K, "q4_k" }, { TERN_Q6_K, "q6_k" } };
+              { TERN_Q4_0, "q4_0" }, { TERN_Q4_K, "q4_k" }, { TERN_Q6_K, "q6_k" }, { TERN_TQ2_0, "tq2_0" } };
 #define N_TYPES (sizeof types / sizeof types[0])
 
 /* Any bytes are legal codes; the halves that scale a block are drawn apart unless the kind is WILD. */
@@ -275,7 +275,7 @@ static void fill_blocks(struct check *c, enum tern_dtype type, uint8_t *w, size_
     for (size_t b = 0; kind != KIND_WILD && b < bytes; b += block) {
         uint16_t d[2];
         check_fill_f16(c, d, 2, kind);
-        memcpy(w + b + (type == TERN_Q6_K ? 208 : 0), d, type == TERN_Q4_K ? 4 : 2);
+        memcpy(w + b + (type == TERN_Q6_K ? 208 : type == TERN_TQ2_0 ? 64 : 0), d, type == TERN_Q4_K ? 4 : 2);
     }
 }
 

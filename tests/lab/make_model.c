@@ -23,7 +23,7 @@ static const char usage[] =
     "       --varied-norms --no-input-norms --rope-freqs --scales   (engine/synthetic.h)\n"
     "       --tokenizer FILE.gguf   copy its tokenizer (and take its vocabulary's size)\n"
     "types: --type i2_s|tq1_0|tq2_0  --retype those, tl1 (tiles 32,64,32), tl2 (32,96,32), f32, f16, bf16\n"
-    "       --layout A|B|C  --embd-type f32|f16|bf16|q8_0|q6_k|q4_0|q4_k  "
+    "       --layout A|B|C  --embd-type f32|f16|bf16|q8_0|q6_k|q4_0|q4_k|tq2_0  "
     "--norm-type f32|f16|bf16\n";
 
 struct args {

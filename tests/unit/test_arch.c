@@ -198,6 +198,7 @@ static void test_refusals(void **state)
         { { "rope.scaling.type", 0, "linear" }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "linear" },
         { { "rope.scaling.factor", 2, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "factor 2" },
         { { "attention.sliding_window", 1.5, NULL }, { NULL, 0, NULL }, TERN_ERR_FORMAT, "whole number" },
+        { { "rope.scale_linear", 4, NULL }, { NULL, 0, NULL }, TERN_ERR_UNSUPPORTED, "scale_linear is 4" },
         { { "attention.sliding_window", 128, NULL },
           { "attention.sliding_window_pattern", 0, "two" },
           TERN_ERR_FORMAT,

@@ -70,7 +70,7 @@ static void bed_new(struct bed *b, uint32_t type, int kind, enum tern_cpu_level 
     struct tern_model_options o = { .with_embd = true };
     struct tern_synthetic shape = lab_shape_small();
 
-    shape.n_embd = type == TERN_Q6_K || type == TERN_Q4_K ? 256 : N_EMBD;
+    shape.n_embd = type == TERN_Q6_K || type == TERN_Q4_K || type == TERN_TQ2_0 ? 256 : N_EMBD;
     shape.n_heads = shape.n_embd / 32;
     shape.n_kv_heads = 2;
     shape.n_vocab = N_VOCAB;
@@ -207,7 +207,7 @@ static void test_types(void **state)
     } types[] = { { TERN_F32, TERN_HEAD_SCREENED },  { TERN_F16, TERN_HEAD_SCREENED },
                   { TERN_BF16, TERN_HEAD_SCREENED }, { TERN_Q8_0, TERN_HEAD_SCREENED },
                   { TERN_Q6_K, TERN_HEAD_SCREENED }, { TERN_Q4_0, TERN_HEAD_FULL },
-                  { TERN_Q4_K, TERN_HEAD_FULL } };
+                  { TERN_Q4_K, TERN_HEAD_FULL },     { TERN_TQ2_0, TERN_HEAD_FULL } };
 
     (void)state;
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)

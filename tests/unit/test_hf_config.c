@@ -211,6 +211,15 @@ static void test_quantization(void **state)
     assert_false(c.is_master);
     c = good(LLAMA THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\"}}");
     assert_true(c.is_master && !c.multiplies);
+    c = good(LLAMA THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\","
+                         "\"modules_to_not_convert\":[\"lm_head\",\"model.embed_tokens\"]}}");
+    assert_true(c.is_master);
+    refuse(LLAMA THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\","
+                       "\"modules_to_not_convert\":[\"lm_head\",\"model.layers.0.mlp\"]}}",
+           TERN_ERR_UNSUPPORTED, "'model.layers.0.mlp' are not ternary");
+    refuse(LLAMA THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\","
+                       "\"modules_to_not_convert\":[\"o_proj\"]}}",
+           TERN_ERR_UNSUPPORTED, "'o_proj' are not ternary");
     c = good(BITNET THETA ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"linear_class\":"
                           "\"autobitlinear\",\"quantization_mode\":\"offline\"}}");
     assert_true(!c.is_master && c.multiplies);

@@ -119,6 +119,16 @@ static void test_small_folder(void **state)
     tern_gguf_close(&g);
     free(bytes);
 
+    folder_text(&f, "generation_config.json", "{\"eos_token_id\": 8}"); /* not the tokenizer's, which is 5 */
+    assert_ok(folder_tokenizer(f.path, 12, NULL, &t));
+    assert_int_equal(tern_tokenizer_eos(t), 5);
+    assert_true(tern_tokenizer_is_eog(t, 5) && tern_tokenizer_is_eog(t, 8));
+    tern_tokenizer_free(&t);
+    folder_text(&f, "generation_config.json", "{\"eos_token_id\": 2}"); /* a word */
+    assert_ok(folder_tokenizer(f.path, 12, NULL, &t));
+    assert_false(tern_tokenizer_is_eog(t, 2));
+    tern_tokenizer_free(&t);
+
     folder_text(&f, "chat_template.jinja", "{{ file }}"); /* the newer place has the say */
     assert_ok(folder_open(f.path, 12, &bytes, &g));
     assert_ok(tern_gguf_string(g, "tokenizer.chat_template", &text, &unit_err));
@@ -264,6 +274,9 @@ static void test_wrong_json(void **state)
           "makes 'aa'" },
         { "{" GPT2_PRE "\"added_tokens\": [{\"id\": 3}], \"model\": {" VOCAB ", \"merges\": []}}",
           TERN_ERR_FORMAT, "added token 0" },
+        { "{" GPT2_PRE "\"model\": {" VOCAB ", \"merges\": []}, \"post_processor\": {\"type\": "
+          "\"TemplateProcessing\", \"single\": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}",
+          TERN_ERR_LIMIT, "17 parts around a text" },
     };
     struct tern_tokenizer *t = NULL;
     struct folder f;

@@ -402,7 +402,7 @@ static void block_types(void **unused)
         assert_true(elems == want[i].elems && bytes == want[i].bytes);
     }
     elems = bytes = 99;
-    const uint32_t unknown[] = { 3, 4, 13, 15, 34, 35, 36, 39, 0xffffffffu };
+    const uint32_t unknown[] = { 3, 4, 13, 15, 34, 36, 39, 0xffffffffu };
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++)
         assert_false(tern_dtype_block(unknown[i], &elems, &bytes));
     assert_true(elems == 99 && bytes == 99);
@@ -425,16 +425,24 @@ static double element(enum tern_dtype type, const uint8_t *b, size_t e, const fl
         return (double)d[0] * sc * q - (double)d[1] * mn;
     }
     size_t half = e / 128, r = e % 128, g = r / 32, l = r % 32;
+    if (type == TERN_TQ2_0)
+        return ((b[32 * half + l] >> (2 * g) & 3) - 1.0) * d[0];
     uint8_t low = b[64 * half + g % 2 * 32 + l];
     unsigned q = (g < 2 ? low & 15u : low >> 4) | (unsigned)(b[128 + 32 * half + l] >> (2 * g) & 3) << 4;
     return (double)d[0] * (int8_t)b[192 + 8 * half + 2 * g + l / 16] * ((int)q - 32);
 }
 
+/* Of d in a block. */
+static size_t scale_at(enum tern_dtype type)
+{
+    return type == TERN_Q6_K ? 208 : type == TERN_TQ2_0 ? 64 : 0;
+}
+
 static void decode_blocks(void **unused)
 {
     (void)unused;
-    static const enum tern_dtype types[] = { TERN_Q8_0, TERN_Q4_0, TERN_Q4_K, TERN_Q6_K };
-    for (size_t t = 0; t < 4; t++) {
+    static const enum tern_dtype types[] = { TERN_Q8_0, TERN_Q4_0, TERN_Q4_K, TERN_Q6_K, TERN_TQ2_0 };
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
         size_t elems, bytes;
         tern_dtype_block(types[t], &elems, &bytes);
         for (int round = 0; round < 50; round++) {
@@ -443,7 +451,7 @@ static void decode_blocks(void **unused)
             for (size_t i = 0; i < 2 * bytes; i++)
                 b[i] = (uint8_t)rnd();
             for (size_t i = 0; i < 2; i++) {
-                put_f16(b + i * bytes + (types[t] == TERN_Q6_K ? 208 : 0), d[0]);
+                put_f16(b + i * bytes + scale_at(types[t]), d[0]);
                 if (types[t] == TERN_Q4_K)
                     put_f16(b + i * bytes + 2, d[1]);
             }
@@ -467,7 +475,7 @@ static void decode_blocks(void **unused)
 static void matvec_level(const struct tern_kernels *k)
 {
     static const enum tern_dtype types[] = { TERN_F32,  TERN_F16,  TERN_BF16, TERN_Q8_0,
-                                             TERN_Q4_0, TERN_Q4_K, TERN_Q6_K };
+                                             TERN_Q4_0, TERN_Q4_K, TERN_Q6_K, TERN_TQ2_0 };
     enum { K = 768, ROWS = 9, X = 3 };
     static uint8_t w[ROWS * K * 4];
     static float x[X * K], y[X * ROWS], row[K];
@@ -478,7 +486,7 @@ static void matvec_level(const struct tern_kernels *k)
         for (size_t i = 0; i < sizeof w; i++)
             w[i] = (uint8_t)rnd();
         for (size_t b = 0; elems > 1 && b < ROWS * row_bytes; b += bytes) {
-            put_f16(w + b + (types[t] == TERN_Q6_K ? 208 : 0), unit());
+            put_f16(w + b + scale_at(types[t]), unit());
             if (types[t] == TERN_Q4_K)
                 put_f16(w + b + 2, unit());
         }

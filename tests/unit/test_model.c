@@ -249,7 +249,7 @@ static void test_norm_and_table_types(void **state)
 {
     static const uint32_t norms[] = { TERN_F32, TERN_F16, TERN_BF16 };
     static const uint32_t tables[] = { TERN_F32,  TERN_F16,  TERN_BF16, TERN_Q8_0,
-                                       TERN_Q6_K, TERN_Q4_0, TERN_Q4_K };
+                                       TERN_Q6_K, TERN_Q4_0, TERN_Q4_K, TERN_TQ2_0 };
     float x[256], exact[256];
 
     (void)state;
@@ -272,7 +272,8 @@ static void test_norm_and_table_types(void **state)
             error += ((double)x[j] - (double)exact[j]) * ((double)x[j] - (double)exact[j]);
             size += (double)exact[j] * (double)exact[j];
         }
-        assert_true(error < size * 0.02); /* the same numbers, as well as the type can hold them */
+        /* The same numbers, as well as the type can hold them: three values hold them badly. */
+        assert_true(error < size * (tables[i] == TERN_TQ2_0 ? 0.6 : 0.02));
         tern_model_free(&m);
         lab_file_free(&f);
     }

@@ -7,6 +7,8 @@
 
 #include "engine/base/limits.h"
 
+#include <time.h>
+
 #define MARK "\xe2\x96\x81" /* U+2581 */
 
 /* -- vocabularies made here --------------------------------------------------------------------------- */
@@ -361,6 +363,34 @@ static void test_bare_file(void **state)
     tern_tokenizer_free(&t);
 }
 
+/* Looking through the keys once for each token would take minutes. */
+static void test_many_keys(void **state)
+{
+    struct spm_made m;
+    struct tern_tokenizer *t;
+    clock_t began;
+    double seconds;
+    char name[16];
+
+    (void)state;
+    spm_begin(&m, true);
+    for (int i = 0; i < 400000; i++) {
+        snprintf(name, sizeof name, "t%d", i);
+        vocab_add(&m.w, name, strlen(name));
+    }
+    vocab_close(&m.w);
+    for (int i = 0; i < 60000; i++) {
+        snprintf(name, sizeof name, "k%d", i);
+        vocab_text(&m.w, name, "");
+    }
+    began = clock();
+    assert_ok(spm_load(&m, NULL, &t));
+    seconds = (double)(clock() - began) / CLOCKS_PER_SEC;
+    if (seconds > 20)
+        fail_msg("loading took %.0f s", seconds);
+    tern_tokenizer_free(&t);
+}
+
 /* 2 MB without a break: at one step a pair of bytes this would be hours. */
 static void test_one_long_word(void **state)
 {
@@ -419,6 +449,7 @@ int main(void)
         cmocka_unit_test(test_unused_tokens_come_apart),
         cmocka_unit_test(test_wrong_files),
         cmocka_unit_test(test_bare_file),
+        cmocka_unit_test(test_many_keys),
         cmocka_unit_test(test_one_long_word),
         cmocka_unit_test(test_limit_of_a_word),
     };

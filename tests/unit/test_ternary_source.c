@@ -49,6 +49,7 @@ static void refused(struct bed *b, enum tern_status status, const char *words)
 {
     struct tern_ternary_source s;
     uint8_t *tiles = NULL;
+    int8_t *rows;
     size_t bytes;
     float scale = 42;
     enum tern_status st = tern_ternary_open(&b->g, &b->t, pools[1], &s, &unit_err);
@@ -58,6 +59,9 @@ static void refused(struct bed *b, enum tern_status status, const char *words)
         tiles = aligned_alloc(64, bytes);
         st = tern_ternary_pack(&s, pools[1], TERN_TILES_2BIT, tiles, &scale, &unit_err);
         free(tiles);
+        rows = malloc(s.trits.m * s.trits.k);
+        assert_int_equal(tern_ternary_rows(&s, 0, s.trits.m, rows, &scale, &unit_err), st);
+        free(rows);
     }
     if (st != status || !strstr(unit_err.text, words) || !strstr(unit_err.text, "test.gguf: tensor 'm'"))
         fail_msg("wanted '%s', got %s: '%s'", words, tern_status_name(st), unit_err.text);
