@@ -51,9 +51,8 @@ static const char help[] =
     "usage: tern convert MODEL -o FILE [options]\n"
     "       tern convert --synthetic SHAPE -o FILE [options]\n"
     "\n"
-    "MODEL is whatever `tern run -m` takes.  The new file is one GGUF with its ternary matrices in one "
-    "type;\n"
-    "it is read back and compared with its source before it gets its name.\n"
+    "MODEL is whatever `tern run -m` takes.  The new file is one GGUF with its ternary matrices in one\n"
+    "type; it is read back and compared with its source before it gets its name.\n"
     "\n"
     "  -o, --output FILE         where to; written beside it and renamed when whole\n"
     "      --type TYPE           of ternary matrices: i2_s (exact; the default), tq1_0 or tq2_0 (scales\n"
@@ -61,8 +60,8 @@ static const char help[] =
     "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
     "                            (default: as they are, bf16 of a folder as f16)\n"
     "      --layers A-B          a slice: these layers alone, for workers\n"
-    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file names\n"
-    "                            none, the one Tern would choose)\n"
+    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file\n"
+    "                            names none, the one Tern would choose)\n"
     "      --quantize            make matrices ternary that are not (absmean), instead of refusing them\n";
 
 static const char help_rest[] =

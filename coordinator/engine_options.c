@@ -11,7 +11,8 @@
 
 static const char help_model[] =
     "Model and machine\n"
-    "  -m, --model FILE          GGUF file (default: $TERN_MODEL, else the fable model)\n";
+    "  -m, --model FILE          GGUF file or Hugging Face folder (default: $TERN_MODEL, else the fable\n"
+    "                            model)\n";
 
 static const char help_sizes[] =
     "  -c, --ctx-size N          positions of one sequence; 0: what the model was trained with\n"
