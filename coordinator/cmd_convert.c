@@ -60,8 +60,8 @@ static const char help[] =
     "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
     "                            (default: as they are, bf16 of a folder as f16)\n"
     "      --layers A-B          a slice: these layers alone, for workers\n"
-    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file\n"
-    "                            names none, the one Tern would choose)\n"
+    "      --pre NAME            the pre-tokenizer to write (default: the model's own; where the file names\n"
+    "                            none, the one Tern would choose)\n"
     "      --quantize            make matrices ternary that are not (absmean), instead of refusing them\n";
 
 static const char help_rest[] =

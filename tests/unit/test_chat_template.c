@@ -349,7 +349,7 @@ static void test_prefix_shared(void **state)
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         snprintf(path, sizeof path, "%s/../shared/tokenizers/%s.vocab.gguf", TERN_SOURCE_DIR, names[i]);
         if (!check_prefixes(path)) {
-            print_message("%s is not there\n", path);
+            print_message("skipped: no file %s\n", path);
             skip();
         }
     }
