@@ -123,6 +123,8 @@ static enum tern_status length_option(struct answer_options *o, int c, const cha
             o->gen.n_predict = UINT32_MAX;
             return TERN_OK;
         }
+        if (*arg == '-')
+            return TERN_FAIL(err, TERN_ERR_USAGE, "-n: '%s' is less than -1, which is without limit", arg);
         return tern_option_u32("-n", arg, 0, TERN_MAX_CONTEXT, &o->gen.n_predict, err);
     case ANSWER_OPT_STOP:
     case 'r': return add_stop(&o->gen, arg, err);

@@ -14,6 +14,7 @@
 #include "coordinator/json_out.h"
 #include "coordinator/terminal_text.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,16 +30,26 @@ struct talk {
     struct chat_line *line;
     bool typed;    /* by somebody at a terminal */
     bool terminal; /* stdout is one */
-    bool closed;   /* nobody reads stdout any more */
+    bool closed;   /* nothing can be written to stdout any more */
+    int closed_by; /* errno of that */
     struct terminal_text safe;
 };
 
 /* -- answers --------------------------------------------------------------------------------------------- */
 
+static bool written(struct talk *t, bool ok)
+{
+    if (!ok && !t->closed) {
+        t->closed = true;
+        t->closed_by = errno;
+    }
+    return !t->closed;
+}
+
 static bool put(struct talk *t, const char *text, size_t n)
 {
-    t->closed = t->closed || !terminal_text_write(&t->safe, stdout, t->terminal, text, n) || fflush(stdout);
-    return !t->closed;
+    return !t->closed &&
+           written(t, terminal_text_write(&t->safe, stdout, t->terminal, text, n) && fflush(stdout) == 0);
 }
 
 static bool on_text(void *user, const char *text, size_t len)
@@ -68,8 +79,8 @@ static enum tern_status put_json(struct talk *t, struct tern_err *err)
 
     if (!o)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to print an answer");
-    t->closed = json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) || putchar('\n') == EOF ||
-                fflush(stdout);
+    (void)written(t, json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
+                         putchar('\n') != EOF && fflush(stdout) == 0);
     json_decref(o);
     return TERN_OK;
 }
@@ -246,6 +257,8 @@ static enum tern_status prepare(struct talk *t, struct tern_err *err)
     t->chat.user = t;
     if ((st = begin_log(t, err)) || (st = session_connect(t->s, 1, t->s->ctx, err)))
         return st;
+    if (t->typed)
+        interrupt_outlive();
     greet(t);
     return TERN_OK;
 }
@@ -257,6 +270,18 @@ static void talk_free(struct talk *t)
     chat_line_close(&t->line);
     chat_options_free(&t->o);
     free(t);
+}
+
+/* A reader who went away ends the conversation without a word; any other failure to write is one. */
+static int code_of_closed(const struct talk *t)
+{
+    struct tern_err err;
+
+    if (t->closed_by == EPIPE)
+        return 128 + SIGPIPE; /* as if the signal had not been ignored */
+    (void)TERN_FAIL_SYS(&err, TERN_ERR_IO, t->closed_by, "cannot write to stdout: %s",
+                        strerror(t->closed_by));
+    return cmd_fail("chat", &err);
 }
 
 int cmd_chat(int argc, char **argv)
@@ -283,7 +308,7 @@ int cmd_chat(int argc, char **argv)
         if (interrupt_signal() && !(t->typed && interrupt_signal() == SIGINT))
             code = 128 + interrupt_signal();
         else if (t->closed && !code)
-            code = 128 + SIGPIPE; /* as if the signal had not been ignored */
+            code = code_of_closed(t);
     }
     talk_free(t);
     return code;

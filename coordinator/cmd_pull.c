@@ -6,6 +6,7 @@
 #include "coordinator/commands.h"
 #include "coordinator/engine_options.h"
 #include "coordinator/interrupt.h"
+#include "coordinator/json_out.h"
 #include "coordinator/pull.h"
 #include "engine/option.h"
 
@@ -33,7 +34,8 @@ static const char help[] =
     "only one with i2_s in its name; else config, tokenizer and .safetensors of a Hugging Face folder,\n"
     "whose path is then printed.\n"
     "\n"
-    "      --list                show the files (* is what would be loaded) and load nothing\n"
+    "      --list                show the files (* is what would be loaded) and load nothing; with\n"
+    "                            --json as one object\n"
     "      --revision NAME       branch, tag or commit (default: main)\n"
     "      --force               load again what is there\n"
     "      --timeout SECONDS     without data, until a connection is given up (default: 30)\n"
@@ -48,10 +50,11 @@ static const char help[] =
     "  TERN_MODELS               where models are kept, as ORG/NAME/FILE\n"
     "                            (default: ~/.local/share/tern/models)\n";
 
-enum { OPT_LIST = 256, OPT_REVISION, OPT_FORCE, OPT_TIMEOUT, OPT_RETRIES };
+enum { OPT_LIST = 256, OPT_JSON, OPT_REVISION, OPT_FORCE, OPT_TIMEOUT, OPT_RETRIES };
 
 static const struct option longs[] = {
     { "list", no_argument, NULL, OPT_LIST },
+    { "json", no_argument, NULL, OPT_JSON },
     { "revision", required_argument, NULL, OPT_REVISION },
     { "force", no_argument, NULL, OPT_FORCE },
     { "timeout", required_argument, NULL, OPT_TIMEOUT },
@@ -64,7 +67,7 @@ static const struct option longs[] = {
 struct options {
     struct pull_spec spec;
     uint32_t timeout_s, retries;
-    bool list, force, quiet;
+    bool list, json, force, quiet;
 };
 
 /* TERN_END: --help was printed. */
@@ -80,6 +83,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     while (!st && (c = getopt_long(argc, argv, ":qh", longs, NULL)) != -1) {
         switch (c) {
         case OPT_LIST: o->list = true; break;
+        case OPT_JSON: o->json = true; break;
         case OPT_REVISION: revision = optarg; break;
         case OPT_FORCE: o->force = true; break;
         case OPT_TIMEOUT: st = tern_option_u32("--timeout", optarg, 1, 3600, &o->timeout_s, err); break;
@@ -95,6 +99,8 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          optind == argc ? "which model? name its repository, as in `tern pull ORG/NAME`"
                                         : "one repository at a time; see --help");
+    if (o->json && !o->list)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--json is for --list: of a model its path is printed");
     return pull_spec_parse(argv[optind], revision, &o->spec, err);
 }
 
@@ -146,12 +152,39 @@ static enum tern_status get_listing(const struct options *o, struct pull_http *h
     return st;
 }
 
+/* chosen: whether the choice among them counts. */
+static enum tern_status print_json(const struct options *o, const struct pull_list *list, bool chosen,
+                                   struct tern_err *err)
+{
+    json_t *files = json_array(),
+           *root = json_pack("{s:s, s:o?, s:o}", "repository", o->spec.repo, "commit",
+                             *list->commit ? json_string(list->commit) : json_null(), "files", files);
+
+    for (size_t i = 0; root && i < list->n; i++) {
+        const struct pull_entry *e = &list->entries[i];
+        json_t *one =
+            json_pack("{s:s, s:o?, s:o?, s:b}", "path", e->path, "size",
+                      e->has_size ? json_integer((json_int_t)e->size) : json_null(), "sha256",
+                      e->is_sha256 ? json_string(e->id) : json_null(), "chosen", e->chosen && chosen);
+
+        if (!one || json_array_append_new(files, one)) {
+            json_decref(root);
+            root = NULL;
+        }
+    }
+    return json_out_print(&root, 9, err);
+}
+
 static enum tern_status print_listing(const struct options *o, struct pull_list *list, struct tern_err *err)
 {
     struct tern_err why;
     size_t model;
     enum tern_status st = pull_list_choose(list, &o->spec, &model, &why);
 
+    if (st)
+        fprintf(stderr, "tern pull: %s\n", why.text);
+    if (o->json)
+        return print_json(o, list, !st, err);
     for (size_t i = 0; i < list->n; i++) {
         const struct pull_entry *e = &list->entries[i];
 
@@ -160,8 +193,6 @@ static enum tern_status print_listing(const struct options *o, struct pull_list 
         else
             printf("%c %14s  %s\n", e->chosen && !st ? '*' : ' ', "?", e->path);
     }
-    if (st)
-        fprintf(stderr, "tern pull: %s\n", why.text);
     return cmd_flush(err);
 }
 

@@ -141,7 +141,8 @@ static enum tern_status parse_ids(const char *text, size_t len, uint32_t n_vocab
             id = id * 10 + (uint64_t)(text[at] - '0');
         if (id >= n_vocab)
             return TERN_FAIL(err, TERN_ERR_USAGE,
-                             "--decode: id %.12s... is outside the vocabulary of %u tokens", text + begin,
+                             "--decode: id %.*s%s is outside the vocabulary of %u tokens", (int)(at - begin),
+                             text + begin, at < len && text[at] >= '0' && text[at] <= '9' ? "..." : "",
                              n_vocab);
         if (at == begin)
             return TERN_FAIL(err, TERN_ERR_USAGE, "--decode: '%.20s' is not a list of ids", text + begin);

@@ -24,14 +24,19 @@ void interrupt_catch(void)
     sigaction(SIGTERM, &sa, NULL);
 }
 
-void interrupt_forget(void)
+void interrupt_outlive(void)
 {
-    struct sigaction sa = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
-    int was = SIGINT;
+    struct sigaction sa = { .sa_handler = on_signal };
 
     sigemptyset(&sa.sa_mask);
-    if (atomic_compare_exchange_strong(&caught, &was, 0))
-        sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
+}
+
+void interrupt_forget(void)
+{
+    int was = SIGINT;
+
+    (void)atomic_compare_exchange_strong(&caught, &was, 0);
 }
 
 int interrupt_signal(void)

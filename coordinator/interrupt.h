@@ -15,6 +15,8 @@
 
 /* From here on.  Not before input is read, which the plain signals end at once. */
 void interrupt_catch(void);
+/* For a program that goes on after Ctrl-C: from here on no number of them kills it. */
+void interrupt_outlive(void);
 /* For a program that goes on after Ctrl-C: as if no SIGINT had come.  Another signal stays. */
 void interrupt_forget(void);
 /* The signal that came, or 0; always 0 without interrupt_catch. */

@@ -70,7 +70,7 @@ enum tern_status new_file_open(struct new_file *n, const char *path, uint64_t by
     if ((st = check_room(folder, bytes, err)))
         return st;
     if (!quiet)
-        fprintf(stderr, "writing %.1f MB to %s\n", (double)bytes / 1e6, folder);
+        fprintf(stderr, "writing %.1f MB to %s\n", (double)bytes / 1e6, whole ? folder : path);
     fd = mkostemp(n->temp, O_CLOEXEC);
     if (fd < 0)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot write to '%s': %s", folder, strerror(errno));

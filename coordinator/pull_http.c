@@ -359,9 +359,8 @@ static enum tern_status judge_status(struct attempt *a, long status)
     case 401:
     case 403: return fail_rights(a, status);
     case 404:
-        return TERN_FAIL(a->err, TERN_ERR_USAGE,
-                         "%s: not found at %s (404); look at the spelling, and at what there is with --list",
-                         a->what, a->h->endpoint);
+        return TERN_FAIL(a->err, TERN_ERR_USAGE, "%s: not found at %s (404); look at the spelling%s", a->what,
+                         a->h->endpoint, s->size == UINT64_MAX ? "" : ", and at what there is with --list");
     case 416:
         if (s->have == 0)
             break;

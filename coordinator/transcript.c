@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void transcript_cut(struct transcript *t, size_t n)
@@ -109,9 +110,12 @@ enum tern_status transcript_save(const struct transcript *t, const char *path, s
 {
     enum tern_status st = TERN_OK;
     char beside[PATH_MAX];
+    struct stat sb;
     json_t *o;
     int fd;
 
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode))
+        return TERN_FAIL(err, TERN_ERR_IO, "'%s' is there and is no regular file; name another", path);
     if ((size_t)snprintf(beside, sizeof beside, "%s.XXXXXX", path) >= sizeof beside)
         return TERN_FAIL(err, TERN_ERR_USAGE, "the file's name is longer than %zu bytes", sizeof beside - 8);
     if (!(o = whole_json(t)))
@@ -138,7 +142,8 @@ static enum tern_status add_json(struct transcript *t, const char *name, const j
         return TERN_FAIL(err, TERN_ERR_FORMAT,
                          "%s: message %zu is not an object with the strings \"role\" and \"content\"", name,
                          i + 1);
-    if (!tern_chat_role_by_name(json_string_value(role), &r))
+    if (strlen(json_string_value(role)) != json_string_length(role) ||
+        !tern_chat_role_by_name(json_string_value(role), &r))
         return TERN_FAIL(err, TERN_ERR_FORMAT,
                          "%s: message %zu has the role '%.40s'; there are system, user and assistant", name,
                          i + 1, json_string_value(role));
@@ -151,7 +156,7 @@ enum tern_status transcript_parse(struct transcript *t, const char *name, const 
     struct transcript fresh = { 0 };
     enum tern_status st = TERN_OK;
     json_error_t why;
-    json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
+    json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     const json_t *messages = json_is_array(o) ? o : json_object_get(o, "messages");
 
     if (!o)

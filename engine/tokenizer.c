@@ -16,7 +16,9 @@ static enum tern_status check_model(const struct tern_gguf *g, bool *spm, struct
     enum tern_status st = tern_gguf_string(g, "tokenizer.ggml.model", &model, err);
 
     if (st == TERN_END)
-        return TERN_FAIL(err, TERN_ERR_FORMAT, "%s: the file has no tokenizer (tokenizer.ggml.model)",
+        return TERN_FAIL(err, TERN_ERR_FORMAT,
+                         "%s: has no tokenizer; a .gguf has tokenizer.ggml.model, a folder tokenizer.json or "
+                         "tokenizer.model",
                          g->name);
     if (st)
         return st;

@@ -161,6 +161,8 @@ lab.check(r.code == 0 and r.text == "", "nothing said", r.text)
 r = chat(*base, "-q", stdin=b"\xff\xfe \x80 \xc3\n/save " + file.encode() + b"\n")
 lab.check(r.code == 0 and "\ufffd" in json.load(open(file, encoding="utf-8"))["messages"][0]["content"],
           "bytes that are no text", r.errors)
+r = chat(*base, stdin=b"a\0b\n/save " + file.encode() + b"\n/load " + file.encode() + b"\n")
+lab.check(r.code == 0 and "2 messages read" in r.errors, "a zero byte is saved and loaded", r.errors)
 
 # -- what goes wrong -----------------------------------------------------------------------------------------
 
@@ -174,11 +176,18 @@ refused("a command that is none", chat(*base, stdin=b"/elvish\n"), 64, "/elvish"
 refused("a template that is none", chat("--chat-template", "elvish", "-p", "x"), 64, "elvish", "chatml, ")
 refused("/save without a file", chat(*base, stdin=b"/save\n"), 64, "/save FILE")
 refused("/save where nobody may", chat(*base, stdin=b"/save /proc/no/such\n"), 74, "/proc/no/such")
+os.mkfifo(lab.path("fifo"))
+refused("/save over no regular file", chat(*base, stdin=said(["/save " + lab.path("fifo")])), 74, "fifo")
+for extra in ([], ["--json"]):
+    with open("/dev/full", "wb") as full:
+        p = subprocess.run([lab.tern, "chat", "-p", "x", "-n", "4", *extra], stdout=full,
+                           stderr=subprocess.PIPE, env=lab.env, timeout=60, check=False)
+    lab.check(p.returncode == 74 and b"cannot write to stdout" in p.stderr,
+              "a full disk under stdout is an error " + " ".join(extra), [p.returncode, p.stderr])
 refused("a file that is not there", chat(*base, "--load", lab.path("none")), 74, "none")
 for name, text in (("nothing", ""), ("no JSON", "{"), ("depth", "[" * 100000), ("a number", "7"),
                    ("no array", "{}"), ("a role", '[{"role":"tool","content":"x"}]'),
                    ("no content", '[{"role":"user"}]'),
-                   ("a zero byte", '[{"role":"user","content":"a\\u0000b"}]'),
                    ("twins", '[{"role":"user","role":"user","content":"x"}]'),
                    ("null", '{"messages":[null]}')):
     refused("a conversation with " + name, chat(*base, "--load", lab.write("bad.json", text)), 65, "bad.json")

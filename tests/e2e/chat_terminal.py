@@ -58,14 +58,18 @@ class Terminal:
         """The last line is an empty prompt."""
         return wait_until(lambda: self.screen().rstrip("\n").rstrip(" ").endswith("\n>"), seconds)
 
+    def at_line_start(self):
+        return self.ask("display-message", "-p", "#{cursor_x}").strip() == "0"
+
     def begin(self, text):
-        """Types a line at the prompt and sees it taken."""
+        """Types a line at the prompt and sees it taken: a Ctrl-C before that would take back the Enter."""
         self.at_prompt()
         line = "> %s\n" % text
         before = self.screen().count(line)
         self.type(text)
         self.keys("Enter")
-        wait_until(lambda: self.screen().count(line) > before, 30)
+        wait_until(lambda: self.screen().count(line) > before and
+                   (self.at_line_start() or self.since(text)), 30)
 
     def since(self, text):
         """What stands behind the last line with this text."""
@@ -184,6 +188,15 @@ try:
     in_use = int(re.search(r"(\d+) of 1024 tokens", first)[1])
     lab.check(in_use - 1 <= int(re.search(r"(\d+) kept from before", second)[1]) <= in_use,
               "what was said up to there is kept", first + second)
+    # A key that is held down stops the answer, too; it does not kill.
+    t.begin("And so")
+    wait_until(lambda: len(t.since("And so")) > 60, 240)
+    for pid in children_of(t.tty_pid):
+        for _ in range(20):
+            os.kill(pid, signal.SIGINT)
+    lab.check(t.wait(r"\(stopped\)", 3) and t.ended(0.2) is None, "many Ctrl-C at once", t.screen())
+    t.at_prompt()
+    again = t.count("Ctrl-C again")
     # Stopped and taken up again, the line is still there.
     t.type("half a li")
     t.wait("half a li")
@@ -195,7 +208,7 @@ try:
     t.type("ne")
     lab.check(t.wait("half a line"), "and it goes on", t.screen())
     t.keys("C-c")
-    t.wait("Ctrl-C again")
+    t.wait("Ctrl-C again", again + 1)
     t.keys("C-c")
     lab.check(t.ended() == 0, "Ctrl-C twice at the prompt ends the program", t.screen())
 finally:

@@ -238,6 +238,11 @@ lab.check(r.code == 0 and r.text == root + "/org/folder\n" and
           "a Hugging Face folder", (r.errors, files_in(root)))
 r = pull("org/folder", "--list")
 lab.check(r.code == 0 and len(r.text.splitlines()) == 12 and r.text.count("*") == 9, "--list", r.text)
+listed = json.loads(pull("org/folder", "--list", "--json").text)
+lab.check([("*" if f["chosen"] else " ") + f["path"] for f in listed["files"]] ==
+          [line[0] + line[18:] for line in r.text.splitlines()] and listed["repository"] == "org/folder",
+          "--list --json", listed)
+lab.check(refused(pull("org/folder", "--json"), "--list"), "--json without --list")
 r = pull("org/many")
 lab.check(refused(r, "a-q4_0.gguf", "s-00001-of-00002.gguf"), "several models: which?", r.errors)
 for name in ("org/many:s-00001-of-00002.gguf", "org/many:s-*"):

@@ -58,17 +58,25 @@ static void test_file(void **state)
     snprintf(path, sizeof path, "%s/x.json", dir);
     assert_ok(transcript_add(&t, TERN_CHAT_SYSTEM, "a\n\"b\" \x1b", 7, &unit_err));
     assert_ok(transcript_add(&t, TERN_CHAT_USER, "\xff z\xc3", 4, &unit_err));
+    assert_ok(transcript_add(&t, TERN_CHAT_ASSISTANT, "a\0b", 3, &unit_err));
     assert_ok(transcript_save(&t, path, &unit_err));
     assert_ok(transcript_save(&t, path, &unit_err)); /* over the old one */
     assert_int_equal(stat(path, &sb), 0);
     assert_int_equal(sb.st_mode & 0777, 0600);
     assert_ok(transcript_load(&back, path, &unit_err));
-    assert_int_equal(back.n, 2);
+    assert_int_equal(back.n, 3);
     check_message(&back, 0, TERN_CHAT_SYSTEM, "a\n\"b\" \x1b");
     check_message(&back, 1, TERN_CHAT_USER, "\xef\xbf\xbd z\xef\xbf\xbd");
+    assert_int_equal(back.messages[2].content.len, 3);
+    assert_memory_equal(back.messages[2].content.ptr, "a\0b", 3);
     unlink(path);
     assert_int_equal(transcript_load(&back, path, &unit_err), TERN_ERR_IO);
-    assert_int_equal(back.n, 2);
+    assert_int_equal(back.n, 3);
+    assert_int_equal(mkfifo(path, 0600), 0); /* what is no regular file is not replaced */
+    assert_int_equal(transcript_save(&t, path, &unit_err), TERN_ERR_IO);
+    assert_int_equal(stat(path, &sb), 0);
+    assert_true(S_ISFIFO(sb.st_mode));
+    unlink(path);
     assert_int_equal(rmdir(dir), 0); /* nothing was left beside it */
     assert_int_equal(transcript_save(&t, path, &unit_err), TERN_ERR_IO);
     transcript_free(&t);
@@ -98,7 +106,8 @@ static void test_hostile(void **state)
                                        "[{\"content\":\"x\"}]",
                                        "[{\"role\":\"tool\",\"content\":\"x\"}]",
                                        "[{\"role\":\"user\",\"content\":[\"x\"]}]",
-                                       "[{\"role\":\"user\",\"content\":\"\\u0000\"}]",
+                                       "[{\"role\":\"user\\u0000\",\"content\":\"x\"}]",
+                                       "[{\"role\":\"user\",\"content\":\"x\",\"\\u0000\":1}]",
                                        "[{\"role\":\"user\",\"content\":\"\xff\"}]",
                                        "[{\"role\":\"user\",\"role\":\"user\",\"content\":\"x\"}]",
                                        "[{\"role\":\"user\\u001b[2J\",\"content\":\"x\"}]",
