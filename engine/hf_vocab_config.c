@@ -166,7 +166,7 @@ enum tern_status tern_hf_vocab_ids(struct tern_hf_vocab *v, const void *bytes, s
 
         read_id(v, eos, &v->eos);
         /* Another than the tokenizer's: it ends an answer too, if it is a token for such things. */
-        if (v->eot < 0 && tern_hf_vocab_id(eos, &id) && (int64_t)id != v->eos && id < v->n &&
+        if (v->eot < 0 && tern_hf_json_whole(eos, UINT32_MAX, &id) && (int64_t)id != v->eos && id < v->n &&
             v->types[id] == TERN_TOKEN_CONTROL)
             v->eot = (int64_t)id;
     }
