@@ -4,6 +4,7 @@ bit, in one process and over two and three workers, with any number of threads a
 when it is converted; embedding models give the oracle's vectors.  A folder of floats that nothing calls
 ternary is made so when its user says so.
 """
+import filecmp
 import json
 import os
 import platform
@@ -75,11 +76,21 @@ def check_vectors(model, file):
 
 
 def check_conversion(model, file, bits):
-    """A folder becomes a file that means the same."""
-    path = lab.path("converted.gguf")
+    """A folder becomes a file that means the same, whichever of its files is named; never one of these."""
+    path, again = lab.path("converted.gguf"), lab.path("again.gguf")
     r = lab.run("convert", file["path"], "-o", path, "--type", "i2_s", "--force", "-q")
     same = run({"path": path, "i2s_layout": "A", "tiles": []})[1] == bits if r.code == 0 else False
     lab.check(same, "%s %s: the same bits converted to I2_S" % (model["name"], file["name"]), r.errors)
+    config = os.path.join(file["path"], "config.json")
+    r = lab.run("convert", config, "-o", again, "--type", "i2_s", "--force", "-q")
+    lab.check(r.code == 0 and filecmp.cmp(path, again, shallow=False),
+              "%s %s: and the same file by its config.json" % (model["name"], file["name"]), r.errors)
+    weights = sorted(n for n in os.listdir(file["path"]) if n.endswith(".safetensors"))[-1]
+    weights = os.path.join(file["path"], weights)
+    before = os.stat(weights).st_ino
+    r = lab.run("convert", config, "-o", weights, "--force", "-q")
+    lab.check(r.code in range(64, 79) and "itself" in r.errors and os.stat(weights).st_ino == before,
+              "%s %s: not onto its own weights" % (model["name"], file["name"]), r.errors)
 
 
 def check_masters(model, file, bits):
