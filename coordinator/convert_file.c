@@ -64,7 +64,19 @@ static enum tern_status look_at_layout(const struct tern_gguf *g, const struct t
     return st;
 }
 
-/* The same file under another name would be replaced while it is mapped. */
+/* A file of the model under whatever name: it would be replaced while it is mapped. */
+static bool is_of_model(const char *path, const struct tern_gguf *g)
+{
+    struct stat sb;
+
+    if (stat(path, &sb) != 0)
+        return false;
+    for (size_t i = 0; i < g->n_maps; i++)
+        if (g->maps[i].dev == (uint64_t)sb.st_dev && g->maps[i].ino == (uint64_t)sb.st_ino)
+            return true;
+    return false;
+}
+
 static bool is_same_file(const char *a, const char *b)
 {
     struct stat x, y;
@@ -80,11 +92,10 @@ static enum tern_status convert_model(const struct tern_gguf *g, const struct co
     struct tern_pool *pool = NULL;
     struct tern_arch arch;
     struct new_file n;
-    struct stat sb;
     enum tern_status st = tern_arch_read(g, &arch, err);
 
     to.slice = o->layers != NULL;
-    to.bf16_to_f16 = stat(o->input, &sb) == 0 && S_ISDIR(sb.st_mode);
+    to.bf16_to_f16 = g->owned != NULL; /* of a folder, whose metadata Tern has made */
     if (!o->type_given)
         to.type = to.slice && !to.bf16_to_f16 ? TERN_CONVERT_KEEP : TERN_TYPE_I2_S;
     if (!st && to.slice)
@@ -120,6 +131,9 @@ enum tern_status convert_file(const struct convert_file_options *o, struct tern_
     st = new_file_check(o->output, o->force, err);
     if (!st)
         st = tern_model_file_open(o->input, &o->file, &g, err);
+    if (!st && is_of_model(o->output, g))
+        st = TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is a part of the model itself; name another file with -o",
+                       o->output);
     if (!st)
         st = convert_model(g, o, err);
     tern_gguf_close(&g);

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny models of every family from outside: every file and folder of a model gives the same logits to the
 bit, in one process and over two and three workers, with any number of threads and at any CPU level, and
-when it is converted; embedding models give the oracle's vectors.
+when it is converted; embedding models give the oracle's vectors.  A folder of floats that nothing calls
+ternary is made so when its user says so.
 """
+import filecmp
 import json
 import os
 import platform
+import shutil
 
 from lab import Lab
 
@@ -75,16 +78,50 @@ def check_vectors(model, file):
 
 
 def check_conversion(model, file, bits):
-    """A folder becomes a file that means the same."""
-    path = lab.path("converted.gguf")
+    """A folder becomes a file that means the same, whichever of its files is named; never one of these."""
+    path, again = lab.path("converted.gguf"), lab.path("again.gguf")
     r = lab.run("convert", file["path"], "-o", path, "--type", "i2_s", "--force", "-q")
     same = run({"path": path, "i2s_layout": "A", "tiles": []})[1] == bits if r.code == 0 else False
     lab.check(same, "%s %s: the same bits converted to I2_S" % (model["name"], file["name"]), r.errors)
+    config = os.path.join(file["path"], "config.json")
+    r = lab.run("convert", config, "-o", again, "--type", "i2_s", "--force", "-q")
+    lab.check(r.code == 0 and filecmp.cmp(path, again, shallow=False),
+              "%s %s: and the same file by its config.json" % (model["name"], file["name"]), r.errors)
+    weights = sorted(n for n in os.listdir(file["path"]) if n.endswith(".safetensors"))[-1]
+    weights = os.path.join(file["path"], weights)
+    before = os.stat(weights).st_ino
+    r = lab.run("convert", config, "-o", weights, "--force", "-q")
+    lab.check(r.code in range(64, 79) and "itself" in r.errors and os.stat(weights).st_ino == before,
+              "%s %s: not onto its own weights" % (model["name"], file["name"]), r.errors)
+
+
+def check_masters(model, file, bits):
+    """A folder of master weights without a word about their quantisation, named by a file in it."""
+    folder = lab.path(model["name"] + "-masters")
+    shutil.copytree(file["path"], folder)
+    config = os.path.join(folder, "config.json")
+    with open(config, encoding="utf-8") as f:
+        said = json.load(f)
+    del said["quantization_config"]
+    with open(config, "w", encoding="utf-8") as f:
+        json.dump(said, f)
+    for name in ("model.safetensors", "config.json", ""):
+        plain = dict(file, path=os.path.join(folder, name))
+        r, none = run(plain)
+        lab.check(r.code in range(64, 79) and not none and "not ternary" in r.errors and
+                  "--quantize" in r.errors and len(r.errors.strip().split("\n")) == 1,
+                  "%s: plain floats (%s): --quantize is named" % (model["name"], name), r.errors)
+        for way in ([], ["--local", 2]):
+            r, other = run(plain, ["--quantize"] + way)
+            lab.check(r.code == 0 and other == bits,
+                      "%s: plain floats (%s): the same bits with --quantize %s" %
+                      (model["name"], name, " ".join(map(str, way))), r.errors)
 
 
 levels_here = levels()
 assert "ref" in levels_here
 rest = [["--local", 2], ["--local", 3], ["-t", 3, "--chunk", 5]]
+n_masters = 0
 for model in manifest:
     basis = None
     for i, file in enumerate(model["files"]):
@@ -109,4 +146,8 @@ for model in manifest:
             check_vectors(model, file)
         if is_folder:
             check_conversion(model, file, bits)
+        if model["name"] == "falcon-e" and file["name"] == "hf-bf16":
+            check_masters(model, file, bits)
+            n_masters += 1
+lab.check(n_masters == 1, "a folder of plain floats was among them", n_masters)
 lab.end()
