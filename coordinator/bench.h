@@ -58,6 +58,8 @@ struct bench_cost {
     uint64_t layer_bytes;  /* weights of all layers as they lie in memory */
     uint64_t head_bytes;   /* what one pass of the head reads */
     uint64_t kv_bytes;     /* K and V of one position, all layers, scales included */
+    uint64_t kv_swa_bytes; /* ... in the layers that slide, of which a token reads `window` positions */
+    uint32_t window;
     const char *layout;
     char head[32]; /* type of the tensor and how it is read: "f16 screened" */
 };

@@ -40,6 +40,10 @@ void bench_cost_of(const struct session *s, struct bench_cost *out)
         out->layer_bytes += s->pipe->stages[i].weight_bytes;
     out->head_bytes = tern_head_bytes_read(s->head);
     out->kv_bytes = tern_kv_page_bytes(s->o->kv, a->n_layers, a->n_kv_heads, a->head_dim) / TERN_PAGE;
+    out->window = a->swa.window;
+    for (uint32_t l = 0; l < a->n_layers; l++)
+        if (tern_swa_slides(&a->swa, l))
+            out->kv_swa_bytes += out->kv_bytes / a->n_layers;
     out->layout = s->pipe->stages[0].layout ? s->pipe->stages[0].layout : "own"; /* a machine of a cluster */
     snprintf(out->head, sizeof out->head, "%s %s", tern_gguf_type_name(s->model->head->type),
              tern_head_mode_name(tern_head_mode(s->head)));

@@ -211,12 +211,14 @@ static void statistics(struct bench_result *x)
     x->median = bench_range_of(x->samples, x->n_samples).median;
 }
 
-/* Mean KV bytes that a decoded token reads: its own position and all before it. */
+/* Mean KV bytes that a decoded token reads: its own position and all before it, or those in the window. */
 static double kv_read(const struct bench_cost *c, const struct bench_test *t)
 {
     double before = t->depth + t->n_prompt + (t->depth || t->n_prompt ? 0 : 1);
 
-    return (double)c->kv_bytes * (before + ((double)t->n_gen + 1) / 2);
+    double n = before + ((double)t->n_gen + 1) / 2, seen = n < c->window ? n : c->window;
+
+    return (double)(c->kv_bytes - c->kv_swa_bytes) * n + (double)c->kv_swa_bytes * seen;
 }
 
 /* The share of its limit that `rate` tokens per second are, the machine being able to read and multiply that

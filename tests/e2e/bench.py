@@ -63,6 +63,13 @@ lab.check([x["test"] for x in deep] == ["pp8 @ d40", "tg2 @ d40"] and
           "behind positions that are there", r.text + r.errors)
 for x in deep:
     sane(x, x["test"])
+r = bench("-p", 0, "-n", 2, "-r", 1, "-t", 1, "-d", 40, "--json",
+          "--override-kv", "bitnet-b1.58.attention.sliding_window=int:16",
+          "--override-kv", "bitnet-b1.58.attention.sliding_window_pattern=int:3")
+data = json.loads(r.text) if r.code == 0 else None
+lab.check(data and data["results"][0]["bytes_per_token"] == s["layer_bytes"] + s["head_bytes"] +
+          (2 * 41.5 + 4 * 16) / 6 * s["kv_bytes_per_position"],
+          "of four of six layers a token reads the window", r.text + r.errors)
 r = bench("-p", 8, "-n", 2, "-r", 1, "-t", 1, "--kv", "int8", "--json")
 data = json.loads(r.text)
 lab.check(data["results"][0]["kv"] == "int8" and rows[0]["kv"] == "f16" and
