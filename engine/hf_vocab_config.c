@@ -162,13 +162,13 @@ enum tern_status tern_hf_vocab_ids(struct tern_hf_vocab *v, const void *bytes, s
             v->eot = v->eot == v->eos ? -1 : v->eot;
         }
     } else {
-        uint64_t id;
+        int64_t id = -1;
 
         read_id(v, eos, &v->eos);
+        read_id(v, eos, &id);
         /* Another than the tokenizer's: it ends an answer too, if it is a token for such things. */
-        if (v->eot < 0 && tern_hf_json_whole(eos, UINT32_MAX, &id) && (int64_t)id != v->eos && id < v->n &&
-            v->types[id] == TERN_TOKEN_CONTROL)
-            v->eot = (int64_t)id;
+        if (v->eot < 0 && id >= 0 && id != v->eos && v->types[id] == TERN_TOKEN_CONTROL)
+            v->eot = id;
     }
     json_decref(config);
     return TERN_OK;

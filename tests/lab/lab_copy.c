@@ -89,7 +89,7 @@ static bool is_table(const struct tern_tensor *t)
 
 static uint32_t new_type(const struct tern_tensor *t, const struct lab_retype *to)
 {
-    if (is_ternary(t) && to->ternary != UINT32_MAX)
+    if (is_ternary(t) && !is_table(t) && to->ternary != UINT32_MAX)
         return to->ternary;
     if (is_table(t) && to->embd != UINT32_MAX)
         return to->embd;
@@ -117,7 +117,7 @@ static bool pack_as(uint32_t type, enum tern_i2s_layout layout, const int8_t *w,
         tern_tl_write(type, &tiles, w, scale, out);
         return true;
     }
-    if (!tern_dtype_block(type, &elems, &bytes))
+    if (type == TERN_TYPE_TQ2_0 || !tern_dtype_block(type, &elems, &bytes)) /* of tables one too */
         return tern_pack_file(type, layout, w, m, k, scale, out);
     x = lab_alloc(k * sizeof *x);
     for (size_t r = 0; elems == 1 && r < m; r++, w += k, out += k * bytes) {
@@ -184,7 +184,7 @@ void lab_write_retyped(const struct tern_gguf *g, const struct lab_retype *to, F
         const struct tern_tensor *t = &g->tensors[i];
         uint32_t type = new_type(t, to);
 
-        if (is_ternary(t) && to->ternary != UINT32_MAX)
+        if (is_ternary(t) && !is_table(t) && to->ternary != UINT32_MAX)
             rewrite_ternary(w, t, type, to->layout);
         else if (is_table(t) && type != t->type)
             rewrite_table(w, t, type);
