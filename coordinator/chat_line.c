@@ -224,6 +224,7 @@ static enum tern_status terminal_open(struct chat_line *l, bool keep, struct ter
     el_set(l->el, EL_GETCFN, next_char);
     history_open(l, keep);
     el_set(l->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_set(l->el, EL_BIND, "^I", "ed-insert", NULL); /* of what is pasted */
     el_source(l->el, NULL);
     return TERN_OK;
 }

@@ -35,7 +35,7 @@ static const char help[] =
     "On a terminal: type, and read the answer as it is made.  A line that ends in \\ goes on in the next.\n"
     "Ctrl-C stops an answer; at the prompt Ctrl-D, or Ctrl-C twice, ends the program.  /help lists what\n"
     "else can be done.  From a pipe or file: each line is a message (or a command), answers go to stdout,\n"
-    "everything else to stderr.\n"
+    "everything else to stderr, and what cannot be done ends the program.\n"
     "\n"
     "Conversation\n"
     "  -p, --prompt TEXT         say this and end after the answer; several are said one by one\n"

@@ -9,6 +9,7 @@
 #define TERN_COORDINATOR_PROGRESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct progress {
@@ -24,5 +25,11 @@ void progress_begin(struct progress *p, const char *what, bool quiet);
 bool progress_update(void *arg, uint64_t done, uint64_t total);
 /* Clears the line. */
 void progress_end(struct progress *p);
+
+#define PROGRESS_LINE 256
+
+/* What is drawn on a terminal of `cols` columns: "what [###...] 44 % of 100 MB", fitted.  Its length. */
+size_t progress_line(char out[static PROGRESS_LINE], unsigned cols, const char *what, double percent,
+                     double mb);
 
 #endif

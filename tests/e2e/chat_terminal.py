@@ -163,6 +163,12 @@ try:
     t.say("And in the end")  # turn 10
     lab.check(t.ended(0.2) is None, "and the conversation goes on", t.screen())
     transcript = t.screen()
+    t.type("two\tcolumns")  # as what is pasted may have them
+    t.keys("Enter")
+    t.at_prompt()
+    t.say("/save " + saved)
+    with open(saved, encoding="utf-8") as f:
+        lab.check(json.load(f)["messages"][-2]["content"] == "two\tcolumns", "a tab is a tab", t.screen())
     t.type("/quit")
     t.keys("Enter")
     lab.check(t.ended() == 0, "/quit", t.screen())
