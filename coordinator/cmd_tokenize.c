@@ -131,7 +131,7 @@ static enum tern_status parse_ids(const char *text, size_t len, uint32_t n_vocab
 
     while (at < len) {
         uint64_t id = 0;
-        size_t begin;
+        size_t begin, n_digits;
 
         if (text[at] != '\0' && strchr("[], \t\r\n", text[at])) {
             at++;
@@ -139,11 +139,11 @@ static enum tern_status parse_ids(const char *text, size_t len, uint32_t n_vocab
         }
         for (begin = at; at < len && text[at] >= '0' && text[at] <= '9' && id < n_vocab; at++)
             id = id * 10 + (uint64_t)(text[at] - '0');
+        n_digits = strspn(text + begin, "0123456789");
         if (id >= n_vocab)
-            return TERN_FAIL(err, TERN_ERR_USAGE,
-                             "--decode: id %.*s%s is outside the vocabulary of %u tokens", (int)(at - begin),
-                             text + begin, at < len && text[at] >= '0' && text[at] <= '9' ? "..." : "",
-                             n_vocab);
+            return TERN_FAIL(
+                err, TERN_ERR_USAGE, "--decode: id %.*s%s is outside the vocabulary of %u tokens",
+                n_digits < 20 ? (int)n_digits : 20, text + begin, n_digits > 20 ? "..." : "", n_vocab);
         if (at == begin)
             return TERN_FAIL(err, TERN_ERR_USAGE, "--decode: '%.20s' is not a list of ids", text + begin);
         if ((st = tern_ids_reserve(out, 1, err)) != TERN_OK)

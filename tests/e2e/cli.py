@@ -48,6 +48,9 @@ for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", 
     lab.check(r.code in range(64, 79) and args[-2].lstrip("-") in r.errors and not r.out,
               "run %s is refused" % " ".join(args),
               "code %s: %s" % (r.code, r.errors))
+for ids, named in (("1,99999", "99999 is"), ("5000x", "5000 is"), ("1" * 30, "1" * 20 + "... is")):
+    r = lab.run("tokenize", "--decode", ids)
+    lab.check(r.code == USAGE and "id " + named + " outside" in r.errors, "--decode names the id", r.errors)
 for args in (["--name", "two words"], ["--name", ""], ["--name", "n" * 65], ["--memory", "2X"],
              ["--memory", "0"], ["--threads", "0"], ["--cpu", "486"], ["--i2s-layout", "D"],
              ["--layout", "1.6"],             ["--ready-fd", "77"]):

@@ -132,7 +132,7 @@ static void test_mistakes(void **state)
         { "--temp", "--temp" },
         { "word", "word" },
         { "-n many", "many" },
-        { "-n -2", "-2" },
+        { "-n -2", "less than -1" },
         { "-n 3x", "3x" },
         { "-n _", "-n" },
         { "-n 99999999999999999999", "-n" },
