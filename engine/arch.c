@@ -387,6 +387,12 @@ static enum tern_status read_swa(const struct tern_gguf *g, const struct tern_ar
 
     if (st && st != TERN_END)
         return st;
+    if (st == TERN_END && f->swa_window > 0 && a->rope_theta == f->swa_if_theta) {
+        window = f->swa_window;
+        tern_log(TERN_LOG_INFO, "sliding_window",
+                 "model=%s window=%u: the file names none, and its RoPE base is that of models which have it",
+                 g->name, f->swa_window);
+    }
     if (window == 0)
         return TERN_OK;
     s.window = window < TERN_MAX_CONTEXT ? (uint32_t)window : TERN_MAX_CONTEXT;

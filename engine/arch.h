@@ -21,9 +21,11 @@
  * "every n-th layer sees all" (0: none does) or a list with true for each layer that slides;
  * {a}.rope.freq_base_swa.
  *
- * gemma3: the embedding models' files name no sliding window, no soft caps and no scale of scores, and this
- * reads what they do not name as not there: without a window every layer sees all positions before it, with
- * one theta.  Files that name a cap are refused.
+ * gemma3: the embedding models' files name no sliding window, no soft caps and no scale of scores.  Files
+ * that name a cap are refused; caps and scales that are not named are not there.  A window that is not named
+ * is: the published file has RoPE base 1000000, that of the layers of Gemma 3 which see all, so its other
+ * layers have what all small Gemma 3 have, a window of 512 and base 10000 (sliding_window=int:0 says
+ * otherwise).  With another base every layer sees all positions before it, with one theta.
  */
 #ifndef TERN_ENGINE_ARCH_H
 #define TERN_ENGINE_ARCH_H
@@ -84,6 +86,9 @@ struct tern_arch_family {
     /* Of files that name a window and no more: */
     uint32_t swa_pattern;  /* every so many layers one sees all; 0: none */
     double swa_rope_theta; /* 0: as in the other layers */
+    /* Of files that name no window, where their RoPE base is this one: the window they have all the same. */
+    uint32_t swa_window; /* 0: none */
+    double swa_if_theta;
 };
 
 /* NULL when unknown. */

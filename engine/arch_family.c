@@ -9,13 +9,13 @@
 
 /* clang-format off */
 static const struct tern_arch_family families[] = {
-    { "bitnet-b1.58", "bitnet-25", TERN_RELU2, TERN_ROPE_NEOX, TERN_SUB_NORMS, 0, false, 0, 0 },
-    { "bitnet",       NULL,        TERN_SILU,  TERN_ROPE_NEOX, TERN_SUB_NORMS, 0, false, 0, 0 },
-    { "llama",        NULL,        TERN_SILU,  TERN_ROPE_NORM, 0, 0, false, 0, 0 },
+    { "bitnet-b1.58", "bitnet-25", TERN_RELU2, TERN_ROPE_NEOX, TERN_SUB_NORMS, 0, false, 0, 0, 0, 0 },
+    { "bitnet",       NULL,        TERN_SILU,  TERN_ROPE_NEOX, TERN_SUB_NORMS, 0, false, 0, 0, 0, 0 },
+    { "llama",        NULL,        TERN_SILU,  TERN_ROPE_NORM, 0, 0, false, 0, 0, 0, 0 },
     { "qwen3",        NULL,        TERN_SILU,  TERN_ROPE_NEOX, TERN_QK_NORMS, TERN_INPUT_NORMS, false,
-      0, 0 },
+      0, 0, 0, 0 },
     { "gemma3",       NULL,        TERN_GELU,  TERN_ROPE_NEOX, TERN_QK_NORMS | TERN_POST_NORMS,
-      TERN_INPUT_NORMS, true, 6, 10000 },
+      TERN_INPUT_NORMS, true, 6, 10000, 512, 1e6 },
 };
 /* clang-format on */
 

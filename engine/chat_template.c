@@ -261,6 +261,10 @@ static bool has_token(const struct tern_tokenizer *t, const char *text)
     return t && tern_tokenizer_find(t, text) >= 0;
 }
 
+/* Smaller vocabularies may have borrowed the names of Llama-3's marks, as that of the fable model has; what
+ * was trained with them has all 128256 tokens. */
+#define LLAMA3_TOKENS 128000
+
 /* Without a template. */
 static void choose_by_vocabulary(const struct tern_gguf *g, const struct tern_tokenizer *t,
                                  struct tern_chat_choice *out)
@@ -270,7 +274,8 @@ static void choose_by_vocabulary(const struct tern_gguf *g, const struct tern_to
 
     if (tern_gguf_string(g, "general.architecture", &arch, NULL))
         arch.len = 0;
-    if (has_token(t, "<|start_header_id|>") && has_token(t, "<|eot_id|>"))
+    if (t && tern_tokenizer_n_vocab(t) >= LLAMA3_TOKENS && has_token(t, "<|start_header_id|>") &&
+        has_token(t, "<|eot_id|>"))
         name = arch.len >= 6 && memcmp(arch.ptr, "bitnet", 6) == 0 ? "bitnet" : "llama3";
     else if (has_token(t, "<|im_start|>"))
         name = "chatml";

@@ -50,10 +50,12 @@ static inline void expect(const struct tern_tokenizer *t, const char *text, cons
     expect_ids(t, text, strlen(text), false, false, want);
 }
 
+#define MADE_MAX_TOKENS (1 << 17)
+
 /* 256 byte tokens, then what the test adds: types[256 + i] belongs to the i-th of them. */
 struct made {
     struct vocab_writer w;
-    int32_t types[512];
+    int32_t types[MADE_MAX_TOKENS];
     size_t n;
 };
 

@@ -316,7 +316,7 @@ static void test_windows(void **state)
                         no_window = { "attention.sliding_window", 0, NULL },
                         wide = { "attention.sliding_window", 4294967295.0, NULL };
     struct change pattern = { "attention.sliding_window_pattern", 2, NULL };
-    const struct change theta = { "rope.freq_base_swa", 5000, NULL };
+    const struct change theta = { "rope.freq_base_swa", 5000, NULL }, base = { "rope.freq_base", 1e6, NULL };
     struct tern_arch a;
 
     (void)state;
@@ -341,6 +341,14 @@ static void test_windows(void **state)
     assert_ok(read_changed("gemma3", &no_window, &theta, &a));
     assert_memory_equal(&a.swa, &none, sizeof none);
     assert_false(tern_arch_two_bases(&a));
+    /* What the published file does not name. */
+    assert_ok(read_changed("gemma3", &base, NULL, &a));
+    assert_int_equal(a.swa.window, 512);
+    assert_true(a.swa.rope_theta == 10000 && a.rope_theta == 1e6 && slide(&a, "sssssf"));
+    assert_ok(read_changed("gemma3", &base, &no_window, &a));
+    assert_memory_equal(&a.swa, &none, sizeof none);
+    assert_ok(read_changed("llama", &base, NULL, &a));
+    assert_memory_equal(&a.swa, &none, sizeof none);
 }
 
 /* Reads what tern_swa_put writes for layers that slide as a text says, of a file of n_layers layers. */

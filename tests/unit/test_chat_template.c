@@ -168,19 +168,23 @@ static void test_own_templates(void **state)
     assert_null(tern_chat_format_by_name("elvish"));
 }
 
+static size_t n_unused; /* tokens of a vocabulary at least, unused ones at the end */
+
 /* A vocabulary of bytes and these special tokens, with a file around it. */
 static struct tern_tokenizer *made(const char *arch, const char *chat_template, const char *const *tokens,
                                    int32_t type, struct tern_chat_choice *choice, enum tern_status *st)
 {
+    static struct made m; /* large */
     struct tern_tokenizer *t;
     struct tern_gguf *g;
-    struct made m;
 
     made_begin(&m, "llama-bpe");
     made_token(&m, "<B>", TERN_TOKEN_CONTROL);
     made_token(&m, "<E>", TERN_TOKEN_CONTROL);
     for (; *tokens; tokens++)
         made_token(&m, *tokens, type);
+    while (m.n < n_unused)
+        made_token(&m, "", TERN_TOKEN_UNUSED);
     made_merges(&m, NULL);
     vocab_u32(&m.w, "tokenizer.ggml.bos_token_id", 256);
     vocab_u32(&m.w, "tokenizer.ggml.eos_token_id", 257);
@@ -221,9 +225,12 @@ static const char *const no_tokens[] = { NULL };
 static void test_choice(void **state)
 {
     (void)state;
+    expect_choice("bitnet-b1.58", NULL, llama3_tokens, "plain", true); /* borrowed names */
+    n_unused = 128256;
     expect_choice("bitnet-b1.58", NULL, llama3_tokens, "bitnet", false);
     expect_choice("bitnet-25", "BITNET", llama3_tokens, "bitnet", false);
     expect_choice("llama", NULL, llama3_tokens, "llama3", false);
+    n_unused = 0;
     expect_choice("llama", NULL, chatml_tokens, "chatml", false);
     expect_choice("llama", "", chatml_tokens, "chatml", false);
     expect_choice("llama", NULL, no_tokens, "plain", true);

@@ -34,30 +34,6 @@ static void refused(enum tern_status st, enum tern_status want, const char *word
         fail_msg("wanted '%s', got %s: '%s'", words, tern_status_name(st), unit_err.text);
 }
 
-/* -- files that are no model by themselves ------------------------------------------------------- */
-
-static void test_file_of_folder(void **state)
-{
-    static const char *const names[] = { "config.json", "model-00001-of-00002.safetensors" };
-    struct tern_gguf *g = NULL;
-    char path[128];
-
-    (void)state;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        FILE *f;
-
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        refused(tern_model_file_open(path, NULL, &g, &unit_err), TERN_ERR_IO, names[i]);
-        f = fopen(path, "wb");
-        assert_non_null(f);
-        assert_true(fputs("{\"architectures\":[\"BitNetForCausalLM\"]}", f) >= 0);
-        assert_int_equal(fclose(f), 0);
-        refused(tern_model_file_open(path, NULL, &g, &unit_err), TERN_ERR_FORMAT, "name the folder");
-        assert_null(g);
-        unlink(path);
-    }
-}
-
 /* -- split files --------------------------------------------------------------------------------- */
 
 #define ABSENT UINT32_MAX
@@ -413,7 +389,6 @@ static void test_tl_tiles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file_of_folder),
         cmocka_unit_test(test_joins_parts),
         cmocka_unit_test(test_split_of_one),
         cmocka_unit_test(test_parts_that_do_not_agree),
