@@ -56,7 +56,7 @@ static const char help[] =
     "      --type TYPE           of ternary matrices: i2_s (the default), tq1_0 or tq2_0 (scales rounded\n"
     "                            to f16, with a note of the exact ones that Tern reads), f16 or f32\n"
     "                            (floats), or keep (layers stay byte for byte)\n"
-    "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k\n"
+    "      --head TYPE           of embedding and head: f32, f16, bf16, q8_0, q6_k, q4_0, q4_k or tq2_0\n"
     "                            (default: as they are, bf16 of a folder as f16)\n"
     "      --layers A-B          a slice: these layers alone, for workers; without --type they stay as\n"
     "                            they are, so that they fit a coordinator with the whole file (a folder's\n"
