@@ -26,7 +26,8 @@ elseif(TERN_HAVE_SIMDE)
         -include ${CMAKE_CURRENT_SOURCE_DIR}/kernels/simde_shim.h)
     add_executable(check_simde ${TERN_CHECK_SOURCES} ${dir}/cpu.c ${dir}/dequant.c ${dir}/exact_math.c
         ${dir}/kernels_dotprod.c ${dir}/kernels_i8mm.c ${dir}/kernels_init.c ${dir}/kernels_neon.c
-        ${dir}/kernels_ref.c ${dir}/pack.c)
+        ${dir}/kernels_ref.c ${dir}/pack.c ${dir}/pack_file.c ${dir}/pack_float.c ${dir}/pack_open.c
+        ${dir}/pack_tl.c)
     target_include_directories(check_simde PRIVATE ${CMAKE_SOURCE_DIR})
     target_compile_definitions(check_simde PRIVATE _GNU_SOURCE CHECK_EMULATED)
     target_compile_options(check_simde PRIVATE ${flags})
