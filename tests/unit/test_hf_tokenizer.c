@@ -10,7 +10,7 @@
 static void test_fable(void **state)
 {
     char path[4096];
-    size_t n;
+    size_t n = 0;
     char *file = shared_file("models/fable/fable.gguf", &n);
     struct tern_tokenizer *a, *b;
 
