@@ -54,13 +54,13 @@ static bool is_wanted(const struct tern_conversion *c, const struct tern_tensor 
                      : (uint32_t)layer >= c->o.first && (uint32_t)layer < c->o.last;
 }
 
-/* So many rows that every piece begins at a whole byte of any type. */
-static size_t rows_at_a_time(size_t k)
+/* Rows of a piece: whole units of what ternary types are written in. */
+static size_t rows_at_a_time(const struct convert_tensor *ct)
 {
-    size_t unit = 1, rows = k ? PIECE_WEIGHTS / k : 1;
+    size_t unit = tern_pack_file_unit(ct->type, TERN_I2S_A, ct->m, ct->k),
+           rows = ct->k ? PIECE_WEIGHTS / ct->k : 1;
 
-    while (unit < I2S_BLOCK && unit * (k % I2S_BLOCK) % I2S_BLOCK != 0)
-        unit *= 2;
+    unit = unit ? unit : 1; /* floats */
     return rows > unit ? rows / unit * unit : unit;
 }
 
@@ -84,7 +84,7 @@ static enum tern_status plan_matrix(const struct tern_conversion *c, struct conv
                          "%s: tensor '%s' has rows of %zu weights, and %s packs %d together; choose "
                          "--type i2_s",
                          name, ct->name, ct->k, tern_gguf_type_name(ct->type), TQ_BLOCK);
-    if (ct->type == TERN_TYPE_I2_S && t->ne[0] % I2S_BLOCK * (t->ne[1] % I2S_BLOCK) % I2S_BLOCK != 0)
+    if (ct->type == TERN_TYPE_I2_S && !tern_pack_file_unit(ct->type, TERN_I2S_A, ct->m, ct->k))
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "%s: tensor '%s' has %zu x %zu weights, and I2_S packs %d together; choose "
                          "--type f16",
@@ -153,7 +153,7 @@ static enum tern_status plan_tensor(const struct tern_conversion *c, const struc
         ct->piece_rows = PIECE_BYTES;
         ct->n_pieces = t->bytes / PIECE_BYTES + (t->bytes % PIECE_BYTES != 0);
     } else {
-        ct->piece_rows = rows_at_a_time(ct->k);
+        ct->piece_rows = rows_at_a_time(ct);
         ct->n_pieces = ct->m / ct->piece_rows + (ct->m % ct->piece_rows != 0);
     }
     ct->hashes = calloc(ct->n_pieces + 1, sizeof *ct->hashes);

@@ -16,7 +16,6 @@
 
 /* How many pieces a thread has on its hands before they are written. */
 #define BATCH_PER_THREAD 4
-#define TAIL             32 /* behind the codes of an I2_S tensor: the scale */
 /* f16 rounds to eleven bits; what it rounds more than that is below its normal numbers. */
 #define F16_ERROR (0x1p-11f * 1.001f)
 
@@ -41,7 +40,7 @@ struct making {
     struct tern_ternary_source src;
     size_t row_bytes, piece_bytes, values_bytes;
     size_t piece0; /* of the batch */
-    uint8_t *out;  /* [batch][piece_bytes + TAIL] */
+    uint8_t *out;  /* [batch][piece_bytes] */
     uint8_t *values;
     struct seen *seen; /* [threads] */
 };
@@ -145,7 +144,7 @@ static enum tern_status make_weights(struct making *m, size_t piece, int8_t *w, 
     else if (ct->type == TERN_F16)
         floats_f16(w, n, scale, (uint16_t *)(void *)out);
     else /* the plan has seen that the shape fits */
-        TERN_BUG_IF(!tern_pack_file(ct->type, TERN_I2S_A, w, rows, ct->k, scale, out));
+        tern_pack_file_rows(ct->type, TERN_I2S_A, w, rows, ct->k, scale, out);
     return TERN_OK;
 }
 
@@ -212,7 +211,7 @@ static void make_pieces(void *arg, size_t first, size_t last, unsigned thread)
 
     for (size_t i = first; i < last && !seen->status; i++) {
         const size_t piece = m->piece0 + i;
-        uint8_t *out = m->out + i * (m->piece_bytes + TAIL);
+        uint8_t *out = m->out + i * m->piece_bytes;
 
         switch (ct->part) {
         case CONVERT_MATRIX: seen->status = make_weights(m, piece, (int8_t *)values, out, seen); break;
@@ -255,7 +254,7 @@ static void write_pieces(struct making *m, size_t n)
 
         tern_gguf_write(m->w,
                         ct->part == CONVERT_RAW ? ct->t->data + piece * ct->piece_rows
-                                                : m->out + i * (m->piece_bytes + TAIL),
+                                                : m->out + i * m->piece_bytes,
                         bytes);
         m->done += bytes;
     }
@@ -300,13 +299,12 @@ static enum tern_status end_tensor(struct making *m, struct tern_err *err)
 {
     struct convert_tensor *ct = m->ct;
 
-    if (ct->part == CONVERT_MATRIX && ct->type == TERN_TYPE_I2_S) {
-        uint8_t tail[TAIL] = { 0 };
-        float scale = tern_convert_scale(ct);
+    if (ct->part == CONVERT_MATRIX) {
+        uint8_t tail[TERN_PACK_TAIL_BYTES];
+        size_t n = tern_pack_file_tail(ct->type, tern_convert_scale(ct), tail);
 
-        memcpy(tail, &scale, sizeof scale);
-        tern_gguf_write(m->w, tail, sizeof tail);
-        m->done += sizeof tail;
+        tern_gguf_write(m->w, tail, n);
+        m->done += n;
     }
     tern_gguf_end_tensor(m->w);
     tern_gguf_release(m->g, ct->t);
@@ -331,7 +329,7 @@ static enum tern_status convert_tensor(struct making *m, struct tern_err *err)
                                                   : 0;
     memset(m->seen, 0, threads * sizeof *m->seen);
     ct->scale = 0;
-    m->out = malloc(batch * (m->piece_bytes + TAIL) + 1);
+    m->out = malloc(batch * m->piece_bytes + 1);
     m->values = malloc(threads * m->values_bytes + 1);
     if (!m->out || !m->values)
         st = TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to convert tensor '%s'", ct->name);

@@ -367,14 +367,12 @@ struct making {
     uint32_t type;
     float scale;         /* of weights; deviation of a table, and of norms and factors around 1 */
     size_t row_bytes;    /* in the file; of an I2_S row a quarter of its columns, which may not be whole */
-    size_t piece_bytes;  /* of a whole piece, without I2_S's tail */
+    size_t piece_bytes;  /* of a whole piece */
     uint64_t piece0;     /* of the batch */
-    uint8_t *out;        /* [batch][piece_bytes + TAIL] */
+    uint8_t *out;        /* [batch][piece_bytes] */
     size_t values_bytes; /* a thread's share of `values` */
     uint8_t *values;     /* [threads] int8 or f32, PIECE_ROWS of them or one */
 };
-
-#define TAIL 32 /* behind the codes of an I2_S tensor: the scale */
 
 static uint64_t piece_state(const struct making *m, uint64_t piece)
 {
@@ -395,8 +393,9 @@ static void make_weights(struct making *m, uint64_t piece, int8_t *w, uint8_t *o
     const size_t rows = piece_rows(m, piece), k = (size_t)m->t->ne0;
 
     random_weights(m->tables, piece_state(m, piece), w, rows * k);
-    /* The directory took the shape, so the whole fits the type, and so do 128 rows of it. */
-    TERN_BUG_IF(!tern_pack_file(m->type, m->s->layout, w, rows, k, m->scale, out));
+    /* The directory took the shape, so the whole fits the type; PIECE_ROWS is a multiple of any unit. */
+    TERN_BUG_IF(tern_pack_file_unit(m->type, m->s->layout, (size_t)m->t->ne1, k) == 0);
+    tern_pack_file_rows(m->type, m->s->layout, w, rows, k, m->scale, out);
 }
 
 static void make_rows(struct making *m, uint64_t piece, float *x, uint8_t *out)
@@ -424,7 +423,7 @@ static void make_pieces(void *arg, size_t first, size_t last, unsigned thread)
     uint8_t *values = m->values + thread * m->values_bytes;
 
     for (size_t i = first; i < last; i++) {
-        uint8_t *out = m->out + i * (m->piece_bytes + TAIL);
+        uint8_t *out = m->out + i * m->piece_bytes;
 
         if (m->t->part == MATRIX)
             make_weights(m, m->piece0 + i, (int8_t *)values, out);
@@ -433,19 +432,24 @@ static void make_pieces(void *arg, size_t first, size_t last, unsigned thread)
     }
 }
 
-/* Writes the batch; the last piece of an I2_S matrix with its tail. */
 static void write_pieces(struct making *m, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const size_t rows = piece_rows(m, m->piece0 + i);
-        const bool end = (m->piece0 + i) * PIECE_ROWS + rows == m->t->ne1;
-        size_t bytes = m->type == TERN_TYPE_I2_S ? rows * (size_t)m->t->ne0 / 4 : rows * m->row_bytes;
+        const size_t bytes = m->type == TERN_TYPE_I2_S ? rows * (size_t)m->t->ne0 / 4 : rows * m->row_bytes;
 
-        if (end && m->type == TERN_TYPE_I2_S)
-            bytes += TAIL;
-        tern_gguf_write(m->w, m->out + i * (m->piece_bytes + TAIL), bytes);
+        tern_gguf_write(m->w, m->out + i * m->piece_bytes, bytes);
         m->done += bytes;
     }
+}
+
+static void write_tail(struct making *m)
+{
+    uint8_t tail[TERN_PACK_TAIL_BYTES];
+    size_t n = m->t->part == MATRIX ? tern_pack_file_tail(m->type, m->scale, tail) : 0;
+
+    tern_gguf_write(m->w, tail, n);
+    m->done += n;
 }
 
 static enum tern_status make_batches(struct making *m, size_t batch, struct tern_err *err)
@@ -463,6 +467,7 @@ static enum tern_status make_batches(struct making *m, size_t batch, struct tern
         if (m->progress && !m->progress(m->arg, m->done, m->total))
             return TERN_FAIL(err, TERN_END, "interrupted");
     }
+    write_tail(m);
     tern_gguf_end_tensor(m->w);
     return TERN_OK;
 }
@@ -505,7 +510,7 @@ static enum tern_status produce(void *arg, const struct tensor *t, struct tern_e
     else if (tern_gguf_tensor_bytes(m->type, row, &m->row_bytes))
         m->piece_bytes = rows * m->row_bytes;
     m->values_bytes = tern_round_up(t->part == MATRIX ? rows * k + SLACK : (k + SLACK) * sizeof(float), 64);
-    m->out = malloc(batch * (m->piece_bytes + TAIL));
+    m->out = malloc(batch * m->piece_bytes);
     m->values = malloc(threads * m->values_bytes);
     if (!m->out || !m->values)
         st = TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to make tensor %s", t->name);
