@@ -110,7 +110,11 @@ INLINE __m512i plain_operand(const enum codec c, struct group g, const unsigned 
     if (i == 4) /* 0, 81, 162 */
         return _mm512_and_si512(_mm512_srli_epi16(g.top, 6), low2);
     if (c != TRITS)
-        return _mm512_and_si512(i ? _mm512_srli_epi16(g.low, 2 * i) : g.low, low2);
+        return _mm512_and_si512(i == 0   ? g.low
+                                : i == 1 ? _mm512_srli_epi16(g.low, 2)
+                                : i == 2 ? _mm512_srli_epi16(g.low, 4)
+                                         : _mm512_srli_epi16(g.low, 6),
+                                low2);
     if (i < 2)
         return scaled_operand(c, g, i);
     /* 0x09, 0x12 and 0x1b, 0x36 */
