@@ -18,6 +18,9 @@
 
 #include <stdio.h>
 
+struct grammar;
+struct grammar_vocab;
+
 #define GENERATE_MAX_STOPS      16 /* a user's */
 #define GENERATE_MAX_STOP_BYTES 256
 
@@ -38,6 +41,8 @@ struct generate_options {
     const int32_t *end_id; /* a token that ends an answer beside the end-of-text tokens, or NULL */
     uint32_t n_stops;
     const char *stops[GENERATE_MAX_STOPS + 1]; /* and a chat format's */
+    const struct grammar *grammar;             /* what the answer must match, or NULL; borrowed, */
+    const struct grammar_vocab *grammar_vocab; /* ... as is this, which it needs */
     int n_logprobs; /* -1: none; else the chosen token's, and this many of the most probable */
     struct sample_options sample;
 };
@@ -67,7 +72,8 @@ struct generate {
     struct logprob *tops;          /* [tokens_cap][n_logprobs] */
     uint32_t n_tokens, tokens_cap;
     enum generate_end end;
-    bool cut; /* ended by a stop string, which some of the last tokens print */
+    bool cut; /* ended by a stop string, which some of the last tokens print, */
+    int stop; /* ... namely stops[stop]; else -1 */
 };
 
 /* "stop", "length", "context", "error", "interrupted". */

@@ -34,6 +34,19 @@ struct pipe_stage_info {
     uint64_t weight_bytes, kv_bytes;
 };
 
+/* What is known of one stage now, beyond what steps tell. */
+struct pipe_stage_live {
+    char endpoint[TERN_MAX_ENDPOINT_BYTES + 1]; /* empty in process */
+    bool suspect;                               /* silent for longer than it should be */
+    uint32_t silent_ms;                         /* since anything came from it */
+    uint32_t round_trip_us;   /* of a heartbeat, the shortest of the last ones; 0: not known */
+    int64_t clock_ahead_us;   /* of its clock against ours, from the same heartbeats */
+    uint32_t clock_within_us; /* how far that may be off */
+    uint64_t memory_bytes;    /* resident in its process */
+    uint64_t rejected;        /* connections and messages it has refused since its start */
+    uint64_t steps, busy_us;  /* in this epoch */
+};
+
 struct pipe {
     uint32_t n_stages;
     struct pipe_stage_info stages[TERN_MAX_WORKERS];
@@ -53,6 +66,8 @@ struct pipe {
      * TERN_AGAIN on time-out; TERN_ERR_PEER and others once the pipe is broken: final, and the sentence
      * names the worker. */
     enum tern_status (*recv)(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err);
+    /* What is known of stage i now: safe from any thread while the pipe is open. */
+    void (*live)(struct pipe *p, uint32_t i, struct pipe_stage_live *out);
     void (*close)(struct pipe *p); /* frees p too; releases the workers */
     void *impl;
 };
@@ -67,6 +82,7 @@ struct pipe_options {
     enum tern_boundary boundary;
     enum tern_kv_type kv;
     uint32_t n_pages, n_slots, max_positions, max_rows;
+    uint32_t max_in_flight;   /* steps on their way at once; 0: as many as keep n stages without delay busy */
     uint32_t dead_after_ms;   /* silence of a worker that counts as death; 3000 */
     uint32_t join_timeout_ms; /* how long a worker may take to answer the first time; 5000 */
     bool quiet;               /* no progress on stderr */

@@ -25,13 +25,27 @@
 /* Rows that go through the head at a time. */
 #define SCHED_HEAD_ROWS 32
 
+/* One step's way.  Times are tern_now_ns() / 1000. */
+struct sched_trace {
+    uint64_t number;
+    uint64_t sent_us, home_us, done_us; /* given to the pipe, back, and through the head and the sampler */
+    uint32_t n_prompt, n_decode;        /* rows of prompts, and rows that are one token of an answer */
+    uint32_t n_times;
+    const struct tern_stage_time *times; /* [n_times], one per stage */
+};
+
 struct sched_options {
     struct pipe *pipe;              /* borrowed, as are model and head */
     const struct tern_model *model; /* with embedding */
     struct tern_head *head;         /* for SCHED_HEAD_ROWS rows; NULL: sequences ask for hidden rows */
     enum tern_boundary boundary;
     uint32_t n_slots, n_pages, max_positions; /* as the pipe was opened with */
-    uint32_t chunk;                           /* prompt rows in one step, at least 1 */
+    uint32_t n_at_once; /* LIVE sequences at most, 0: n_slots; the other slots keep prefixes */
+    uint32_t chunk;     /* prompt rows in one step; 0: chosen from measured stage times */
+    /* Every step that has come home, when its rows have been handed out; on the scheduler's thread, inside its
+     * allocation guard.  NULL: nobody wants to know. */
+    void (*on_step)(void *user, const struct sched_trace *t);
+    void *on_step_user;
 };
 
 struct sched_stage_stats {
@@ -44,6 +58,12 @@ struct sched_stats {
     uint64_t rows_home;  /* came back */
     uint64_t bytes_home; /* received by the coordinator */
     uint64_t head_us, embed_us;
+    uint64_t prompt_rows, decode_rows; /* sent; together `rows` */
+    uint32_t n_queued, n_live, n_in_flight;
+    uint32_t chunk, share, groups; /* prompt rows, decode rows and steps in flight it aims at now */
+    uint32_t pages, pages_free, pages_cached; /* of the KV cache; cached: held by nobody who is LIVE */
+    uint64_t prefix_lookups, prefix_hits;     /* sequences that looked for a prefix, and found one */
+    uint64_t prefix_tokens, prefix_evicted;   /* positions not computed again; prefixes given up */
     uint32_t n_stages;
     struct sched_stage_stats stages[TERN_MAX_WORKERS];
 };

@@ -39,6 +39,9 @@ struct seq {
     struct tern_err err;
     uint32_t slot, gen; /* while LIVE */
     struct seq *next;   /* in the scheduler's queue */
+    uint64_t client; /* sequences of one client wait for each other before those of others do; 0: nobody's */
+    bool no_cache;   /* its KV is of no use to others, nor theirs to it */
+    uint32_t n_cached; /* positions that were there already when it got its slot */
 
     /* Which logits of position pos will do: *out is {0}.  NULL: all of them.  Asked just before the head
      * runs, on the scheduler's thread. */

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What can be told of a running service: the one source of /metrics, /slots, the page's picture of the
+ * cluster, `tern status` and `tern top`.  Plain data, copied out under a lock.
+ *
+ * A pipeline of n stages has n + 1 hops: coordinator to stage 0, stage i to i + 1, the last one home.
+ */
+#ifndef TERN_COORDINATOR_SERVE_SNAPSHOT_H
+#define TERN_COORDINATOR_SERVE_SNAPSHOT_H
+
+#include "coordinator/pipe.h"
+#include "coordinator/sched.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SNAPSHOT_BUCKETS 24 /* of a histogram: bucket i counts values below 2^i microseconds, the last all */
+
+struct snapshot_histogram {
+    uint64_t count[SNAPSHOT_BUCKETS]; /* in this bucket, not cumulated */
+    uint64_t n, sum_us;
+};
+
+struct snapshot_stage {
+    struct pipe_stage_info info;
+    struct pipe_stage_live live;
+    uint64_t steps, compute_us, queue_us; /* since the pipeline was opened */
+    /* Of the last seconds: */
+    double ms_per_step, tokens_per_s, idle_share; /* idle_share 0 to 1, negative: not known */
+};
+
+struct snapshot_hop {
+    uint64_t bytes;
+    double bytes_per_s;
+    uint32_t p50_us, p99_us;           /* of the last steps; 0: not known */
+    struct snapshot_histogram latency; /* end of computing on one side to the last byte on the other */
+};
+
+struct snapshot {
+    uint64_t now_us, uptime_us;
+    bool ready;
+    char why[256]; /* not ready */
+    uint32_t parallel, max_queue, ctx, max_in_flight;
+    struct sched_stats sched;
+    uint32_t n_stages;
+    struct snapshot_stage stages[TERN_MAX_WORKERS];
+    struct snapshot_hop hops[TERN_MAX_WORKERS + 1];
+    double head_ms_per_step, coordinator_idle_share;
+    /* Counted since the start. */
+    uint64_t jobs, jobs_ended, jobs_cancelled, jobs_failed, refused, reopened;
+    uint64_t prompt_tokens, answer_tokens; /* prompt: computed or cached */
+    uint32_t n_waiting, n_running;
+    double prompt_per_s, answer_per_s;                             /* tokens, of the last seconds */
+    struct snapshot_histogram first_token, between_tokens, queued; /* per job, token, job */
+};
+
+struct snapshot_step {
+    uint64_t number, sent_us, home_us, done_us;
+    uint32_t n_prompt, n_decode, n_stages;
+    struct {
+        uint64_t in_us, start_us, end_us;
+        uint32_t bytes;
+    } stages[TERN_MAX_WORKERS];
+};
+
+struct snapshot_slot {
+    uint32_t slot;
+    uint64_t job; /* number of the job, from 1 */
+    bool prompting;
+    uint32_t n_prompt, n_prompt_done, n_cached, n_tokens, n_ctx;
+    double seconds; /* since it got its slot */
+};
+
+#endif
