@@ -42,8 +42,8 @@ struct sched_options {
     uint32_t n_slots, n_pages, max_positions; /* as the pipe was opened with */
     uint32_t n_at_once; /* LIVE sequences at most, 0: n_slots; the other slots keep prefixes */
     uint32_t chunk;     /* prompt rows in one step; 0: chosen from measured stage times */
-    /* Every step that has come home, when its rows have been handed out; on the scheduler's thread, inside its
-     * allocation guard.  NULL: nobody wants to know. */
+    /* Every step that has come home, when its rows have been handed out; on the scheduler's thread, inside
+     * its allocation guard.  NULL: nobody wants to know. */
     void (*on_step)(void *user, const struct sched_trace *t);
     void *on_step_user;
 };

@@ -43,8 +43,8 @@ struct tern_failed {
 
 struct tern_stage_time {
     uint32_t compute_us, queue_us, bytes;
-    /* When the last byte of the step had come in.  On the wire by the stage's own clock; as a pipe hands it to
-     * the scheduler by the coordinator's, tern_now_ns() / 1000 (pipe.h).  0: not known. */
+    /* When the last byte of the step had come in.  On the wire by the stage's own clock; as a pipe hands it
+     * to the scheduler by the coordinator's, tern_now_ns() / 1000 (pipe.h).  0: not known. */
     uint64_t t_in_us;
 };
 
