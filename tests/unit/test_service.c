@@ -9,8 +9,9 @@
 #include "engine/base/log.h"
 #include "kernels/cpu.h"
 
+#include <dirent.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -453,6 +454,91 @@ static void test_cancel(void **state)
     service_close(&service);
 }
 
+/* Processes that are ours: pids [cap], how many. */
+static uint32_t children(pid_t *pids, uint32_t cap)
+{
+    char path[64], line[256];
+    uint32_t n = 0;
+    DIR *d = opendir("/proc/self/task");
+    struct dirent *e;
+
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        FILE *f;
+        int pid;
+
+        (void)snprintf(path, sizeof path, "/proc/self/task/%.20s/children", e->d_name);
+        if (e->d_name[0] == '.' || (f = fopen(path, "r")) == NULL)
+            continue;
+        if (fgets(line, sizeof line, f))
+            for (char *at = line; n < cap && sscanf(at, "%d", &pid) == 1; at = strchr(at, ' ') + 1)
+                pids[n++] = pid;
+        fclose(f);
+    }
+    closedir(d);
+    return n;
+}
+
+/* A worker dies: the jobs of that moment fail, naming it, and a little later there is a pipeline again that
+ * says the same. */
+static void test_broken(void **state)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    struct job *running, *waiting;
+    struct job_request r;
+    struct answer before, after;
+    struct job_state st;
+    int32_t ids[CTX];
+    pid_t pids[8];
+
+    (void)state;
+    assert_non_null(s);
+    engine.local = 2;
+    open_service(1, 4);
+    ask_alone(3, &before);
+    assert_int_equal(before.state.end, GENERATE_LENGTH);
+    make_request(10, ids, &r);
+    r.gen.n_predict = UINT32_MAX;
+    assert_ok(service_submit(service, &r, &running, &unit_err));
+    assert_ok(service_submit(service, &r, &waiting, &unit_err));
+    job_wait(running, PATIENCE, &st);
+    assert_int_equal(children(pids, 8), 2);
+    assert_int_equal(kill(pids[0], SIGKILL), 0);
+    do {
+        struct job_piece p;
+
+        job_wait(running, PATIENCE, &st);
+        job_take(running, &p);
+        job_piece_free(&p);
+    } while (!st.ended);
+    assert_int_equal(st.end, GENERATE_ERROR);
+    assert_true(st.err.status == TERN_ERR_PEER && (strstr(st.err.text, "w1") || strstr(st.err.text, "w2")));
+    job_wait(waiting, PATIENCE, &st);
+    assert_true(st.ended && st.end == GENERATE_ERROR);
+    job_free(&running);
+    job_free(&waiting);
+    assert_int_equal(service_submit(service, &r, &running, &unit_err), TERN_ERR_PEER);
+    service_snapshot(service, s);
+    assert_false(s->ready);
+    assert_non_null(strstr(s->why, "w"));
+    for (int i = 0; i < 6000 && !service_ready(service, NULL); i++)
+        usleep(10000);
+    ask_alone(3, &after);
+    assert_null(difference(&before, &after));
+    assert_int_equal(children(pids, 8), 2);
+    service_snapshot(service, s);
+    assert_true(s->ready);
+    assert_int_equal(s->reopened, 1);
+    assert_int_equal(s->jobs_failed, 2);
+    check_idle();
+    service_close(&service);
+    assert_int_equal(children(pids, 8), 0);
+    engine.local = 0;
+    answer_free(&before);
+    answer_free(&after);
+    free(s);
+}
+
 static int set_up(void **state)
 {
     struct tern_err err;
@@ -473,10 +559,8 @@ static int set_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_shift),
-        cmocka_unit_test(test_company),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_cancel),  cmocka_unit_test(test_shift),
+        cmocka_unit_test(test_broken),  cmocka_unit_test(test_company),
     };
 
     return cmocka_run_group_tests(tests, set_up, NULL);
