@@ -552,7 +552,6 @@ static int set_up(void **state)
     engine.threads_given = true;
     engine.quiet = true;
     engine.chunk = 16;
-    engine.chunk_given = true;
     return engine_options_finish(&engine, &err);
 }
 
