@@ -30,8 +30,8 @@ struct http_key {
     bool is_short;                         /* so short that it can be guessed */
 };
 
-/* Parses the text of such a file into a new list (tests, fuzzing).  `path` is what sentences call it; keys are
- * never quoted. */
+/* Parses the text of such a file into a new list of HTTP_MAX_KEYS, n of them used (tests, fuzzing).  `path`
+ * is what sentences call it; keys are never quoted. */
 enum tern_status http_keys_parse(const char *path, const char *text, size_t len,
                                  const uint8_t salt[static HTTP_KEY_DIGEST_BYTES], struct http_key **out,
                                  size_t *n, struct tern_err *err) TERN_MUST_CHECK;
