@@ -140,9 +140,10 @@ static enum tern_status make_fingerprint(struct api *a, struct tern_err *err)
 
     if (st)
         return st;
-    (void)snprintf(rest, sizeof rest, "%s|%s|%s|%s|%s|%d", TERN_VERSION, tern_boundary_name(s->o->wire),
+    (void)snprintf(rest, sizeof rest, "%s|%s|%s|%s|%s|%d|%d", TERN_VERSION, tern_boundary_name(s->o->wire),
                    tern_kv_type_name(s->o->kv), tern_tokenizer_pre(s->tok),
-                   a->model.format ? tern_chat_format_name(a->model.format) : "", TERN_PAGE);
+                   a->model.format ? tern_chat_format_name(a->model.format) : "", TERN_PAGE,
+                   s->o->head == TERN_HEAD_STATISTICAL);
     n = strlen(rest);
     crypto_generichash_init(&h, NULL, 0, 16);
     crypto_generichash_update(&h, id->model_hash, sizeof id->model_hash);
