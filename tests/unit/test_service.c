@@ -20,9 +20,16 @@
 #define MODEL     TERN_SOURCE_DIR "/deploy/models/fable.gguf"
 #define N_KINDS   12
 #define N_THREADS 16
-#define N_EACH    6 /* requests of each thread */
-#define CTX       128
-#define PATIENCE  120000 /* ms */
+/* Requests of each thread. */
+#if defined(__SANITIZE_THREAD__)
+#define N_EACH 3
+#elif defined(__SANITIZE_ADDRESS__)
+#define N_EACH 6
+#else
+#define N_EACH 40
+#endif
+#define CTX      128
+#define PATIENCE 120000 /* ms */
 
 static struct engine_options engine;
 static struct service *service;
@@ -314,8 +321,8 @@ static void test_company(void **state)
 static void test_shift(void **state)
 {
     int32_t ids[CTX + 8];
-    const uint32_t n_keep = 4, more = 10;
-    uint32_t n, left;
+    const uint32_t n_keep = 4, n_more = 10;
+    uint32_t n, n_drop;
     struct job_request r = { 0 };
     struct answer a, b;
     struct job *j;
@@ -329,7 +336,7 @@ static void test_shift(void **state)
     r.gen.sample.temperature = 0;
     r.gen.n_logprobs = 2;
     r.gen.ignore_eos = true;
-    r.gen.n_predict = CTX - n + 1 + more;
+    r.gen.n_predict = CTX - n + 1 + n_more;
     r.shift = true;
     r.n_keep = n_keep;
     assert_ok(service_submit(service, &r, &j, &unit_err));
@@ -340,16 +347,16 @@ static void test_shift(void **state)
     /* The text so far: CTX ids, and the one behind them that found no room. */
     for (uint32_t i = 0; i <= CTX - n; i++)
         ids[n + i] = a.tokens[i].id;
-    left = (CTX - n_keep) / 2;
-    memmove(ids + n_keep, ids + n_keep + left, (CTX + 1 - n_keep - left) * sizeof *ids);
-    r.n_ids = CTX + 1 - left;
+    n_drop = (CTX - n_keep) / 2;
+    memmove(ids + n_keep, ids + n_keep + n_drop, (CTX + 1 - n_keep - n_drop) * sizeof *ids);
+    r.n_ids = CTX + 1 - n_drop;
     r.shift = false;
-    r.gen.n_predict = more;
+    r.gen.n_predict = n_more;
     assert_ok(service_submit(service, &r, &j, &unit_err));
     read_all(j, &r, 0, &b);
     job_free(&j);
-    assert_int_equal(b.n_tokens, more);
-    for (uint32_t i = 0; i < more; i++) {
+    assert_int_equal(b.n_tokens, n_more);
+    for (uint32_t i = 0; i < n_more; i++) {
         assert_int_equal(b.tokens[i].id, a.tokens[CTX - n + 1 + i].id);
         assert_memory_equal(&b.tokens[i].logprob, &a.tokens[CTX - n + 1 + i].logprob, sizeof(double));
     }
