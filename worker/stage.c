@@ -354,6 +354,7 @@ enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step, st
         .compute_us = clamp_u32(us),
         .queue_us = step->t_in_ns && step->t_in_ns < start ? clamp_u32((start - step->t_in_ns) / 1000) : 0,
         .bytes = step->bytes_in,
+        .t_in_us = step->t_in_ns / 1000,
     };
     atomic_fetch_add_explicit(&s->n_steps, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->busy_us, us, memory_order_relaxed);
