@@ -83,7 +83,7 @@ struct pipe_options {
     enum tern_boundary boundary;
     enum tern_kv_type kv;
     uint32_t n_pages, n_slots, max_positions, max_rows;
-    uint32_t max_in_flight;   /* steps on their way at once, up to TERN_MAX_STEPS_IN_FLIGHT; 0: see below */
+    uint32_t max_in_flight;   /* steps on their way at once, up to 64; 0: see below */
     uint32_t dead_after_ms;   /* silence of a worker that counts as death; 3000 */
     uint32_t join_timeout_ms; /* how long a worker may take to answer the first time; 5000 */
     bool quiet;               /* no progress on stderr */
