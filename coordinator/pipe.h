@@ -90,10 +90,10 @@ struct pipe_options {
 };
 
 /*
- * Steps in flight when nobody says: in process 2; over n workers as many as fill them through links with
- * some delay (one computing and one waiting in each, and PIPE_ON_THE_WAY on the links), as far as each
- * process's buffers for them, max_rows * row_bytes a step, stay within PIPE_STEPS_BYTES; at least n + 2, which
- * links without delay need.  A buffer becomes resident as far as a step fills it.
+ * Steps in flight when nobody says: in process 2; over n workers one computing and one waiting in each, and
+ * PIPE_ON_THE_WAY on links with some delay, as far as each process's buffers for them, max_rows * row_bytes a
+ * step, stay within PIPE_STEPS_BYTES; at least n + 2, which links without delay need.  A buffer becomes
+ * resident as far as a step fills it.
  */
 #define PIPE_ON_THE_WAY  6u
 #define PIPE_STEPS_BYTES ((size_t)32 << 20)
