@@ -41,6 +41,8 @@ static const struct route {
     { "GET", "/v1/health", api_get_health, true },
     { "GET", "/props", api_get_props, true },
     { "GET", "/slots", api_get_slots, true },
+    { "GET", "/tern/cluster", api_get_cluster, true },
+    { "GET", "/tern/events", api_get_events, true },
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 
