@@ -283,26 +283,19 @@ static void *client_main(void *user)
     return NULL;
 }
 
-static void test_company(void **state)
+/* N_THREADS clients at a service that is open. */
+static void keep_company(void)
 {
     struct client clients[N_THREADS] = { { 0 } };
     uint32_t same = 0, refused = 0;
 
-    (void)state;
-    open_service(5, 6);
-    for (uint32_t i = 0; i < N_KINDS; i++) {
-        ask_alone(i, &known[i]);
-        assert_int_not_equal(known[i].state.end, GENERATE_ERROR);
-    }
-    assert_true(known[10].state.shifted);
-    assert_int_equal(known[10].state.n_tokens, 2 * CTX);
-    check_idle();
     for (uint32_t i = 0; i < N_THREADS; i++) {
         clients[i].random = 88172645463325252u + i * 1000003u;
         assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
     }
-    for (uint32_t i = 0; i < N_THREADS; i++) {
+    for (uint32_t i = 0; i < N_THREADS; i++)
         pthread_join(clients[i].thread, NULL);
+    for (uint32_t i = 0; i < N_THREADS; i++) {
         if (clients[i].wrong)
             fail_msg("request of kind %u: %s is another in company", (unsigned)clients[i].wrong_kind,
                      clients[i].wrong);
@@ -313,6 +306,25 @@ static void test_company(void **state)
     assert_true(refused > 0);
     check_idle();
     service_close(&service);
+}
+
+/* Alone in this process, in company here, and in company on workers. */
+static void test_company(void **state)
+{
+    (void)state;
+    open_service(5, 6);
+    for (uint32_t i = 0; i < N_KINDS; i++) {
+        ask_alone(i, &known[i]);
+        assert_int_not_equal(known[i].state.end, GENERATE_ERROR);
+    }
+    assert_true(known[10].state.shifted);
+    assert_int_equal(known[10].state.n_tokens, 2 * CTX);
+    check_idle();
+    keep_company();
+    engine.local = 3;
+    open_service(8, 4);
+    keep_company();
+    engine.local = 0;
     for (uint32_t i = 0; i < N_KINDS; i++)
         answer_free(&known[i]);
 }
