@@ -41,7 +41,10 @@ enum tern_status cluster_new(const struct pipe_options *o, const struct cluster_
         p->info.first = p->member->first;
         p->info.last = p->member->last;
         memcpy(p->info.name, p->member->name, sizeof p->info.name);
+        memcpy(p->live.endpoint, p->member->endpoint, sizeof p->live.endpoint);
+        c->live[i] = p->live;
     }
+    pthread_mutex_init(&c->live_lock, NULL);
     st = tern_arena_init(&c->arena, TERN_WIRE_ARENA_BYTES, "received messages", err);
     if (st == TERN_OK)
         st = tern_queue_new(QUEUE_ITEMS, &c->commands, err);
@@ -63,8 +66,16 @@ void cluster_free(struct cluster **cp)
     tern_queue_free(&c->commands);
     tern_queue_free(&c->events);
     tern_arena_fini(&c->arena);
+    pthread_mutex_destroy(&c->live_lock);
     free(c);
     *cp = NULL;
+}
+
+void cluster_live(struct cluster *c, uint32_t i, struct pipe_stage_live *out)
+{
+    pthread_mutex_lock(&c->live_lock);
+    *out = c->live[i];
+    pthread_mutex_unlock(&c->live_lock);
 }
 
 /* -- what all parts use --------------------------------------------------------------------------------- */

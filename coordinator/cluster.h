@@ -10,11 +10,12 @@
  * received any more.
  *
  * Thread: cluster_main runs in the link thread and touches everything; the scheduler touches what a tag has
- * published.
+ * published, and anybody may ask cluster_live.
  */
 #ifndef TERN_COORDINATOR_CLUSTER_H
 #define TERN_COORDINATOR_CLUSTER_H
 
+#include "coordinator/peer_clock.h"
 #include "coordinator/pipe.h"
 #include "coordinator/progress.h"
 
@@ -24,6 +25,8 @@
 #include "engine/queue.h"
 #include "proto/link.h"
 #include "proto/wire.h"
+
+#include <pthread.h>
 
 #define CLUSTER_PING_MS    100u
 #define CLUSTER_SUSPECT_MS 400u
@@ -62,6 +65,8 @@ struct cluster_peer {
     uint64_t load_ms; /* when loading last got on */
     bool blocked;     /* a send was answered AGAIN: wait for room */
     struct pipe_stage_info info;
+    struct peer_clock clock;
+    struct pipe_stage_live live; /* ours; copied for others when it changes */
 };
 
 struct cluster {
@@ -86,6 +91,7 @@ struct cluster {
     /* Steps on their way, oldest first: a ring.  n_sent of them have left, and parts_sent parts of the
      * next one. */
     struct tern_step *flight[TERN_MAX_STEPS_IN_FLIGHT];
+    uint64_t flight_us[TERN_MAX_STEPS_IN_FLIGHT]; /* when it had left */
     uint32_t flight_head, n_flight, n_sent, parts_sent;
     /* Ops and runs of the oldest step while its result comes in: they do not travel home, but the
      * scheduler wants them back. */
@@ -103,6 +109,9 @@ struct cluster {
     uint64_t n_stale; /* messages of another epoch */
     struct tern_log_limit stale_log;
     struct progress bar;
+
+    pthread_mutex_t live_lock;
+    struct pipe_stage_live live[TERN_MAX_WORKERS]; /* under the lock */
 };
 
 /* -- cluster.c ------------------------------------------------------------------------------------------ */
@@ -112,6 +121,9 @@ enum tern_status cluster_new(const struct pipe_options *o, const struct cluster_
                              const struct tern_key *key, struct cluster **out,
                              struct tern_err *err) TERN_MUST_CHECK;
 void cluster_free(struct cluster **c);
+
+/* What was known of worker i at the last heartbeat; from any thread. */
+void cluster_live(struct cluster *c, uint32_t i, struct pipe_stage_live *out);
 
 /* The link thread: returns after the tag `stop`. */
 void *cluster_main(void *cluster);

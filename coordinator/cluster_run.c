@@ -10,6 +10,11 @@
 #include <inttypes.h>
 #include <string.h>
 
+static uint64_t now_us(void)
+{
+    return tern_now_ns() / 1000;
+}
+
 /* -- steps ---------------------------------------------------------------------------------------------- */
 
 static struct tern_step *in_flight(const struct cluster *c, uint32_t i)
@@ -50,6 +55,7 @@ void cluster_send_steps(struct cluster *c)
 {
     c->peers[0].blocked = false;
     while (!c->broken && c->n_sent < c->n_flight && send_step(c, in_flight(c, c->n_sent))) {
+        c->flight_us[(c->flight_head + c->n_sent) % TERN_MAX_STEPS_IN_FLIGHT] = now_us();
         c->n_sent++;
         c->parts_sent = 0;
     }
@@ -120,6 +126,9 @@ static void finish_step(struct cluster *c, struct cluster_peer *p, struct tern_s
                       peer_describe(p).z, s->step, s->n_times, c->spec.n);
         return;
     }
+    for (uint32_t i = 0; i < s->n_times; i++)
+        s->times[i].t_in_us =
+            peer_clock_ours(&c->peers[i].clock, s->times[i].t_in_us, c->flight_us[c->flight_head], now_us());
     c->flight_head = (c->flight_head + 1) % TERN_MAX_STEPS_IN_FLIGHT;
     c->n_flight--;
     c->n_sent--;
@@ -175,12 +184,35 @@ void cluster_on_result(struct cluster *c, struct cluster_peer *p, const Tern__He
 
 /* -- life ----------------------------------------------------------------------------------------------- */
 
+static void publish(struct cluster *c, struct cluster_peer *p, uint64_t now)
+{
+    uint64_t silent = now > p->heard_ms ? now - p->heard_ms : 0;
+
+    p->live.suspect = p->suspect;
+    p->live.silent_ms = silent < UINT32_MAX ? (uint32_t)silent : UINT32_MAX;
+    pthread_mutex_lock(&c->live_lock);
+    c->live[p->index] = p->live;
+    pthread_mutex_unlock(&c->live_lock);
+}
+
 void cluster_on_pong(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)
 {
-    (void)now;
-    if (h->pong->seq > c->ping_seq)
+    const Tern__Pong *pong = h->pong;
+
+    if (pong->seq > c->ping_seq) {
         cluster_break(c, TERN_ERR_STATE, "%s broke the protocol: it answered a ping that was never sent",
                       peer_describe(p).z);
+        return;
+    }
+    peer_clock_got(&p->clock, pong->seq, pong->clock_us, now_us());
+    p->live.round_trip_us = p->clock.round_trip_us;
+    p->live.clock_ahead_us = p->clock.ahead_us;
+    p->live.clock_within_us = p->clock.within_us;
+    p->live.memory_bytes = pong->memory_bytes;
+    p->live.rejected = pong->rejected;
+    p->live.steps = pong->steps;
+    p->live.busy_us = pong->busy_us;
+    publish(c, p, now);
 }
 
 static void send_ping(struct cluster *c, struct cluster_peer *p)
@@ -193,7 +225,8 @@ static void send_ping(struct cluster *c, struct cluster_peer *p)
     cluster_header(c, &h, TERN__HEADER__BODY_PING);
     h.ping = &ping;
     /* No room means that enough is on its way to count as life for the worker. */
-    (void)cluster_post(c, p, &h);
+    if (cluster_post(c, p, &h) == TERN_OK)
+        peer_clock_sent(&p->clock, c->ping_seq, now_us());
     p->blocked = blocked;
 }
 
@@ -235,6 +268,8 @@ void cluster_run_tick(struct cluster *c, uint64_t now)
             send_ping(c, p);
         if (!c->broken)
             check_silence(c, p, now);
+        if (ping)
+            publish(c, p, now);
     }
 }
 

@@ -47,6 +47,9 @@ static const char help_after_wire[] =
     ")\n"
     "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows,\n"
     "                            for tests\n"
+    "      --in-flight N         steps on their way at once, 1 to 64 (default: two for each worker and six\n"
+    "                            for the links, fewer where their buffers would take more than 32 MiB a\n"
+    "                            worker): links with delay need more, 1 + delay * links / time of a stage\n"
     "      --dead-after MS       silence of a worker that counts as its death (default: 3000)\n"
     "\n"
     "Output\n"
@@ -149,6 +152,8 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_SPLIT: return parse_split(o, arg, err);
     case ENGINE_OPT_CLUSTER: o->cluster = arg; return TERN_OK;
     case ENGINE_OPT_KEY: o->key = arg; return TERN_OK;
+    case ENGINE_OPT_IN_FLIGHT:
+        return tern_option_u32("--in-flight", arg, 1, TERN_MAX_STEPS_IN_FLIGHT, &o->in_flight, err);
     case ENGINE_OPT_DEAD_AFTER:
         return tern_option_u32("--dead-after", arg, 500, 600000, &o->dead_after_ms, err);
     case ENGINE_OPT_DUMP_STEPS: o->dump_steps = arg; return TERN_OK;

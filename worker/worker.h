@@ -73,11 +73,12 @@ enum worker_reject { REJECT_UNLISTED, REJECT_ROLE, REJECT_MALFORMED, REJECT_EPOC
 /* What exists only between assignment and release: the stage and the step buffers it works on. */
 struct worker_run {
     struct tern_stage *stage;
-    struct tern_step *steps[WORKER_N_STEPS]; /* all of them */
-    struct tern_step *free[WORKER_N_STEPS];
+    uint32_t n_steps;
+    struct tern_step *steps[WORKER_MAX_STEPS]; /* all of them */
+    struct tern_step *free[WORKER_MAX_STEPS];  /* the one used last goes first: its memory is there already */
     uint32_t n_free;
-    struct tern_step *filling;             /* parts are coming in, or NULL */
-    struct tern_step *out[WORKER_N_STEPS]; /* computed, in order, not yet sent */
+    struct tern_step *filling;               /* parts are coming in, or NULL */
+    struct tern_step *out[WORKER_MAX_STEPS]; /* computed, in order, not yet sent */
     uint32_t out_head, n_out, out_part;
     uint32_t n_refused;         /* sequences this stage refused and nobody has spoken of yet */
     struct tern_failed refused; /* the last of them */

@@ -120,6 +120,8 @@ void worker_say_pong(struct worker *w, uint64_t seq)
     b.steps = w->run ? tern_stage_steps(w->run->stage) : 0;
     b.busy_us = w->run ? tern_stage_busy_us(w->run->stage) : 0;
     b.rejected = w->n_rejected + w->o.net->n_refused(w->o.net->impl);
+    b.memory_bytes = tern_memory_resident();
+    b.clock_us = tern_now_ns() / 1000;
     h.pong = &b;
     /* Without room there is enough on its way to count as life. */
     (void)post_owner(w, &h);
@@ -193,7 +195,7 @@ enum tern_status worker_flush(struct worker *w, struct tern_err *err)
         }
         if (st)
             return st;
-        r->out_head = (r->out_head + 1) % WORKER_N_STEPS;
+        r->out_head = (r->out_head + 1) % r->n_steps;
         r->n_out--;
         r->out_part = 0;
         r->free[r->n_free++] = s;

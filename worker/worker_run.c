@@ -23,10 +23,12 @@ enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool
     if (!r)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for an assignment");
     st = tern_stage_new(model, pool, &so, &r->stage, err);
-    for (uint32_t i = 0; i < WORKER_N_STEPS && !st; i++) {
-        st = tern_step_new(plan->max_rows, plan->row_bytes, &r->steps[i], err);
-        if (!st)
-            r->free[r->n_free++] = r->steps[i];
+    while (r->n_steps < plan->n_steps && !st) {
+        st = tern_step_new(plan->max_rows, plan->row_bytes, &r->steps[r->n_steps], err);
+        if (!st) {
+            r->free[r->n_free++] = r->steps[r->n_steps];
+            r->n_steps++;
+        }
     }
     if (!st)
         st = tern_stage_start(r->stage, err);
@@ -45,7 +47,7 @@ void worker_run_free(struct worker_run **rp)
     if (!r)
         return;
     tern_stage_free(&r->stage);
-    for (uint32_t i = 0; i < WORKER_N_STEPS; i++)
+    for (uint32_t i = 0; i < r->n_steps; i++)
         tern_step_free(&r->steps[i]);
     free(r);
     *rp = NULL;
@@ -59,8 +61,7 @@ enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan 
 
     if (!s) {
         if (r->n_free == 0)
-            return TERN_FAIL(err, TERN_ERR_STATE, "more than %d steps are in flight",
-                             TERN_MAX_STEPS_IN_FLIGHT);
+            return TERN_FAIL(err, TERN_ERR_STATE, "more than %u steps are in flight", r->n_steps - 1);
         s = r->free[--r->n_free];
         tern_step_clear(s);
         s->bytes_in = 0;
@@ -94,7 +95,7 @@ enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err)
             r->n_refused += s->n_failed - s->n_failed_in;
             r->refused = s->failed[s->n_failed - 1];
         }
-        r->out[(r->out_head + r->n_out) % WORKER_N_STEPS] = s;
+        r->out[(r->out_head + r->n_out) % r->n_steps] = s;
         r->n_out++;
     }
     return TERN_OK;
@@ -102,7 +103,7 @@ enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err)
 
 bool worker_run_empty(const struct worker_run *r)
 {
-    return r->n_free == WORKER_N_STEPS || (r->filling && r->n_free == WORKER_N_STEPS - 1);
+    return r->n_free + (r->filling != NULL) == r->n_steps;
 }
 
 bool worker_run_ended(struct worker_run *r)
