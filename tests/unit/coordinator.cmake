@@ -1,3 +1,4 @@
+tern_unit(test_api_body tern_coordinator m)
 tern_unit(test_api_parse tern_coordinator m)
 tern_unit(test_chat_options tern_coordinator)
 tern_unit(test_cluster tern_pipe)
