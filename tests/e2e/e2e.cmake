@@ -45,6 +45,7 @@ if(PYTHON3)
     # A sanitizer's own memory and time would be measured instead of ours.
     if(NOT TERN_SANITIZE)
         tern_e2e(memory SLOW ALONE)
+        tern_e2e(mixed_load) # long with a sanitizer
     endif()
     tern_e2e(openai_client)
     tern_e2e(perplexity)

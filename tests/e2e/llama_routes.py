@@ -57,7 +57,8 @@ for path in ("/health", "/v1/health"):
 props = get("/props").json
 lab.check(props["total_slots"] == 2 and props["default_generation_settings"]["n_ctx"] == 1024 and
           props["default_generation_settings"]["params"]["top_k"] == 40 and
-          "content" in props["chat_template"] and props["modalities"] == {"vision": False, "audio": False}, "/props", props)
+          "content" in props["chat_template"] and props["modalities"] == {"vision": False, "audio": False},
+          "/props", props)
 slots = get("/slots").json
 lab.check([s["id"] for s in slots] == [0, 1] and not any(s["is_processing"] for s in slots), "/slots",
           slots)
