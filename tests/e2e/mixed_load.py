@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""520 requests of all kinds from 16 clients at once, some of whom hang up: each answer is, to the bit, that of
+"""520 requests of all kinds from 16 clients at once, some of whom hang up: each answer is, to the bit, that
 the same request alone on an idle server, in one process and with two workers.
 
 mixed_load.py BUILD [SEED]"""
