@@ -12,3 +12,7 @@ target_link_libraries(make_model PRIVATE tern_lab)
 add_executable(lab_walk lab/lab_walk.c)
 target_link_libraries(lab_walk PRIVATE tern_stage tern_flags)
 target_link_options(lab_walk PRIVATE -Wl,--wrap=tern_pool_run)
+
+# Random words of grammars, and how long their masks take.
+add_executable(grammar_words lab/grammar_words.c)
+target_link_libraries(grammar_words PRIVATE tern_coordinator)
