@@ -5,6 +5,7 @@ tern_unit(test_generate tern_coordinator m)
 tern_unit(test_golden tern_coordinator tern_alloc_guard m)
 tern_unit(test_head tern_coordinator tern_lab tern_alloc_guard m)
 tern_unit(test_peer_clock tern_pipe)
+tern_unit(test_http_server tern_coordinator)
 tern_unit(test_pipe tern_pipe tern_alloc_guard)
 add_dependencies(test_pipe ternd)
 # Serial: it measures how soon a death is noticed.  With the thread sanitizer it takes minutes.
