@@ -87,6 +87,8 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     struct tern_pool *pool = s->pool, *own = NULL;
     enum tern_status st = TERN_OK;
 
+    if (s->layout_chosen)
+        return TERN_OK;
     if (stage_threads(s->o) != tern_pool_threads(pool)) {
         st = tern_pool_new(stage_threads(s->o), &own, err);
         pool = own;
@@ -96,6 +98,7 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     tern_layout_choose(s->o->layout, &s->kern, pool, &s->layout);
     tern_layout_log(&s->layout);
     tern_pool_free(&own);
+    s->layout_chosen = true;
     return TERN_OK;
 }
 
@@ -211,19 +214,26 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     return sched_new(&so, &s->sched, err);
 }
 
+void session_disconnect(struct session *s)
+{
+    sched_free(&s->sched);
+    if (s->pipe)
+        s->pipe->close(s->pipe);
+    s->pipe = NULL;
+    if (s->workers)
+        local_workers_stop(&s->workers);
+    if (s->key.secret_key)
+        tern_key_wipe(&s->key);
+    memset(&s->cluster, 0, sizeof s->cluster);
+}
+
 void session_close(struct session **sp)
 {
     struct session *s = *sp;
 
     if (!s)
         return;
-    sched_free(&s->sched);
-    if (s->pipe)
-        s->pipe->close(s->pipe);
-    if (s->workers)
-        local_workers_stop(&s->workers);
-    if (s->key.secret_key)
-        tern_key_wipe(&s->key);
+    session_disconnect(s);
     if (s->dump_fd >= 0)
         close(s->dump_fd);
     tern_head_free(&s->head);
