@@ -110,7 +110,8 @@ for t in threads:
 seconds = time.monotonic() - start
 lab.check(results == [True] * 8, "bytes of eight connections come back as they were", results)
 total = sum(map(len, blobs))
-lab.check(seconds > 0.9 * total / 8e6, "and no faster than the rate", "%.2f s for %d bytes" % (seconds, total))
+lab.check(seconds > 0.9 * total / 8e6, "and no faster than the rate",
+          "%.2f s for %d bytes" % (seconds, total))
 said = q.stop()
 lab.check("link 1: 8 connections, %d bytes on, %d back" % (total, total) in said, "it says what went through",
           said)
@@ -152,8 +153,9 @@ lab.check(ended, "a target that is not there ends the connection")
 start = time.monotonic()
 c = connect(p3.ports[1])
 lab.check(c.recv(10) == b"" and time.monotonic() - start >= 0.1, "an end travels as late as bytes")
-for args in (["--listen", "127.0.0.1:0"], ["--both", "delay=x", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1"],
-             ["--to", "127.0.0.1:1"], [], ["--listen", "nowhere", "--to", "127.0.0.1:1"], ["stray"]):
+for args in (["--listen", "127.0.0.1:0"], ["--to", "127.0.0.1:1"], [], ["stray"],
+             ["--both", "delay=x", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1"],
+             ["--listen", "nowhere", "--to", "127.0.0.1:1"]):
     r = lab.run(*args, program=p.program)
     lab.check(r.code == 64 and r.errors, "delay_proxy %s is refused" % " ".join(args), r.errors)
 
