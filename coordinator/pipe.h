@@ -54,6 +54,7 @@ struct pipe {
     uint32_t max_rows;      /* of one step */
     uint32_t row_bytes;     /* of one encoded row */
     bool remote;
+    int fd; /* readable when recv would not wait; for poll only, by the thread that schedules */
 
     /* Free steps to fill: never blocks, NULL when all are in flight. */
     struct tern_step *(*take)(struct pipe *p);

@@ -87,6 +87,8 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     struct tern_pool *pool = s->pool, *own = NULL;
     enum tern_status st = TERN_OK;
 
+    if (s->layout_chosen)
+        return TERN_OK;
     if (stage_threads(s->o) != tern_pool_threads(pool)) {
         st = tern_pool_new(stage_threads(s->o), &own, err);
         pool = own;
@@ -96,6 +98,7 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     tern_layout_choose(s->o->layout, &s->kern, pool, &s->layout);
     tern_layout_log(&s->layout);
     tern_pool_free(&own);
+    s->layout_chosen = true;
     return TERN_OK;
 }
 
@@ -142,45 +145,76 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, st
     return TERN_OK;
 }
 
-enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len, struct tern_err *err)
+static void fill_options(const struct session *s, const struct session_room *room, struct pipe_options *po)
+{
+    const uint32_t n_slots = room->n_at_once + room->n_prefixes;
+
+    po->gguf = s->gguf;
+    po->arch = &s->arch;
+    po->kern = &s->kern;
+    po->pool = s->pool;
+    po->boundary = s->o->wire;
+    po->kv = s->o->kv;
+    po->n_pages = (room->max_len + TERN_PAGE - 1) / TERN_PAGE * room->n_at_once;
+    po->n_slots = n_slots;
+    po->max_positions = room->max_len;
+    po->max_rows = s->o->chunk + room->n_at_once < TERN_MAX_STEP_ROWS ? s->o->chunk + room->n_at_once
+                                                                      : TERN_MAX_STEP_ROWS;
+    po->dead_after_ms = s->o->dead_after_ms;
+    po->join_timeout_ms = JOIN_TIMEOUT_MS;
+    po->quiet = s->o->quiet;
+}
+
+enum tern_status session_connect_room(struct session *s, const struct session_room *room,
+                                      struct tern_err *err)
 {
     struct pipe_options po = { 0 };
     struct sched_options so = { 0 };
-    const uint32_t pages = (max_len + TERN_PAGE - 1) / TERN_PAGE;
+    const uint64_t pages = ((uint64_t)room->max_len + TERN_PAGE - 1) / TERN_PAGE;
     enum tern_status st;
 
-    if (n_slots == 0 || max_len == 0 || n_slots > TERN_MAX_SLOTS || max_len > TERN_MAX_CONTEXT ||
-        (uint64_t)pages * n_slots > UINT32_MAX)
+    if (room->n_at_once == 0 || room->max_len == 0 || room->n_at_once > TERN_MAX_SLOTS ||
+        room->n_prefixes > TERN_MAX_SLOTS - room->n_at_once || room->max_len > TERN_MAX_CONTEXT ||
+        pages * room->n_at_once > UINT32_MAX)
         return TERN_FAIL(err, TERN_ERR_LIMIT,
-                         "%u sequences of %u positions are more than a KV cache can hold", (unsigned)n_slots,
-                         (unsigned)max_len);
-    po.gguf = s->gguf;
-    po.arch = &s->arch;
-    po.kern = &s->kern;
-    po.pool = s->pool;
-    po.boundary = s->o->wire;
-    po.kv = s->o->kv;
-    po.n_pages = pages * n_slots;
-    po.n_slots = n_slots;
-    po.max_positions = max_len;
-    po.max_rows = s->o->chunk + n_slots < TERN_MAX_STEP_ROWS ? s->o->chunk + n_slots : TERN_MAX_STEP_ROWS;
-    po.dead_after_ms = s->o->dead_after_ms;
-    po.join_timeout_ms = JOIN_TIMEOUT_MS;
-    po.quiet = s->o->quiet;
+                         "%u sequences of %u positions are more than a KV cache can hold",
+                         (unsigned)room->n_at_once, (unsigned)room->max_len);
+    fill_options(s, room, &po);
     st = open_pipe(s, &po, err);
     if (!st && s->dump_fd >= 0)
         st = pipe_dump_wrap(&s->pipe, s->dump_fd, err);
-    if (st)
-        return st;
     so.pipe = s->pipe;
     so.model = s->model;
     so.head = s->head;
     so.boundary = s->o->wire;
-    so.n_slots = n_slots;
+    so.n_slots = po.n_slots;
+    so.n_at_once = room->n_at_once;
     so.n_pages = po.n_pages;
-    so.max_positions = max_len;
+    so.max_positions = room->max_len;
     so.chunk = s->o->chunk;
-    return sched_new(&so, &s->sched, err);
+    so.on_step = room->on_step;
+    so.on_step_user = room->on_step_user;
+    return st ? st : sched_new(&so, &s->sched, err);
+}
+
+enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len, struct tern_err *err)
+{
+    const struct session_room room = { .n_at_once = n_slots, .max_len = max_len };
+
+    return session_connect_room(s, &room, err);
+}
+
+void session_disconnect(struct session *s)
+{
+    sched_free(&s->sched);
+    if (s->pipe)
+        s->pipe->close(s->pipe);
+    s->pipe = NULL;
+    if (s->workers)
+        local_workers_stop(&s->workers);
+    if (s->key.secret_key)
+        tern_key_wipe(&s->key);
+    memset(&s->cluster, 0, sizeof s->cluster);
 }
 
 void session_close(struct session **sp)
@@ -189,13 +223,7 @@ void session_close(struct session **sp)
 
     if (!s)
         return;
-    sched_free(&s->sched);
-    if (s->pipe)
-        s->pipe->close(s->pipe);
-    if (s->workers)
-        local_workers_stop(&s->workers);
-    if (s->key.secret_key)
-        tern_key_wipe(&s->key);
+    session_disconnect(s);
     if (s->dump_fd >= 0)
         close(s->dump_fd);
     tern_head_free(&s->head);

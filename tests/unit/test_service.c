@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A service in company: whoever asks, and however many do, each gets what he would get alone, to the bit; and
+ * what was cancelled, refused or never read leaves nothing behind.
+ */
+#include "unit/unit.h"
+
+#include "coordinator/serve/service.h"
+#include "engine/base/log.h"
+#include "kernels/cpu.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MODEL     TERN_SOURCE_DIR "/deploy/models/fable.gguf"
+#define N_KINDS   12
+#define N_THREADS 16
+#define N_EACH    6 /* requests of each thread */
+#define CTX       128
+#define PATIENCE  120000 /* ms */
+
+static struct engine_options engine;
+static struct service *service;
+
+/* -- requests -------------------------------------------------------------------------------------------- */
+
+static const char *const texts[] = {
+    "Once upon a time there was a fox",
+    "The hare laughed at the tortoise. The tortoise said",
+    "A crow sat in a tree with a piece of cheese, and a fox, who had smelled it from afar, came and said "
+    "that "
+    "never before had he seen a bird of such beauty; if only",
+    "The lion",
+};
+
+static uint32_t encode(const char *text, int32_t *ids, uint32_t cap)
+{
+    struct tern_ids out = { 0 };
+
+    assert_ok(session_encode(service_session(service), text, strlen(text), false, &out, &unit_err));
+    assert_true(out.n <= cap);
+    memcpy(ids, out.ids, out.n * sizeof *ids);
+    free(out.ids);
+    return (uint32_t)out.n;
+}
+
+/* Request number i of those whose answers are known. */
+static void make_request(uint32_t i, int32_t *ids, struct job_request *r)
+{
+    memset(r, 0, sizeof *r);
+    r->ids = ids;
+    r->n_ids = encode(texts[i % 4], ids, CTX);
+    r->client = i % 5;
+    if (i % 6 == 5) {
+        r->kind = JOB_EMBED;
+        r->pooling = i % 12 == 5 ? TERN_POOL_MEAN : TERN_POOL_NONE;
+        r->normalize = true;
+        return;
+    }
+    sample_options_default(&r->gen.sample);
+    r->gen.sample.temperature = i % 3 ? 0.8 : 0;
+    r->gen.sample.seed = 17 * i;
+    r->gen.sample.top_k = i % 4 ? 40 : 0;
+    r->gen.sample.repeat_penalty = i % 5 ? 1 : 1.1;
+    r->gen.n_logprobs = i % 2 ? (int)i % 4 : -1;
+    r->gen.n_predict = 8 + 3 * i;
+    r->no_cache = i % 7 == 0;
+    r->gen.ignore_eos = i % 4 == 2;
+    if (i == 8) {
+        r->gen.stops[r->gen.n_stops++] = "zebra";
+        r->gen.stops[r->gen.n_stops++] = "the";
+    }
+    if (i == 10) { /* goes on beyond the context */
+        r->gen.n_predict = 2 * CTX;
+        r->gen.ignore_eos = true;
+        r->shift = true;
+        r->n_keep = 3;
+    }
+}
+
+/* -- answers --------------------------------------------------------------------------------------------- */
+
+struct answer {
+    char *text;
+    size_t n_text;
+    struct generate_token *tokens;
+    struct logprob *tops;
+    uint32_t n_tokens, n_logprobs, n_pieces;
+    float *rows;
+    size_t n_rows;
+    struct job_state state;
+};
+
+static void answer_free(struct answer *a)
+{
+    free(a->text);
+    free(a->tokens);
+    free(a->tops);
+    free(a->rows);
+    memset(a, 0, sizeof *a);
+}
+
+static void append(struct answer *a, const struct job_piece *p)
+{
+    a->text = realloc(a->text, a->n_text + p->n_text + 1);
+    a->tokens = realloc(a->tokens, (a->n_tokens + p->n_tokens + 1) * sizeof *a->tokens);
+    a->tops = realloc(a->tops, (a->n_tokens + p->n_tokens + 1) * (a->n_logprobs + 1) * sizeof *a->tops);
+    if (!a->text || !a->tokens || !a->tops || p->failed)
+        abort();
+    memcpy(a->text + a->n_text, p->text, p->n_text + 1);
+    if (p->n_tokens)
+        memcpy(a->tokens + a->n_tokens, p->tokens, p->n_tokens * sizeof *a->tokens);
+    if (p->tops)
+        memcpy(a->tops + (size_t)a->n_tokens * a->n_logprobs, p->tops,
+               (size_t)p->n_tokens * a->n_logprobs * sizeof *a->tops);
+    a->n_text += p->n_text;
+    a->n_tokens += p->n_tokens;
+    a->n_pieces++;
+}
+
+/* Reads until the end; a slow reader sleeps in between. */
+static void read_all(struct job *j, const struct job_request *r, unsigned slow_us, struct answer *a)
+{
+    const uint32_t n_embd = service_session(service)->arch.n_embd;
+
+    memset(a, 0, sizeof *a);
+    a->n_logprobs = r->kind == JOB_TEXT && r->gen.n_logprobs > 0 ? (uint32_t)r->gen.n_logprobs : 0;
+    do {
+        struct job_piece p;
+
+        job_wait(j, PATIENCE, &a->state);
+        job_take(j, &p);
+        append(a, &p);
+        job_piece_free(&p);
+        if (slow_us)
+            usleep(slow_us);
+    } while (!a->state.ended);
+    if (a->state.embedding) {
+        a->n_rows = a->state.n_rows;
+        a->rows = malloc(a->n_rows * n_embd * sizeof *a->rows);
+        if (!a->rows)
+            abort();
+        memcpy(a->rows, a->state.embedding, a->n_rows * n_embd * sizeof *a->rows);
+        a->state.embedding = NULL;
+    }
+}
+
+/* Cmocka's assertions belong to the main thread: a sentence, or NULL. */
+static const char *difference(const struct answer *a, const struct answer *b)
+{
+    const size_t row = service_session(service)->arch.n_embd * sizeof(float);
+
+    if (a->state.end != b->state.end || a->state.stop != b->state.stop ||
+        a->state.shifted != b->state.shifted)
+        return "the end";
+    if (a->n_text != b->n_text || (a->n_text && memcmp(a->text, b->text, a->n_text) != 0))
+        return "the text";
+    if (a->n_tokens != b->n_tokens || a->state.n_tokens != b->state.n_tokens)
+        return "the number of tokens";
+    for (uint32_t i = 0; i < a->n_tokens; i++) {
+        const struct generate_token *x = &a->tokens[i], *y = &b->tokens[i];
+
+        if (x->id != y->id || x->end != y->end || x->n_top != y->n_top ||
+            memcmp(&x->logprob, &y->logprob, sizeof x->logprob) != 0)
+            return "a token";
+        for (uint32_t k = 0; k < x->n_top; k++)
+            if (a->tops[(size_t)i * a->n_logprobs + k].id != b->tops[(size_t)i * b->n_logprobs + k].id ||
+                memcmp(&a->tops[(size_t)i * a->n_logprobs + k].value,
+                       &b->tops[(size_t)i * b->n_logprobs + k].value, sizeof(double)) != 0)
+                return "a log-probability";
+    }
+    if (a->n_rows != b->n_rows || (a->n_rows && memcmp(a->rows, b->rows, a->n_rows * row) != 0))
+        return "an embedding";
+    return NULL;
+}
+
+static void ask_alone(uint32_t i, struct answer *a)
+{
+    int32_t ids[CTX];
+    struct job_request r;
+    struct job *j;
+
+    make_request(i, ids, &r);
+    assert_ok(service_submit(service, &r, &j, &unit_err));
+    read_all(j, &r, 0, a);
+    job_free(&j);
+}
+
+/* -- the service ----------------------------------------------------------------------------------------- */
+
+static void open_service(uint32_t parallel, uint32_t max_queue)
+{
+    struct service_options o = { .engine = &engine, .parallel = parallel, .max_queue = max_queue };
+
+    assert_ok(service_open(&o, &service, &unit_err));
+}
+
+/* Nothing is under way any more: jobs, steps, pages. */
+static void check_idle(void)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+
+    assert_non_null(s);
+    for (int i = 0; i < 500; i++) {
+        service_snapshot(service, s);
+        if (s->n_running + s->n_waiting + s->sched.n_in_flight == 0 && s->jobs_ended == s->jobs)
+            break;
+        usleep(10000);
+    }
+    assert_int_equal(s->n_running + s->n_waiting, 0);
+    assert_int_equal(s->jobs_ended, s->jobs);
+    assert_int_equal(s->sched.pages_free + s->sched.pages_cached, s->sched.pages);
+    free(s);
+}
+
+/* -- tests ----------------------------------------------------------------------------------------------- */
+
+static struct answer known[N_KINDS];
+
+struct client {
+    pthread_t thread;
+    uint64_t random;
+    uint32_t n_cancelled, n_refused, n_same;
+    const char *wrong;
+    uint32_t wrong_kind;
+};
+
+/* Waits for some of the answer and goes. */
+static void leave_early(struct client *c, struct job **j)
+{
+    struct job_state state;
+
+    if (unit_random(&c->random) % 2)
+        usleep((unsigned)(unit_random(&c->random) % 20000));
+    else
+        job_wait(*j, (int)(unit_random(&c->random) % 50), &state);
+    if (unit_random(&c->random) % 2)
+        job_cancel(*j);
+    job_free(j);
+    c->n_cancelled++;
+}
+
+static void *client_main(void *user)
+{
+    struct client *c = user;
+
+    for (uint32_t k = 0; k < N_EACH && !c->wrong; k++) {
+        const uint32_t kind = (uint32_t)(unit_random(&c->random) % N_KINDS);
+        int32_t ids[CTX];
+        struct job_request r;
+        struct answer a;
+        struct tern_err err;
+        struct job *j;
+
+        make_request(kind, ids, &r);
+        while (service_submit(service, &r, &j, &err) == TERN_ERR_BUSY) {
+            c->n_refused++;
+            usleep(5000);
+        }
+        if (unit_random(&c->random) % 4 == 0) {
+            leave_early(c, &j);
+            continue;
+        }
+        read_all(j, &r, unit_random(&c->random) % 4 ? 0 : 3000, &a);
+        job_free(&j);
+        c->wrong = difference(&a, &known[kind]);
+        c->wrong_kind = kind;
+        c->n_same++;
+        answer_free(&a);
+    }
+    return NULL;
+}
+
+static void test_company(void **state)
+{
+    struct client clients[N_THREADS] = { { 0 } };
+    uint32_t same = 0, refused = 0;
+
+    (void)state;
+    open_service(5, 6);
+    for (uint32_t i = 0; i < N_KINDS; i++) {
+        ask_alone(i, &known[i]);
+        assert_int_not_equal(known[i].state.end, GENERATE_ERROR);
+    }
+    assert_true(known[10].state.shifted);
+    assert_int_equal(known[10].state.n_tokens, 2 * CTX);
+    check_idle();
+    for (uint32_t i = 0; i < N_THREADS; i++) {
+        clients[i].random = 88172645463325252u + i * 1000003u;
+        assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
+    }
+    for (uint32_t i = 0; i < N_THREADS; i++) {
+        pthread_join(clients[i].thread, NULL);
+        if (clients[i].wrong)
+            fail_msg("request of kind %u: %s is another in company", (unsigned)clients[i].wrong_kind,
+                     clients[i].wrong);
+        same += clients[i].n_same;
+        refused += clients[i].n_refused;
+    }
+    assert_true(same > N_THREADS * N_EACH / 2);
+    assert_true(refused > 0);
+    check_idle();
+    service_close(&service);
+    for (uint32_t i = 0; i < N_KINDS; i++)
+        answer_free(&known[i]);
+}
+
+/* What follows a shift is what follows the shortened text, asked for by itself. */
+static void test_shift(void **state)
+{
+    int32_t ids[CTX + 8];
+    const uint32_t n_keep = 4, more = 10;
+    uint32_t n, left;
+    struct job_request r = { 0 };
+    struct answer a, b;
+    struct job *j;
+
+    (void)state;
+    open_service(2, 2);
+    n = encode(texts[0], ids, CTX);
+    r.ids = ids;
+    r.n_ids = n;
+    sample_options_default(&r.gen.sample);
+    r.gen.sample.temperature = 0;
+    r.gen.n_logprobs = 2;
+    r.gen.ignore_eos = true;
+    r.gen.n_predict = CTX - n + 1 + more;
+    r.shift = true;
+    r.n_keep = n_keep;
+    assert_ok(service_submit(service, &r, &j, &unit_err));
+    read_all(j, &r, 0, &a);
+    job_free(&j);
+    assert_int_equal(a.state.end, GENERATE_LENGTH);
+    assert_true(a.state.shifted);
+    /* The text so far: CTX ids, and the one behind them that found no room. */
+    for (uint32_t i = 0; i <= CTX - n; i++)
+        ids[n + i] = a.tokens[i].id;
+    left = (CTX - n_keep) / 2;
+    memmove(ids + n_keep, ids + n_keep + left, (CTX + 1 - n_keep - left) * sizeof *ids);
+    r.n_ids = CTX + 1 - left;
+    r.shift = false;
+    r.gen.n_predict = more;
+    assert_ok(service_submit(service, &r, &j, &unit_err));
+    read_all(j, &r, 0, &b);
+    job_free(&j);
+    assert_int_equal(b.n_tokens, more);
+    for (uint32_t i = 0; i < more; i++) {
+        assert_int_equal(b.tokens[i].id, a.tokens[CTX - n + 1 + i].id);
+        assert_memory_equal(&b.tokens[i].logprob, &a.tokens[CTX - n + 1 + i].logprob, sizeof(double));
+    }
+    answer_free(&a);
+    answer_free(&b);
+    /* Without it the answer ends. */
+    r.n_ids = n = encode(texts[0], ids, CTX);
+    r.gen.n_predict = UINT32_MAX;
+    assert_ok(service_submit(service, &r, &j, &unit_err));
+    read_all(j, &r, 0, &a);
+    job_free(&j);
+    assert_int_equal(a.state.end, GENERATE_CONTEXT);
+    assert_int_equal(a.n_tokens, CTX - n + 1);
+    answer_free(&a);
+    check_idle();
+    service_close(&service);
+}
+
+/* More than fits is refused at once, what waits is served, what can never run is told so. */
+static void test_refused(void **state)
+{
+    struct job *jobs[3];
+    int32_t ids[CTX + 1];
+    struct job_request r, bad;
+    struct answer a;
+    struct job *j = NULL;
+
+    (void)state;
+    open_service(1, 2);
+    make_request(2, ids, &r);
+    r.gen.n_predict = 60;
+    for (uint32_t i = 0; i < 3; i++)
+        assert_ok(service_submit(service, &r, &jobs[i], &unit_err));
+    assert_int_equal(service_submit(service, &r, &j, &unit_err), TERN_ERR_BUSY);
+    assert_null(j);
+    job_free(&jobs[1]);
+    read_all(jobs[2], &r, 0, &a);
+    assert_int_equal(a.state.end, GENERATE_LENGTH);
+    assert_true(a.state.queue_ms > 0 && a.state.prompt_ms > 0 && a.state.answer_ms > 0);
+    answer_free(&a);
+    job_free(&jobs[2]);
+    job_free(&jobs[0]);
+    bad = r;
+    bad.n_ids = CTX + 1;
+    for (uint32_t i = 0; i <= CTX; i++)
+        ids[i] = 1;
+    assert_int_equal(service_submit(service, &bad, &j, &unit_err), TERN_ERR_LIMIT);
+    bad.n_ids = 0;
+    assert_int_equal(service_submit(service, &bad, &j, &unit_err), TERN_ERR_USAGE);
+    bad.n_ids = 1;
+    ids[0] = (int32_t)service_session(service)->arch.n_vocab;
+    assert_int_equal(service_submit(service, &bad, &j, &unit_err), TERN_ERR_USAGE);
+    ids[0] = -1;
+    assert_int_equal(service_submit(service, &bad, &j, &unit_err), TERN_ERR_USAGE);
+    assert_null(j);
+    check_idle();
+    service_close(&service);
+}
+
+/* A cancelled answer stops where it is, also one that waits. */
+static void test_cancel(void **state)
+{
+    struct job *running, *waiting;
+    struct job_state st;
+    int32_t ids[CTX];
+    struct job_request r;
+    struct snapshot *s = calloc(1, sizeof *s);
+    uint64_t t0;
+
+    (void)state;
+    assert_non_null(s);
+    open_service(1, 4);
+    make_request(10, ids, &r);
+    r.gen.n_predict = UINT32_MAX; /* with shift: it never ends */
+    assert_ok(service_submit(service, &r, &running, &unit_err));
+    assert_ok(service_submit(service, &r, &waiting, &unit_err));
+    job_wait(running, PATIENCE, &st);
+    assert_false(st.ended);
+    job_wait(waiting, 0, &st);
+    assert_false(st.started);
+    t0 = tern_now_ms();
+    job_cancel(waiting);
+    job_cancel(running);
+    do {
+        struct job_piece p;
+
+        job_wait(running, PATIENCE, &st);
+        job_take(running, &p);
+        job_piece_free(&p);
+    } while (!st.ended);
+    assert_int_equal(st.end, GENERATE_INTERRUPTED);
+    job_wait(waiting, PATIENCE, &st);
+    assert_true(st.ended && st.end == GENERATE_INTERRUPTED && !st.started);
+    assert_true(tern_now_ms() - t0 < 5000);
+    job_free(&running);
+    job_free(&waiting);
+    check_idle();
+    service_snapshot(service, s);
+    assert_int_equal(s->jobs, 2);
+    assert_int_equal(s->jobs_cancelled, 2);
+    free(s);
+    service_close(&service);
+}
+
+static int set_up(void **state)
+{
+    struct tern_err err;
+
+    (void)state;
+    tern_cpu_set_float_mode();
+    engine_options_default(&engine);
+    snprintf(engine.model, sizeof engine.model, "%s", MODEL);
+    engine.ctx = CTX;
+    engine.threads = 1;
+    engine.threads_given = true;
+    engine.quiet = true;
+    engine.chunk = 16;
+    engine.chunk_given = true;
+    return engine_options_finish(&engine, &err);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_shift),
+        cmocka_unit_test(test_company),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
