@@ -39,9 +39,8 @@ void bench_traces_add(struct bench_traces *t, const struct sched_trace *s)
     for (uint32_t i = 0; i < s->n_times && i < t->n_stages; i++) {
         const struct tern_stage_time *x = &s->times[i];
 
-        if (x->t_in_us)
-            v[i] = (struct bench_visit){ x->t_in_us, x->t_in_us + x->queue_us,
-                                         x->t_in_us + x->queue_us + x->compute_us };
+        v[i] = (struct bench_visit){ x->t_in_us, x->t_in_us + x->queue_us,
+                                     x->t_in_us + x->queue_us + x->compute_us };
     }
     t->steps[t->n++] = (struct bench_step){ s->sent_us, s->home_us, s->done_us, s->n_prompt, s->n_decode };
 }
@@ -77,7 +76,7 @@ static void stage_flow(const struct bench_traces *t, uint32_t i, const struct st
         const struct bench_visit *v = &t->visits[(size_t)k * t->n_stages + i];
         const int chunk = t->steps[k].n_prompt > 0;
 
-        known = known && v->end_us;
+        known = known && v->in_us;
         if (t->steps[k].sent_us >= w->from && t->steps[k].sent_us < w->to &&
             t->steps[k].n_prompt + t->steps[k].n_decode > 0) {
             ms[chunk] += (double)(v->end_us - v->start_us) / 1e3;
@@ -99,6 +98,7 @@ void bench_flow_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_u
     const struct stretch w = { from_us, to_us > from_us ? to_us : from_us + 1 };
     const double span = (double)(w.to - w.from);
     double head_us = 0, decodes = 0;
+    bool known = true;
 
     memset(out, 0, sizeof *out);
     out->seconds = span / 1e6;
@@ -126,10 +126,12 @@ void bench_flow_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_u
     out->chunk_rows = mean(out->chunk_rows, out->chunks);
     for (uint32_t i = 0; i < t->n_stages; i++) {
         stage_flow(t, i, &w, &out->stages[i]);
+        known = known && out->stages[i].idle >= 0;
         out->busy += (1 - out->stages[i].idle) / t->n_stages;
         if (out->stages[i].idle < out->stages[out->busiest].idle)
             out->busiest = i;
     }
+    out->busy = known ? out->busy : -1;
 }
 
 /* -- figures --------------------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@ struct bench_step {
 };
 
 struct bench_visit {
-    uint64_t in_us, start_us, end_us; /* all 0: not known */
+    uint64_t in_us, start_us, end_us; /* in_us 0: when is not known, how long is */
 };
 
 struct bench_traces {
@@ -47,7 +47,7 @@ struct bench_flow {
     double in_flight;        /* mean number of steps on their way */
     double head;             /* share in which the head and the sampler were at work */
     double head_ms;          /* ... per step with decode rows */
-    double busy;             /* mean of the stages: 1 - idle */
+    double busy;             /* mean of the stages: 1 - idle; or -1 */
     uint32_t busiest;        /* stage with the least idle time */
     uint32_t n_stages;
     struct bench_stage_flow stages[TERN_MAX_WORKERS];
@@ -64,8 +64,8 @@ struct bench_spread {
 /* Sorts v. */
 void bench_spread_of(double *v, uint32_t n, struct bench_spread *out);
 
-/* Layers of each of n stages so that the slowest one is fastest, stage i taking layer_ms[i] for each; at least
- * one layer each, n_layers >= n in all. */
+/* Layers of each of n stages so that the slowest one is fastest, stage i taking layer_ms[i] for each; at
+ * least one layer each, n_layers >= n in all. */
 void bench_split_best(const double *layer_ms, uint32_t n, uint32_t n_layers, uint32_t *out);
 
 #endif

@@ -77,7 +77,9 @@ static const char help[] =
     "threads are those of one worker, since for one sequence one stage works at a time; with --cluster\n"
     "other machines compute and no share is given.\n"
     "load: from opening the file until the first step may go; first token: until that of a prompt of one.\n"
-    "\n"
+    "\n";
+
+static const char help_streams[] =
     "Many streams at once, instead of all that (--local N, --cluster FILE or in this process)\n"
     "      --streams S,...       S sequences generate at once, each -n tokens (default: 64) behind a prompt\n"
     "                            of its own of -d tokens (default: 16); measured while all of them do\n"
@@ -400,6 +402,7 @@ enum tern_status bench_options_parse(int argc, char **argv, struct bench_options
     while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
+            fputs(help_streams, stdout);
             engine_options_print_help(false);
             return TERN_END;
         }

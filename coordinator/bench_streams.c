@@ -347,25 +347,25 @@ static void on_step(void *user, const struct sched_trace *t)
     bench_traces_add(&a->traces, t);
 }
 
-static void needs(const struct bench_options *o, struct session_room *room)
+static void need(const struct bench_options *o, const struct bench_streams_test *t, struct session_room *room)
 {
-    for (uint32_t i = 0; i < o->n_stream_tests; i++) {
-        const struct bench_streams_test *t = &o->stream_tests[i];
-        const uint32_t n = t->n_streams + (t->n_prompt > 0), cap = stream_cap(o, t);
+    const uint32_t n = t->n_streams + (t->n_prompt > 0), cap = stream_cap(o, t);
 
-        room->n_at_once = n > room->n_at_once ? n : room->n_at_once;
-        room->max_len = cap > room->max_len ? cap : room->max_len;
-        room->max_len = t->n_prompt > room->max_len ? t->n_prompt : room->max_len;
-    }
+    room->n_at_once = n > room->n_at_once ? n : room->n_at_once;
+    room->max_len = cap > room->max_len ? cap : room->max_len;
+    room->max_len = t->n_prompt > room->max_len ? t->n_prompt : room->max_len;
 }
 
-static enum tern_status open_all(struct streams *a, struct tern_err *err)
+/* Room for these tests. */
+static enum tern_status open_all(struct streams *a, const struct bench_streams_test *tests, uint32_t n,
+                                 struct tern_err *err)
 {
     struct session_room room = { .on_step = on_step, .on_step_user = a };
     struct sample_options greedy;
     enum tern_status st;
 
-    needs(a->o, &room);
+    for (uint32_t i = 0; i < n; i++)
+        need(a->o, &tests[i], &room);
     sample_options_default(&greedy);
     greedy.temperature = 0;
     if ((st = session_open(&a->o->engine, &a->s, err)) || (st = session_connect_room(a->s, &room, err)))
@@ -391,7 +391,7 @@ static enum tern_status measure_split(struct streams *a, struct bench_streams_se
     for (uint32_t i = 0; i < a->o->n_stream_tests; i++)
         if (a->o->stream_tests[i].n_streams > t.n_streams)
             t.n_streams = a->o->stream_tests[i].n_streams;
-    st = x ? open_all(a, err) : TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the results");
+    st = x ? open_all(a, &t, 1, err) : TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the results");
     if (!st && !(st = measure(a, &t, 1, x, err))) {
         for (uint32_t i = 0; i < x->flow.n_stages; i++) {
             const struct pipe_stage_info *w = &a->s->pipe->stages[i];
@@ -444,7 +444,7 @@ enum tern_status bench_streams_run(struct bench_options *o, const struct bench_s
     a->o = o;
     if (o->split_measured)
         st = measure_split(a, out, err);
-    if (!st && !(st = open_all(a, err)))
+    if (!st && !(st = open_all(a, o->stream_tests, o->n_stream_tests, err)))
         st = all_tests(a, sink, out, err);
     close_all(a);
     free(a);

@@ -101,18 +101,20 @@ static void print_md(struct bench_streams_print *p, const struct bench_streams_s
                      const struct bench_streams_result *r)
 {
     const struct bench_flow *f = &r->flow;
-    char name[64], split[160], idle[256], empty[256];
+    char name[64], split[160], idle[256], empty[256], fill[16] = "?";
 
     bench_streams_name(&r->test, name);
     layers(s, split, sizeof split);
     shares(f, true, idle, sizeof idle);
     shares(f, false, empty, sizeof empty);
+    if (f->busy >= 0)
+        snprintf(fill, sizeof fill, "%.1f %%", f->busy * 100);
     md_header(p, r->test.n_prompt ? 2 : 1);
     printf("| %s | %u | %u | %s | %s | %.2f |", s->cost.model, (unsigned)s->threads, (unsigned)s->workers,
            split, name, r->median);
     if (r->test.n_prompt)
-        printf(" %u | %.1f | %.1f %% | %.1f %% | %.1f / %.1f | %.1f | %.1f / %.1f / %.1f | %s |\n",
-               (unsigned)f->chunks, f->chunk_rows, r->ideal * 100, f->busy * 100, r->chunk_ms, r->trip_ms,
+        printf(" %u | %.1f | %.1f %% | %s | %.1f / %.1f | %.1f | %.1f / %.1f / %.1f | %s |\n",
+               (unsigned)f->chunks, f->chunk_rows, r->ideal * 100, fill, r->chunk_ms, r->trip_ms,
                r->alone.p50, r->delay.p50, r->delay.p95, r->delay.p99, idle);
     else
         printf(" %.2f | %.0f / %.0f | %.1f / %.1f / %.1f | %.1f | %.2f | %.1f %% | %s | %s |\n",
@@ -174,8 +176,8 @@ static json_t *flow_json(const struct bench_flow *f)
                      json_out_number(f->seconds), "steps", (int)f->steps, "chunks", (int)f->chunks, "rows",
                      json_out_number(f->rows), "chunk_rows", json_out_number(f->chunk_rows), "in_flight",
                      json_out_number(f->in_flight), "head_share", json_out_number(f->head), "head_ms",
-                     json_out_number(f->head_ms), "busy", json_out_number(f->busy), "busiest",
-                     (int)f->busiest, "stages", stages);
+                     json_out_number(f->head_ms), "busy", share(f->busy), "busiest", (int)f->busiest,
+                     "stages", stages);
 }
 
 static json_t *row_json(const struct bench_streams_session *s, const struct bench_streams_result *r)
@@ -215,7 +217,7 @@ static json_t *session_json(const struct bench_streams_print *p, const struct be
         if (s->measured_split)
             json_array_append_new(times, json_out_number(s->layer_ms[i]));
     }
-    return json_pack("{s:o, s:s, s:s, s:s, s:s, s:i, s:i, s:o, s:o, s:o}", "model",
+    return json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:o, s:o, s:o}", "model",
                      json_out_text((struct tern_str){ s->cost.model, strlen(s->cost.model) }), "level",
                      s->level, "wire", tern_boundary_name(p->o->engine.wire), "kv",
                      tern_kv_type_name(p->o->engine.kv), "threads", (int)s->threads, "workers",
