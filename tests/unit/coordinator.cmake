@@ -1,3 +1,4 @@
+tern_unit(test_bench_flow tern_coordinator)
 tern_unit(test_chat_options tern_coordinator)
 tern_unit(test_cluster tern_pipe)
 tern_unit(test_cluster_spec tern_pipe)
