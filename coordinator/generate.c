@@ -139,8 +139,7 @@ static bool shift(struct generate *g, int32_t id)
     if (!g->o->shift || q->n_ids < 2 || g->o->n_keep > q->n_ids - 2)
         return false;
     seq_shift(q, g->o->n_keep, (q->n_ids - g->o->n_keep) / 2);
-    seq_push(q, id);
-    q->want_from = q->n_ids - 1;
+    seq_extend(q, &id, 1);
     g->n_shifts++;
     return true;
 }

@@ -76,7 +76,7 @@ void seq_extend(struct seq *q, const int32_t *ids, uint32_t n);
 void seq_rewind(struct seq *q, uint32_t len);
 
 /* Forgets n_drop ids behind the first n_keep; those behind them move up and are sent again, for what they are
- * depends on all before them.  Nothing of the sequence may be in flight. */
+ * depends on all before them.  Nothing of the sequence may be in flight; seq_extend follows. */
 void seq_shift(struct seq *q, uint32_t n_keep, uint32_t n_drop);
 
 /* No more from this sequence: what is in flight is dropped when it comes back. */

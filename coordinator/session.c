@@ -141,7 +141,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, ui
         if ((st = cluster_spec_read(s->o->cluster, &s->cluster, err)) ||
             (st = tern_key_load(s->o->key, &s->key, err)))
             return st;
-        po->max_in_flight = steps_wanted(s->cluster.n, n_at_once);
+        po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->cluster.n, n_at_once);
         return pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err);
     }
     if ((st = choose_layout(s, err)))
@@ -149,7 +149,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, ui
     po->layout = s->layout.layout;
     if (!s->o->local)
         return pipe_local_open(po, &s->pipe, err);
-    po->max_in_flight = steps_wanted(s->o->local, n_at_once);
+    po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->o->local, n_at_once);
     if ((st = start_workers(s, err)) || (st = pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err)))
         return st;
     for (uint32_t i = 0; i < s->pipe->n_stages; i++)

@@ -24,6 +24,7 @@ function(tern_fuzz name)
 endfunction()
 
 # One line for each target, sorted.
+tern_fuzz(api tern_coordinator m)
 tern_fuzz(chat tern_coordinator)
 tern_fuzz(gguf tern_engine m)
 tern_fuzz(hf_config tern_engine m)

@@ -20,9 +20,16 @@
 #define MODEL     TERN_SOURCE_DIR "/deploy/models/fable.gguf"
 #define N_KINDS   12
 #define N_THREADS 16
-#define N_EACH    6 /* requests of each thread */
-#define CTX       128
-#define PATIENCE  120000 /* ms */
+/* Requests of each thread. */
+#if defined(__SANITIZE_THREAD__)
+#define N_EACH 3
+#elif defined(__SANITIZE_ADDRESS__)
+#define N_EACH 6
+#else
+#define N_EACH 40
+#endif
+#define CTX      128
+#define PATIENCE 120000 /* ms */
 
 static struct engine_options engine;
 static struct service *service;
@@ -276,26 +283,19 @@ static void *client_main(void *user)
     return NULL;
 }
 
-static void test_company(void **state)
+/* N_THREADS clients at a service that is open. */
+static void keep_company(void)
 {
     struct client clients[N_THREADS] = { { 0 } };
     uint32_t same = 0, refused = 0;
 
-    (void)state;
-    open_service(5, 6);
-    for (uint32_t i = 0; i < N_KINDS; i++) {
-        ask_alone(i, &known[i]);
-        assert_int_not_equal(known[i].state.end, GENERATE_ERROR);
-    }
-    assert_true(known[10].state.shifted);
-    assert_int_equal(known[10].state.n_tokens, 2 * CTX);
-    check_idle();
     for (uint32_t i = 0; i < N_THREADS; i++) {
         clients[i].random = 88172645463325252u + i * 1000003u;
         assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
     }
-    for (uint32_t i = 0; i < N_THREADS; i++) {
+    for (uint32_t i = 0; i < N_THREADS; i++)
         pthread_join(clients[i].thread, NULL);
+    for (uint32_t i = 0; i < N_THREADS; i++) {
         if (clients[i].wrong)
             fail_msg("request of kind %u: %s is another in company", (unsigned)clients[i].wrong_kind,
                      clients[i].wrong);
@@ -306,6 +306,25 @@ static void test_company(void **state)
     assert_true(refused > 0);
     check_idle();
     service_close(&service);
+}
+
+/* Alone in this process, in company here, and in company on workers. */
+static void test_company(void **state)
+{
+    (void)state;
+    open_service(5, 6);
+    for (uint32_t i = 0; i < N_KINDS; i++) {
+        ask_alone(i, &known[i]);
+        assert_int_not_equal(known[i].state.end, GENERATE_ERROR);
+    }
+    assert_true(known[10].state.shifted);
+    assert_int_equal(known[10].state.n_tokens, 2 * CTX);
+    check_idle();
+    keep_company();
+    engine.local = 3;
+    open_service(8, 4);
+    keep_company();
+    engine.local = 0;
     for (uint32_t i = 0; i < N_KINDS; i++)
         answer_free(&known[i]);
 }
@@ -314,8 +333,8 @@ static void test_company(void **state)
 static void test_shift(void **state)
 {
     int32_t ids[CTX + 8];
-    const uint32_t n_keep = 4, more = 10;
-    uint32_t n, left;
+    const uint32_t n_keep = 4, n_more = 10;
+    uint32_t n, n_drop;
     struct job_request r = { 0 };
     struct answer a, b;
     struct job *j;
@@ -329,7 +348,7 @@ static void test_shift(void **state)
     r.gen.sample.temperature = 0;
     r.gen.n_logprobs = 2;
     r.gen.ignore_eos = true;
-    r.gen.n_predict = CTX - n + 1 + more;
+    r.gen.n_predict = CTX - n + 1 + n_more;
     r.shift = true;
     r.n_keep = n_keep;
     assert_ok(service_submit(service, &r, &j, &unit_err));
@@ -340,16 +359,16 @@ static void test_shift(void **state)
     /* The text so far: CTX ids, and the one behind them that found no room. */
     for (uint32_t i = 0; i <= CTX - n; i++)
         ids[n + i] = a.tokens[i].id;
-    left = (CTX - n_keep) / 2;
-    memmove(ids + n_keep, ids + n_keep + left, (CTX + 1 - n_keep - left) * sizeof *ids);
-    r.n_ids = CTX + 1 - left;
+    n_drop = (CTX - n_keep) / 2;
+    memmove(ids + n_keep, ids + n_keep + n_drop, (CTX + 1 - n_keep - n_drop) * sizeof *ids);
+    r.n_ids = CTX + 1 - n_drop;
     r.shift = false;
-    r.gen.n_predict = more;
+    r.gen.n_predict = n_more;
     assert_ok(service_submit(service, &r, &j, &unit_err));
     read_all(j, &r, 0, &b);
     job_free(&j);
-    assert_int_equal(b.n_tokens, more);
-    for (uint32_t i = 0; i < more; i++) {
+    assert_int_equal(b.n_tokens, n_more);
+    for (uint32_t i = 0; i < n_more; i++) {
         assert_int_equal(b.tokens[i].id, a.tokens[CTX - n + 1 + i].id);
         assert_memory_equal(&b.tokens[i].logprob, &a.tokens[CTX - n + 1 + i].logprob, sizeof(double));
     }
