@@ -7,6 +7,7 @@ tern_unit(test_head tern_coordinator tern_lab tern_alloc_guard m)
 tern_unit(test_http_access tern_coordinator)
 tern_unit(test_http_limits tern_coordinator)
 tern_unit(test_http_server tern_coordinator)
+tern_unit(test_http_tls tern_coordinator)
 tern_unit(test_pipe tern_pipe tern_alloc_guard)
 add_dependencies(test_pipe ternd)
 # Serial: it measures how soon a death is noticed.  With the thread sanitizer it takes minutes.
