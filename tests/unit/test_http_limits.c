@@ -9,7 +9,7 @@
 #define END      "Connection: close\r\n\r\n"
 #define NOTICED  1000 /* ms within which a hang-up must be known */
 #define SHORT_MS 400  /* what limits of time are in these tests, */
-#define SOON_MS  2000 /* ... and when they must have struck */
+#define SOON_MS  5000 /* ... and when they must have struck */
 
 static struct bed bed;
 static char answer[1 << 18];
