@@ -112,6 +112,7 @@ static enum tern_status player_begin(struct run *r, const struct bench_test *t, 
     p->seq.want = want;
     p->seq.on_logits = on_logits;
     p->seq.user = p;
+    p->seq.no_cache = true; /* every repetition computes its prompt */
     p->sampler = r->sampler;
     p->priming = primed;
     p->left = t->n_gen;
@@ -277,6 +278,7 @@ static void limits(const struct bench_session *s, struct bench_result *x, double
 static enum tern_status measure(struct run *r, struct bench_probe *probe, const struct bench_test *t,
                                 struct bench_session *s, struct bench_result *x, struct tern_err *err)
 {
+    const uint32_t chunk = r->o->engine.chunk ? r->o->engine.chunk : CHUNK_MOST;
     struct bench_test warm = *t;
     enum tern_status st;
 
@@ -284,9 +286,9 @@ static enum tern_status measure(struct run *r, struct bench_probe *probe, const 
     x->test = *t;
     x->threads = s->threads;
     x->workers = s->workers;
-    warm.n_prompt = t->n_prompt < r->o->engine.chunk ? t->n_prompt : r->o->engine.chunk;
+    warm.n_prompt = t->n_prompt < chunk ? t->n_prompt : chunk;
     warm.n_gen = t->n_gen < WARM_TOKENS ? t->n_gen : WARM_TOKENS;
-    warm.depth = t->depth < r->o->engine.chunk ? t->depth : r->o->engine.chunk;
+    warm.depth = t->depth < chunk ? t->depth : chunk;
     if ((st = repetition(r, &warm, &x->samples[0], err)))
         return st;
     bench_probe_take(probe, &r->s->kern, r->s->pool, &x->around);
@@ -360,7 +362,8 @@ static enum tern_status open_run(struct run *r, struct bench_session *out, struc
     sample_options_default(&greedy);
     greedy.temperature = 0;
     if ((st = session_open(&r->o->engine, &r->s, err)) ||
-        (st = session_connect(r->s, n_seqs, max_len, err)) ||
+        (st =
+             session_connect(r->s, &(struct session_room){ .n_at_once = n_seqs, .max_len = max_len }, err)) ||
         (st = sampler_new(&greedy, &r->s->kern, r->s->arch.n_vocab, &r->sampler, err)))
         return st;
     out->load_ms = (double)(tern_now_ns() - t0) / 1e6;

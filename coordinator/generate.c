@@ -36,7 +36,7 @@ enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern
 
 /* -- text ------------------------------------------------------------------------------------------------ */
 
-/* Where the earliest stop string begins at or after `from`, and which one it is; n_text when there is none. */
+/* Where the earliest stop string begins at or after `from`, and which it is; n_text when there is none. */
 static size_t find_stop(const struct generate *g, size_t from, int *which)
 {
     size_t best = g->n_text;

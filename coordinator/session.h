@@ -43,19 +43,17 @@ struct session {
 enum tern_status session_open(const struct engine_options *o, struct session **out,
                               struct tern_err *err) TERN_MUST_CHECK;
 
-/* How much a pipeline has room for. */
+/* What the pipeline and the scheduler are made for. */
 struct session_room {
-    uint32_t n_at_once;  /* sequences computed at a time, of at most max_len positions each */
-    uint32_t n_prefixes; /* ended ones whose KV stays where the others leave room */
-    uint32_t max_len;
-    void (*on_step)(void *user, const struct sched_trace *t); /* sched.h; or NULL */
+    uint32_t n_at_once;  /* sequences computed at a time, at least 1 */
+    uint32_t n_prefixes; /* further slots, in which the KV of ended ones may stay */
+    uint32_t max_len;    /* positions of one sequence */
+    uint32_t n_pages;    /* of the KV cache; 0: max_len for each of n_at_once */
+    void (*on_step)(void *user, const struct sched_trace *t); /* as in sched_options, or NULL */
     void *on_step_user;
 };
 
-enum tern_status session_connect_room(struct session *s, const struct session_room *room,
-                                      struct tern_err *err) TERN_MUST_CHECK;
-/* The same for n_slots sequences and nothing more. */
-enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len,
+enum tern_status session_connect(struct session *s, const struct session_room *room,
                                  struct tern_err *err) TERN_MUST_CHECK;
 /* Closes the pipeline and ends --local's workers; session_connect may follow.  No sequence may be in use. */
 void session_disconnect(struct session *s);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A job as its two sides see it.  The reader's thread makes it, the driver computes it, and whoever lets go of
- * it last frees it.
+ * A job as its two sides see it.  The reader's thread makes it, the driver computes it, and whoever lets go
+ * of it last frees it.
  *
  * Text and tokens are the sequence's own (generate.h): the driver adds to them without the lock, the reader
  * looks, with the lock, at no more than what has been published, which does not change any more.  Where they

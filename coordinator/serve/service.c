@@ -109,7 +109,10 @@ enum tern_status service_open(const struct service_options *o, struct service **
     if (!st)
         st = session_open(o->engine, &s->session, err);
     if (!st) {
-        name_of(o->engine->model, s->name, sizeof s->name);
+        if (o->name)
+            (void)snprintf(s->name, sizeof s->name, "%s", o->name);
+        else
+            name_of(o->engine->model, s->name, sizeof s->name);
         st = choose_chat(s, err);
     }
     if (!st)

@@ -48,7 +48,7 @@ static enum tern_status open_pipeline(struct service *s, struct tern_err *err)
                                        .max_len = s->session->ctx,
                                        .on_step = on_step,
                                        .on_step_user = s };
-    enum tern_status st = session_connect_room(s->session, &room, err);
+    enum tern_status st = session_connect(s->session, &room, err);
 
     if (!st)
         st = watch_open(&s->watch, s->session->pipe, err);

@@ -71,6 +71,7 @@ void watch_close(struct watch *w)
     w->pipe = NULL;
     w->sched.n_in_flight = 0;
     w->n_slots = 0;
+    w->counts.n_running = 0;
     pthread_mutex_unlock(&w->lock);
 }
 

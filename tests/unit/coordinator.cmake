@@ -5,6 +5,7 @@ tern_unit(test_cluster_spec tern_pipe)
 tern_unit(test_generate tern_coordinator m)
 tern_unit(test_golden tern_coordinator tern_alloc_guard m)
 tern_unit(test_head tern_coordinator tern_lab tern_alloc_guard m)
+tern_unit(test_http_server tern_coordinator)
 tern_unit(test_pipe tern_pipe tern_alloc_guard)
 add_dependencies(test_pipe ternd)
 # Serial: it measures how soon a death is noticed.  With the thread sanitizer it takes minutes.
@@ -14,7 +15,9 @@ tern_unit(test_pull tern_coordinator)
 tern_unit(test_run_options tern_coordinator)
 tern_unit(test_sample tern_coordinator m)
 tern_unit(test_sched tern_coordinator tern_alloc_guard)
+tern_unit(test_serve_options tern_coordinator)
 tern_unit(test_service tern_coordinator tern_alloc_guard)
+add_dependencies(test_service ternd)
 tern_unit(test_transcript tern_coordinator)
 
 # The screened head's tokens in 20,000 contexts of a text.

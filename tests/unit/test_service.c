@@ -9,8 +9,9 @@
 #include "engine/base/log.h"
 #include "kernels/cpu.h"
 
+#include <dirent.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +20,16 @@
 #define MODEL     TERN_SOURCE_DIR "/deploy/models/fable.gguf"
 #define N_KINDS   12
 #define N_THREADS 16
-#define N_EACH    6 /* requests of each thread */
-#define CTX       128
-#define PATIENCE  120000 /* ms */
+/* Requests of each thread. */
+#if defined(__SANITIZE_THREAD__)
+#define N_EACH 3
+#elif defined(__SANITIZE_ADDRESS__)
+#define N_EACH 6
+#else
+#define N_EACH 40
+#endif
+#define CTX      128
+#define PATIENCE 120000 /* ms */
 
 static struct engine_options engine;
 static struct service *service;
@@ -313,8 +321,8 @@ static void test_company(void **state)
 static void test_shift(void **state)
 {
     int32_t ids[CTX + 8];
-    const uint32_t n_keep = 4, more = 10;
-    uint32_t n, left;
+    const uint32_t n_keep = 4, n_more = 10;
+    uint32_t n, n_drop;
     struct job_request r = { 0 };
     struct answer a, b;
     struct job *j;
@@ -328,7 +336,7 @@ static void test_shift(void **state)
     r.gen.sample.temperature = 0;
     r.gen.n_logprobs = 2;
     r.gen.ignore_eos = true;
-    r.gen.n_predict = CTX - n + 1 + more;
+    r.gen.n_predict = CTX - n + 1 + n_more;
     r.shift = true;
     r.n_keep = n_keep;
     assert_ok(service_submit(service, &r, &j, &unit_err));
@@ -339,16 +347,16 @@ static void test_shift(void **state)
     /* The text so far: CTX ids, and the one behind them that found no room. */
     for (uint32_t i = 0; i <= CTX - n; i++)
         ids[n + i] = a.tokens[i].id;
-    left = (CTX - n_keep) / 2;
-    memmove(ids + n_keep, ids + n_keep + left, (CTX + 1 - n_keep - left) * sizeof *ids);
-    r.n_ids = CTX + 1 - left;
+    n_drop = (CTX - n_keep) / 2;
+    memmove(ids + n_keep, ids + n_keep + n_drop, (CTX + 1 - n_keep - n_drop) * sizeof *ids);
+    r.n_ids = CTX + 1 - n_drop;
     r.shift = false;
-    r.gen.n_predict = more;
+    r.gen.n_predict = n_more;
     assert_ok(service_submit(service, &r, &j, &unit_err));
     read_all(j, &r, 0, &b);
     job_free(&j);
-    assert_int_equal(b.n_tokens, more);
-    for (uint32_t i = 0; i < more; i++) {
+    assert_int_equal(b.n_tokens, n_more);
+    for (uint32_t i = 0; i < n_more; i++) {
         assert_int_equal(b.tokens[i].id, a.tokens[CTX - n + 1 + i].id);
         assert_memory_equal(&b.tokens[i].logprob, &a.tokens[CTX - n + 1 + i].logprob, sizeof(double));
     }
@@ -453,6 +461,91 @@ static void test_cancel(void **state)
     service_close(&service);
 }
 
+/* Processes that are ours: pids [cap], how many. */
+static uint32_t children(pid_t *pids, uint32_t cap)
+{
+    char path[64], line[256];
+    uint32_t n = 0;
+    DIR *d = opendir("/proc/self/task");
+    struct dirent *e;
+
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        FILE *f;
+        int pid;
+
+        (void)snprintf(path, sizeof path, "/proc/self/task/%.20s/children", e->d_name);
+        if (e->d_name[0] == '.' || (f = fopen(path, "r")) == NULL)
+            continue;
+        if (fgets(line, sizeof line, f))
+            for (char *at = line; n < cap && sscanf(at, "%d", &pid) == 1; at = strchr(at, ' ') + 1)
+                pids[n++] = pid;
+        fclose(f);
+    }
+    closedir(d);
+    return n;
+}
+
+/* A worker dies: the jobs of that moment fail, naming it, and a little later there is a pipeline again that
+ * says the same. */
+static void test_broken(void **state)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    struct job *running, *waiting;
+    struct job_request r;
+    struct answer before, after;
+    struct job_state st;
+    int32_t ids[CTX];
+    pid_t pids[8];
+
+    (void)state;
+    assert_non_null(s);
+    engine.local = 2;
+    open_service(1, 4);
+    ask_alone(3, &before);
+    assert_int_equal(before.state.end, GENERATE_LENGTH);
+    make_request(10, ids, &r);
+    r.gen.n_predict = UINT32_MAX;
+    assert_ok(service_submit(service, &r, &running, &unit_err));
+    assert_ok(service_submit(service, &r, &waiting, &unit_err));
+    job_wait(running, PATIENCE, &st);
+    assert_int_equal(children(pids, 8), 2);
+    assert_int_equal(kill(pids[0], SIGKILL), 0);
+    do {
+        struct job_piece p;
+
+        job_wait(running, PATIENCE, &st);
+        job_take(running, &p);
+        job_piece_free(&p);
+    } while (!st.ended);
+    assert_int_equal(st.end, GENERATE_ERROR);
+    assert_true(st.err.status == TERN_ERR_PEER && (strstr(st.err.text, "w1") || strstr(st.err.text, "w2")));
+    job_wait(waiting, PATIENCE, &st);
+    assert_true(st.ended && st.end == GENERATE_ERROR);
+    job_free(&running);
+    job_free(&waiting);
+    assert_int_equal(service_submit(service, &r, &running, &unit_err), TERN_ERR_PEER);
+    service_snapshot(service, s);
+    assert_false(s->ready);
+    assert_non_null(strstr(s->why, "w"));
+    for (int i = 0; i < 6000 && !service_ready(service, NULL); i++)
+        usleep(10000);
+    ask_alone(3, &after);
+    assert_null(difference(&before, &after));
+    assert_int_equal(children(pids, 8), 2);
+    service_snapshot(service, s);
+    assert_true(s->ready);
+    assert_int_equal(s->reopened, 1);
+    assert_int_equal(s->jobs_failed, 2);
+    check_idle();
+    service_close(&service);
+    assert_int_equal(children(pids, 8), 0);
+    engine.local = 0;
+    answer_free(&before);
+    answer_free(&after);
+    free(s);
+}
+
 static int set_up(void **state)
 {
     struct tern_err err;
@@ -466,17 +559,14 @@ static int set_up(void **state)
     engine.threads_given = true;
     engine.quiet = true;
     engine.chunk = 16;
-    engine.chunk_given = true;
     return engine_options_finish(&engine, &err);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_shift),
-        cmocka_unit_test(test_company),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_cancel),  cmocka_unit_test(test_shift),
+        cmocka_unit_test(test_broken),  cmocka_unit_test(test_company),
     };
 
     return cmocka_run_group_tests(tests, set_up, NULL);
