@@ -368,7 +368,7 @@ static enum tern_status open_all(struct streams *a, const struct bench_streams_t
         need(a->o, &tests[i], &room);
     sample_options_default(&greedy);
     greedy.temperature = 0;
-    if ((st = session_open(&a->o->engine, &a->s, err)) || (st = session_connect_room(a->s, &room, err)))
+    if ((st = session_open(&a->o->engine, &a->s, err)) || (st = session_connect(a->s, &room, err)))
         return st;
     return sampler_new(&greedy, &a->s->kern, a->s->arch.n_vocab, &a->sampler, err);
 }
