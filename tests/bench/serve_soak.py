@@ -25,7 +25,7 @@ p.add_argument("--slope", type=float, default=20,
 args = p.parse_args()
 lab = BenchLab(args)
 more = ["--local", args.workers, "-t", 1] if args.workers else ["-t", 2]
-server = Server(lab, *more, "--parallel", args.parallel, "-c", 1024)
+server = Server(lab, *more, "--parallel", args.parallel, "-c", 1024, "--pooling", "mean")
 Soak(server, 8, min(20, args.minutes * 6), seed=args.seed + 1).run()  # buffers find their size
 soak = Soak(server, args.clients, args.minutes * 60, seed=args.seed)
 if not soak.settle():

@@ -8,7 +8,8 @@ from soak import Soak
 SECONDS, CLIENTS = 10, 16
 
 lab = Lab()
-server = Server(lab, "--local", 2, "-t", 1, "--parallel", 6, "-c", 512, "--max-queue", 12)
+server = Server(lab, "--local", 2, "-t", 1, "--parallel", 6, "-c", 512, "--max-queue", 12, "--pooling",
+                "mean")
 Soak(server, 4, 1.5, seed=7).run()  # buffers find their size
 soak = Soak(server, CLIENTS, SECONDS)
 lab.check(soak.settle(), "idle before")
