@@ -72,8 +72,8 @@ for n in args.stages:
 quota.close()
 lab.say("")
 for n, (share, n_chunks) in shares.items():
-    lab.verdict(100 * share >= args.target, "%d machines reach %.1f %% of the best that %d chunks allow; %.0f "
-                "%% are due" % (n, 100 * share, n_chunks, args.target))
+    lab.verdict(100 * share >= args.target, "%d machines reach %.1f %% of the best that %d chunks allow; "
+                "%.0f %% are due" % (n, 100 * share, n_chunks, args.target))
 for n, p99, trip, chunk_ms in delays:
     lab.verdict(p99 <= trip, "%d machines: tokens come %.1f ms later at most (p99); a chunk takes %.1f ms "
                 "through all stages, %.1f ms in one" % (n, p99, trip, chunk_ms))
