@@ -15,10 +15,12 @@ export function check(holds, what) {
 
 const TALE = 'Once upon a time';
 const user = (content) => [{ role: 'user', content }];
-const chat = (more) => ({ model: 'any', messages: user('Tell me about the fox.'), max_tokens: 12, temperature: 0, ...more });
-const text = (more) => ({ model: 'any', prompt: TALE, max_tokens: 12, temperature: 0, ...more });
+const common = { model: 'any', max_tokens: 12, temperature: 0 };
+const chat = (more) => ({ ...common, messages: user('Tell me about the fox.'), ...more });
+const text = (more) => ({ ...common, prompt: TALE, ...more });
+const floats = { encoding_format: 'float' };
 
-// -- what is recorded of an answer ----------------------------------------------------------------------------
+// -- what is recorded of an answer --------------------------------------------------------------------------
 
 // How much of a prompt was cached depends on what was asked before, and times on the machine.
 function usage(u) {
@@ -34,12 +36,16 @@ function head(answer, object, prefix) {
   check(/^tern-[0-9a-f]{16}$/.test(answer.system_fingerprint), 'a fingerprint');
 }
 
+const record = (c, said) => ({
+  text: said, finish: c.finish_reason, ...(c.logprobs ? { logprobs: c.logprobs } : {}),
+});
+
 function whole(answer) {
   head(answer, 'chat.completion', 'chatcmpl');
   return {
     choices: answer.choices.map((c, i) => {
       check(c.index === i && c.message.role === 'assistant', 'choices in order');
-      return { text: c.message.content, finish: c.finish_reason, ...(c.logprobs ? { logprobs: c.logprobs } : {}) };
+      return record(c, c.message.content);
     }),
     usage: usage(answer.usage),
   };
@@ -50,7 +56,7 @@ function wholeText(answer) {
   return {
     choices: answer.choices.map((c, i) => {
       check(c.index === i, 'choices in order');
-      return { text: c.text, finish: c.finish_reason, ...(c.logprobs ? { logprobs: c.logprobs } : {}) };
+      return record(c, c.text);
     }),
     usage: usage(answer.usage),
   };
@@ -74,7 +80,10 @@ async function joined(stream, n = 1) {
       if (c.delta?.role) roles[c.index] += 1;
       else if (c.delta) check(roles[c.index] === 1, 'the role comes first');
       to.text += c.delta ? (c.delta.content ?? '') : c.text;
-      if (c.logprobs?.content) (to.logprobs ??= { content: [], refusal: null }).content.push(...c.logprobs.content);
+      if (c.logprobs?.content) {
+        to.logprobs ??= { content: [], refusal: null };
+        to.logprobs.content.push(...c.logprobs.content);
+      }
       if (c.logprobs?.tokens) {
         to.logprobs ??= { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
         for (const key of Object.keys(to.logprobs)) to.logprobs[key].push(...c.logprobs[key]);
@@ -90,7 +99,8 @@ async function refused(promise) {
     await promise;
   } catch (e) {
     check(e instanceof APIError, 'an APIError: ' + e);
-    return { class: e.constructor.name, status: e.status, type: e.type, code: e.code, param: e.param, message: e.message };
+    const { status, type, code, param, message } = e;
+    return { class: e.constructor.name, status, type, code, param, message };
   }
   throw new Error('not refused');
 }
@@ -118,7 +128,7 @@ async function busy(t) {
   return false;
 }
 
-// -- models ---------------------------------------------------------------------------------------------------
+// -- models -------------------------------------------------------------------------------------------------
 
 call('models: list', async ({ client }) => {
   const list = await client.models.list();
@@ -127,14 +137,19 @@ call('models: list', async ({ client }) => {
 call('models: retrieve', async ({ client }) => (await client.models.retrieve('fable')).id);
 call('models: one that is not there', async ({ client }) => refused(client.models.retrieve('gpt-4o')));
 
-// -- chat -----------------------------------------------------------------------------------------------------
+// -- chat ---------------------------------------------------------------------------------------------------
 
-const talk = (name, more) => call('chat: ' + name, async ({ client }) => whole(await client.chat.completions.create(chat(more))));
+const ask = (t, more, ...rest) => t.client.chat.completions.create(chat(more), ...rest);
+const talk = (name, more) => call('chat: ' + name, async (t) => whole(await ask(t, more)));
 
 talk('greedy', {});
 talk('a system message', { messages: [{ role: 'system', content: 'Be short.' }, ...user('Who are you?')] });
-talk('a developer message is a system message', { messages: [{ role: 'developer', content: 'Be short.' }, ...user('Who are you?')] });
-talk('parts of text', { messages: user([{ type: 'text', text: 'Tell me ' }, { type: 'text', text: 'about the fox.' }]) });
+talk('a developer message is a system message', {
+  messages: [{ role: 'developer', content: 'Be short.' }, ...user('Who are you?')],
+});
+talk('parts of text', {
+  messages: user([{ type: 'text', text: 'Tell me ' }, { type: 'text', text: 'about the fox.' }]),
+});
 talk('several turns', {
   messages: [...user('Hello'), { role: 'assistant', content: 'Hello, fox.' }, ...user('And the crow?')],
 });
@@ -157,67 +172,79 @@ talk('top_logprobs', { logprobs: true, top_logprobs: 4, max_tokens: 4 });
 talk('logprobs in front of a stop text', { logprobs: true, stop: [' the', '.'], max_tokens: 30 });
 talk('json_object', { response_format: { type: 'json_object' }, max_tokens: 60, seed: 5, temperature: 0.7 });
 
-call('chat: n answers are those of seed, seed + 1, ...', async ({ client }) => {
-  const many = await client.chat.completions.create(chat({ n: 3, temperature: 1, seed: 40 }));
+call('chat: n answers are those of seed, seed + 1, ...', async (t) => {
+  const many = await ask(t, { n: 3, temperature: 1, seed: 40 });
   for (let i = 0; i < 3; i++) {
-    const one = await client.chat.completions.create(chat({ temperature: 1, seed: 40 + i }));
-    check(one.choices[0].message.content === many.choices[i].message.content, 'answer ' + i + ' is the same alone');
+    const one = await ask(t, { temperature: 1, seed: 40 + i });
+    check(one.choices[0].message.content === many.choices[i].message.content, 'answer ' + i + ' as alone');
   }
   return 'same';
 });
-call('chat: a seed gives the same again, and no seed another', async ({ client }) => {
-  const ask = async (seed) => (await client.chat.completions.create(chat({ temperature: 1.5, seed, max_tokens: 30 }))).choices[0].message.content;
-  check((await ask(11)) === (await ask(11)), 'the same seed');
-  check((await ask(undefined)) !== (await ask(undefined)), 'no seed');
+call('chat: a seed gives the same again, and no seed another', async (t) => {
+  const say = async (seed) => whole(await ask(t, { temperature: 1.5, seed, max_tokens: 30 })).choices[0].text;
+  check((await say(11)) === (await say(11)), 'the same seed');
+  check((await say(undefined)) !== (await say(undefined)), 'no seed');
   return 'same';
 });
-call('chat: logit_bias forbids', async ({ client }) => {
-  const first = await client.chat.completions.create(chat({ logprobs: true, max_tokens: 1 }));
+call('chat: logit_bias forbids', async (t) => {
+  const one = { logprobs: true, max_tokens: 1 };
+  const first = await ask(t, one);
   const id = first.choices[0].logprobs.content[0].id;
-  const without = whole(await client.chat.completions.create(chat({ logit_bias: { [id]: -100 }, max_tokens: 1, logprobs: true })));
+  const without = whole(await ask(t, { ...one, logit_bias: { [id]: -100 } }));
   check(without.choices[0].logprobs.content[0].id !== id, 'another token comes');
   return without;
 });
-call('chat: logit_bias forces', async ({ client }) => {
-  const answer = whole(await client.chat.completions.create(chat({ logit_bias: { 411: 100 }, max_tokens: 3 })));
-  return answer;
-});
-call('chat: a JSON schema', async ({ client }) => {
+talk('logit_bias forces', { logit_bias: { 411: 100 }, max_tokens: 3 });
+call('chat: a JSON schema', async (t) => {
   const schema = {
     type: 'object',
-    properties: { animal: { type: 'string', enum: ['fox', 'crow', 'lion'] }, legs: { type: 'integer' }, wild: { type: 'boolean' } },
+    properties: {
+      animal: { type: 'string', enum: ['fox', 'crow', 'lion'] },
+      legs: { type: 'integer' },
+      wild: { type: 'boolean' },
+    },
     required: ['animal', 'legs', 'wild'],
     additionalProperties: false,
   };
-  const answer = whole(await client.chat.completions.create(chat({
+  const answer = whole(await ask(t, {
     response_format: { type: 'json_schema', json_schema: { name: 'animal', strict: true, schema } },
-    max_tokens: 100, temperature: 1, seed: 2,
-  })));
+    max_tokens: 100,
+    temperature: 1,
+    seed: 2,
+  }));
   const it = JSON.parse(answer.choices[0].text);
-  check(schema.properties.animal.enum.includes(it.animal) && Number.isInteger(it.legs) && typeof it.wild === 'boolean', 'it validates');
+  check(schema.properties.animal.enum.includes(it.animal), 'an animal');
+  check(Number.isInteger(it.legs) && typeof it.wild === 'boolean', 'it validates');
   return answer;
 });
-call('chat: an array by a JSON schema', async ({ client }) => {
+call('chat: an array by a JSON schema', async (t) => {
   const schema = { type: 'array', items: { type: 'string', maxLength: 6 }, minItems: 2, maxItems: 3 };
-  const answer = whole(await client.chat.completions.create(chat({
-    response_format: { type: 'json_schema', json_schema: { name: 'list', schema } }, max_tokens: 100, temperature: 1, seed: 3,
-  })));
+  const answer = whole(await ask(t, {
+    response_format: { type: 'json_schema', json_schema: { name: 'list', schema } },
+    max_tokens: 100,
+    temperature: 1,
+    seed: 3,
+  }));
   const it = JSON.parse(answer.choices[0].text);
-  check(it.length >= 2 && it.length <= 3 && it.every((s) => typeof s === 'string' && [...s].length <= 6), 'it validates');
+  check(it.length >= 2 && it.length <= 3, 'as many as asked for');
+  check(it.every((s) => typeof s === 'string' && [...s].length <= 6), 'short ones');
   return answer;
 });
-call('chat: withResponse', async ({ client }) => {
-  const { data, response } = await client.chat.completions.create(chat({})).withResponse();
-  check(response.status === 200 && response.headers.get('content-type').startsWith('application/json'), 'JSON');
+call('chat: withResponse', async (t) => {
+  const { data, response } = await ask(t, {}).withResponse();
+  check(response.status === 200, 'status 200');
+  check(response.headers.get('content-type').startsWith('application/json'), 'JSON');
   return whole(data);
 });
 
-// -- chat, streamed -------------------------------------------------------------------------------------------
+// -- chat, streamed -----------------------------------------------------------------------------------------
 
-const stream = (name, more, n) => call('stream: ' + name, async ({ client }) => {
-  const whole_ = whole(await client.chat.completions.create(chat(more)));
-  const got = await joined(await client.chat.completions.create(chat({ ...more, stream: true, stream_options: { include_usage: true } })), n);
-  check(JSON.stringify(got) === JSON.stringify(whole_), 'the same as whole: ' + JSON.stringify(got));
+const streamed = { stream: true, stream_options: { include_usage: true } };
+const same = (a, b) => check(JSON.stringify(a) === JSON.stringify(b), 'the same: ' + JSON.stringify(a));
+
+const stream = (name, more, n) => call('stream: ' + name, async (t) => {
+  const got = await joined(await ask(t, { ...more, ...streamed }), n);
+  same(got, whole(await ask(t, more)));
   return got;
 });
 
@@ -226,11 +253,13 @@ stream('a stop text', { stop: [' king', '.'], max_tokens: 40 });
 stream('n answers', { n: 3, temperature: 1, seed: 9 }, 3);
 stream('logprobs', { logprobs: true, top_logprobs: 2, max_tokens: 6 });
 stream('letters from everywhere', { messages: user('é 狐 🦊'), temperature: 1, seed: 1, max_tokens: 30 });
-stream('json_object', { response_format: { type: 'json_object' }, max_tokens: 40, temperature: 0.7, seed: 6 });
+stream('json_object', {
+  response_format: { type: 'json_object' }, max_tokens: 40, temperature: 0.7, seed: 6,
+});
 stream('max_tokens', { max_tokens: 1 });
 
-call('stream: without usage', async ({ client }) => {
-  const got = await joined(await client.chat.completions.create(chat({ stream: true })));
+call('stream: without usage', async (t) => {
+  const got = await joined(await ask(t, { stream: true }));
   check(got.usage === undefined, 'no usage unless asked for');
   return got;
 });
@@ -243,7 +272,8 @@ call('stream: the helper', async ({ client }) => {
   return { text: answer.choices[0].message.content, finish: answer.choices[0].finish_reason };
 });
 call('stream: [DONE] is the last line', async (t) => {
-  const r = await t.raw('/v1/chat/completions', { method: 'POST', body: JSON.stringify(chat({ stream: true, max_tokens: 2 })) });
+  const body = JSON.stringify(chat({ stream: true, max_tokens: 2 }));
+  const r = await t.raw('/v1/chat/completions', { method: 'POST', body });
   const all = await r.text();
   check(r.headers.get('content-type').startsWith('text/event-stream'), 'SSE');
   check(all.endsWith('data: [DONE]\n\n'), 'ends: ' + all.slice(-40));
@@ -251,9 +281,10 @@ call('stream: [DONE] is the last line', async (t) => {
   return 'done';
 });
 
-// -- completions ----------------------------------------------------------------------------------------------
+// -- completions --------------------------------------------------------------------------------------------
 
-const complete = (name, more) => call('completion: ' + name, async ({ client }) => wholeText(await client.completions.create(text(more))));
+const proceed = (t, more) => t.client.completions.create(text(more));
+const complete = (name, more) => call('completion: ' + name, async (t) => wholeText(await proceed(t, more)));
 
 complete('greedy', {});
 complete('echo', { echo: true });
@@ -271,64 +302,63 @@ complete('a bias for a text', { logit_bias: { ' king': 50 }, max_tokens: 3 });
 complete('a grammar', { grammar: 'root ::= ("fox" | "crow") " " [0-9]+ "."', max_tokens: 12 });
 complete('no tokens', { max_tokens: 0 });
 
-call('completion: streamed', async ({ client }) => {
+call('completion: streamed', async (t) => {
   const more = { n: 2, temperature: 1, seed: 5, logprobs: 2, echo: false };
-  const all = wholeText(await client.completions.create(text(more)));
-  const got = await joined(await client.completions.create(text({ ...more, stream: true, stream_options: { include_usage: true } })), 2);
-  check(JSON.stringify(got) === JSON.stringify(all), 'the same as whole: ' + JSON.stringify(got));
+  const got = await joined(await proceed(t, { ...more, ...streamed }), 2);
+  same(got, wholeText(await proceed(t, more)));
   return got;
 });
-call('completion: streamed with echo', async ({ client }) => {
-  const got = await joined(await client.completions.create(text({ stream: true, echo: true })));
+call('completion: streamed with echo', async (t) => {
+  const got = await joined(await proceed(t, { stream: true, echo: true }));
   check(got.choices[0].text.startsWith(TALE), 'the prompt comes first');
   return got;
 });
 
-// -- embeddings -----------------------------------------------------------------------------------------------
+// -- embeddings ---------------------------------------------------------------------------------------------
 
-const embed = (input, more) => ({ model: 'any', input, pooling: 'mean', ...more });
+const mean = { model: 'any', pooling: 'mean' };
+const embed = (t, input, more) => t.client.embeddings.create({ ...mean, input, ...more });
 
-call('embeddings: floats', async ({ client }) => {
-  const e = await client.embeddings.create(embed('The fox', { encoding_format: 'float' }));
+call('embeddings: floats', async (t) => {
+  const e = await embed(t, 'The fox', floats);
   const v = e.data[0].embedding;
-  check(Math.abs(v.reduce((s, x) => s + x * x, 0) - 1) < 1e-5, 'length 1');
+  check(Math.abs(v.reduce((sum, x) => sum + x * x, 0) - 1) < 1e-5, 'length 1');
   return { n: v.length, begin: v.slice(0, 4), usage: [e.usage.prompt_tokens, e.usage.total_tokens] };
 });
-call('embeddings: base64 is the same', async ({ client }) => {
-  const one = await client.embeddings.create(embed('The fox', { encoding_format: 'float' }));
-  const two = await client.embeddings.create(embed('The fox')); // the client asks for base64 by itself
-  const raw = await client.embeddings.create(embed('The fox', { encoding_format: 'base64' }));
+call('embeddings: base64 is the same', async (t) => {
+  const numbers = await embed(t, 'The fox', floats);
+  const decoded = await embed(t, 'The fox'); // the client asks for base64 by itself
+  const raw = await embed(t, 'The fox', { encoding_format: 'base64' });
   const bytes = Buffer.from(raw.data[0].embedding, 'base64');
-  const floats = Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
-  check(JSON.stringify(one.data[0].embedding.map(Math.fround)) === JSON.stringify(floats), 'floats and bytes');
-  check(JSON.stringify(Array.from(two.data[0].embedding)) === JSON.stringify(floats), 'as the client decodes them');
-  return floats.length;
+  const want = Array.from({ length: bytes.length / 4 }, (_, i) => bytes.readFloatLE(4 * i));
+  same(numbers.data[0].embedding.map(Math.fround), want);
+  same(Array.from(decoded.data[0].embedding), want);
+  return want.length;
 });
-call('embeddings: several texts', async ({ client }) => {
-  const input = ['The fox', 'A crow', 'é 狐', 'The fox'];
-  const e = await client.embeddings.create(embed(input, { encoding_format: 'float' }));
+call('embeddings: several texts', async (t) => {
+  const e = await embed(t, ['The fox', 'A crow', 'é 狐', 'The fox'], floats);
   check(e.data.every((d, i) => d.index === i && d.object === 'embedding'), 'in order');
-  check(JSON.stringify(e.data[0].embedding) === JSON.stringify(e.data[3].embedding), 'the same text, the same vector');
+  same(e.data[0].embedding, e.data[3].embedding);
   return e.data.map((d) => d.embedding.slice(0, 2));
 });
-call('embeddings: token ids', async ({ client }) => {
-  const e = await client.embeddings.create(embed([[2091, 699, 258], [258]], { encoding_format: 'float', pooling: 'last' }));
+call('embeddings: token ids', async (t) => {
+  const e = await embed(t, [[2091, 699, 258], [258]], { ...floats, pooling: 'last' });
   return e.data.map((d) => d.embedding.slice(0, 2));
 });
-call('embeddings: more texts than slots', async ({ client }) => {
+call('embeddings: more texts than slots', async (t) => {
   const input = Array.from({ length: 40 }, (_, i) => 'fox number ' + i);
-  const e = await client.embeddings.create(embed(input, { encoding_format: 'float' }));
-  const alone = await client.embeddings.create(embed(input[33], { encoding_format: 'float' }));
-  check(JSON.stringify(e.data[33].embedding) === JSON.stringify(alone.data[0].embedding), 'as alone');
+  const e = await embed(t, input, floats);
+  const alone = await embed(t, input[33], floats);
+  same(e.data[33].embedding, alone.data[0].embedding);
   return e.data.length;
 });
-call('embeddings: other dimensions', async ({ client }) => refused(client.embeddings.create(embed('x', { dimensions: 7 }))));
-call('embeddings: no pooling known', async ({ client }) => refused(client.embeddings.create({ model: 'any', input: 'x' })));
-call('embeddings: nothing', async ({ client }) => refused(client.embeddings.create(embed([]))));
+call('embeddings: other dimensions', async (t) => refused(embed(t, 'x', { dimensions: 7 })));
+call('embeddings: no pooling known', async (t) => refused(embed(t, 'x', { pooling: undefined })));
+call('embeddings: nothing', async (t) => refused(embed(t, [])));
 
-// -- refusals -------------------------------------------------------------------------------------------------
+// -- refusals -----------------------------------------------------------------------------------------------
 
-const wrong = (name, more) => call('refused: ' + name, async ({ client }) => refused(client.chat.completions.create(chat(more))));
+const wrong = (name, more) => call('refused: ' + name, async (t) => refused(ask(t, more)));
 
 wrong('a prompt that is too long', { messages: user('The fox saw the crow. '.repeat(2000)) });
 wrong('a temperature that is a text', { temperature: 'hot' });
@@ -336,7 +366,9 @@ wrong('top_p out of range', { top_p: 2 });
 wrong('n out of range', { n: 1000 });
 wrong('no messages', { messages: undefined });
 wrong('empty messages', { messages: [] });
-wrong('an image', { messages: user([{ type: 'image_url', image_url: { url: 'data:image/png;base64,AA==' } }]) });
+wrong('an image', {
+  messages: user([{ type: 'image_url', image_url: { url: 'data:image/png;base64,AA==' } }]),
+});
 wrong('a role nobody has', { messages: [{ role: 'king', content: 'x' }] });
 wrong('a tool message', { messages: [...user('x'), { role: 'tool', content: 'x', tool_call_id: '1' }] });
 wrong('tools', { tools: [{ type: 'function', function: { name: 'f', parameters: {} } }] });
@@ -348,8 +380,8 @@ wrong('a bias for a token that is not there', { logit_bias: { 999999: 1 } });
 wrong('stream_options without stream', { stream_options: { include_usage: true } });
 wrong('in a stream, before it begins', { stream: true, temperature: 'hot' });
 
-call('refused: suffix', async ({ client }) => refused(client.completions.create(text({ suffix: 'x' }))));
-call('refused: echo with logprobs', async ({ client }) => refused(client.completions.create(text({ echo: true, logprobs: 1 }))));
+call('refused: suffix', async (t) => refused(proceed(t, { suffix: 'x' })));
+call('refused: echo with logprobs', async (t) => refused(proceed(t, { echo: true, logprobs: 1 })));
 call('refused: a wrong key', async (t) => refused(t.stranger().chat.completions.create(chat({}))));
 call('refused: no such route', async (t) => refused(t.client.post('/images/generations', { body: {} })));
 call('refused: a wrong method', async (t) => refused(t.client.get('/chat/completions')));
@@ -358,7 +390,7 @@ call('refused: broken JSON', async (t) => {
   return [r.status, await r.json()];
 });
 
-// -- cancelling -----------------------------------------------------------------------------------------------
+// -- cancelling ---------------------------------------------------------------------------------------------
 
 const LONG = { max_tokens: 100000, ignore_eos: true };
 
@@ -367,12 +399,13 @@ async function given_up(t, n, run) {
   const before = await cancelled(t);
   await run();
   check(await idle(t), 'the slots are free within a second');
-  check((await cancelled(t)) - before === n, n + ' jobs were cancelled, not ' + ((await cancelled(t)) - before));
+  const got = (await cancelled(t)) - before;
+  check(got === n, n + ' jobs were cancelled, not ' + got);
   return 'idle';
 }
 
 call('cancel: break out of a stream', async (t) => given_up(t, 1, async () => {
-  const s = await t.client.chat.completions.create(chat({ ...LONG, stream: true }));
+  const s = await ask(t, { ...LONG, stream: true });
   let n = 0;
   for await (const chunk of s) {
     n += chunk.choices.length;
@@ -381,7 +414,7 @@ call('cancel: break out of a stream', async (t) => given_up(t, 1, async () => {
 }));
 call('cancel: abort a stream of several answers', async (t) => given_up(t, 3, async () => {
   const stop = new AbortController();
-  const s = await t.client.chat.completions.create(chat({ ...LONG, stream: true, n: 3 }), { signal: stop.signal });
+  const s = await ask(t, { ...LONG, stream: true, n: 3 }, { signal: stop.signal });
   try {
     for await (const chunk of s) if (chunk.choices[0]?.delta.content) stop.abort();
   } catch (e) {
@@ -390,36 +423,34 @@ call('cancel: abort a stream of several answers', async (t) => given_up(t, 3, as
 }));
 call('cancel: abort without a stream', async (t) => given_up(t, 2, async () => {
   const stop = new AbortController();
-  const p = t.client.chat.completions.create(chat({ ...LONG, n: 2 }), { signal: stop.signal }).catch((e) => e);
+  const p = ask(t, { ...LONG, n: 2 }, { signal: stop.signal }).catch((e) => e);
   check(await busy(t), 'it is being computed');
   stop.abort();
   check((await p) instanceof APIUserAbortError, 'aborted');
 }));
 call('cancel: the client runs out of time', async (t) => given_up(t, 4, async () => {
-  const late = { timeout: 150, maxRetries: 0 };
-  const e = await t.client.chat.completions.create(chat({ ...LONG, n: 4 }), late).catch((err) => err);
+  const e = await ask(t, { ...LONG, n: 4 }, { timeout: 150, maxRetries: 0 }).catch((err) => err);
   check(e.constructor.name === 'APIConnectionTimeoutError', 'a timeout: ' + e);
 }));
 
-// -- many at once ---------------------------------------------------------------------------------------------
+// -- many at once -------------------------------------------------------------------------------------------
 
-call('parallel: the same as alone', async ({ client }) => {
-  const asks = Array.from({ length: 16 }, (_, i) => chat({ messages: user('Tell me about fox ' + (i % 5)), temperature: 1, seed: i, max_tokens: 8 + i }));
-  const together = await Promise.all(asks.map((a) => client.chat.completions.create(a)));
+call('parallel: the same as alone', async (t) => {
+  const asks = Array.from({ length: 16 }, (_, i) => ({
+    messages: user('Tell me about fox ' + (i % 5)), temperature: 1, seed: i, max_tokens: 4 + i,
+  }));
+  const together = await Promise.all(asks.map((more) => ask(t, more)));
   const out = [];
   for (let i = 0; i < asks.length; i++) {
-    const alone = whole(await client.chat.completions.create(asks[i]));
-    check(JSON.stringify(whole(together[i])) === JSON.stringify(alone), 'answer ' + i);
+    const alone = whole(await ask(t, asks[i]));
+    same(whole(together[i]), alone);
     out.push(alone.choices[0].text);
   }
   return out;
 });
-call('parallel: streams and others', async ({ client }) => {
-  const [a, b, c, d] = await Promise.all([
-    client.chat.completions.create(chat({ stream: true })).then((s) => joined(s)),
-    client.chat.completions.create(chat({ temperature: 1, seed: 7 })).then(whole),
-    client.embeddings.create(embed('The fox', { encoding_format: 'float' })).then((e) => e.data[0].embedding.slice(0, 2)),
-    client.completions.create(text({ logprobs: 1, max_tokens: 4 })).then(wholeText),
-  ]);
-  return [a, b, c, d];
-});
+call('parallel: streams and others', async (t) => Promise.all([
+  ask(t, { stream: true }).then((s) => joined(s)),
+  ask(t, { temperature: 1, seed: 7 }).then(whole),
+  embed(t, 'The fox', floats).then((e) => e.data[0].embedding.slice(0, 2)),
+  proceed(t, { logprobs: 1, max_tokens: 4 }).then(wholeText),
+]));

@@ -30,7 +30,8 @@ for (const { name, run } of calls) {
   try {
     got[name] = JSON.parse(JSON.stringify(await run(tools)));
     if (!record && !isDeepStrictEqual(got[name], want[name])) {
-      throw new Error('not as recorded:\n  got  ' + JSON.stringify(got[name]) + '\n  want ' + JSON.stringify(want[name]));
+      const [is, was] = [got[name], want[name]].map((v) => JSON.stringify(v));
+      throw new Error('not as recorded:\n  got  ' + is + '\n  want ' + was);
     }
     console.log('ok: ' + name);
   } catch (e) {
@@ -45,7 +46,7 @@ for (const name of Object.keys(want)) {
   }
 }
 if (record && !failed) {
-  const lines = Object.entries(got).map(([name, value]) => JSON.stringify(name) + ': ' + JSON.stringify(value));
+  const lines = Object.entries(got).map((pair) => pair.map((v) => JSON.stringify(v)).join(': '));
   writeFileSync(golden, '{\n' + lines.join(',\n') + '\n}\n');
 }
 console.log(calls.length + ' calls, ' + failed + ' failed');
