@@ -112,6 +112,7 @@ static bool failed_are_known(const struct tern_step *s)
 static void finish_step(struct cluster *c, struct cluster_peer *p, struct tern_step *s)
 {
     restore(c, s);
+    s->t_in_ns = tern_now_ns();
     if (s->n_rows != wanted_rows(c)) {
         cluster_break(c, TERN_ERR_FORMAT,
                       "%s broke the protocol: step %" PRIu64 " came back with %u rows, %u were wanted",

@@ -208,7 +208,7 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     so.n_pages = po.n_pages;
     so.max_positions = room->max_len;
     so.n_at_once = room->n_at_once;
-    so.chunk = chunk;
+    so.chunk = s->o->chunk;
     so.on_step = room->on_step;
     so.on_step_user = room->on_step_user;
     return sched_new(&so, &s->sched, err);
