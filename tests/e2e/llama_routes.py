@@ -46,6 +46,13 @@ def complete(**body):
     return r.json if r.status == 200 else lab.check(False, "/completion %s" % body, r.body) or {}
 
 
+def parsed(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
 def f32(x):
     return struct.unpack("<f", struct.pack("<f", x))[0]
 
@@ -144,15 +151,15 @@ first, again = complete(prompt=long), complete(prompt=long)
 lab.check(again["tokens_cached"] >= 64 and again["timings"]["cache_n"] == again["tokens_cached"] and
           again["content"] == first["content"] and
           complete(prompt=long, cache_prompt=False)["tokens_cached"] == 0, "the prefix cache", again)
-full = complete(prompt="x " * 480, n_predict=-1, ignore_eos=True)
-lab.check(full["truncated"] is True and full["stop_type"] == "limit" and
-          full["tokens_evaluated"] + full["tokens_predicted"] in (1024, 1025), "a context that is full",
-          {k: full[k] for k in ("truncated", "stop_type", "tokens_evaluated", "tokens_predicted")})
+full = complete(prompt=(ids * 203)[:1012], n_predict=-1, ignore_eos=True)
+lab.check(full["truncated"] is True and full["stop_type"] == "limit" and full["tokens_evaluated"] == 1012 and
+          full["tokens_predicted"] in (12, 13), "a context that is full", full["tokens_predicted"])
 j = complete(n_predict=100, temperature=1, seed=1, json_schema={
     "type": "object", "properties": {"a": {"enum": ["x", "y"]}, "b": {"type": "boolean"}},
     "required": ["a", "b"], "additionalProperties": False})
-lab.check(json.loads(j["content"])["a"] in "xy" and isinstance(json.loads(j["content"])["b"], bool) and
-          j["stop_type"] == "eos", "a JSON schema", j)
+got = parsed(j["content"])
+lab.check(isinstance(got, dict) and got["a"] in ("x", "y") and isinstance(got["b"], bool) and len(got) == 2 and
+          j["stop_type"] == "eos", "a JSON schema", j["content"])
 g = complete(n_predict=50, temperature=1, grammar='root ::= "fox" [0-9] [0-9] "!"')
 lab.check(len(g["content"]) == 6 and g["content"].startswith("fox") and g["content"].endswith("!"),
           "a grammar", g["content"])
@@ -198,7 +205,8 @@ for path, body, status, words in (
     lab.check(r.status == status and words in e["message"] and (e["code"] in (status, None)) and
               {"message", "type", "param", "code"} <= set(e), "%s of %s" % (status, path), r.body)
     if status == 405:
-        lab.check("GET" in r.headers.get("allow", ""), "Allow says what there is", r.headers)
+        lab.check("GET" in r.headers.get("allow", "") and e["code"] == 405, "Allow says what there is",
+                  r.headers)
 e = post("/completion", {"prompt": "x " * 2000}).error
 lab.check(e["type"] == "exceed_context_size_error" and e["n_ctx"] == 1024 and e["n_prompt_tokens"] > 2000,
           "too long a prompt says how long", e)
