@@ -212,7 +212,7 @@ lab.check(e["type"] == "exceed_context_size_error" and e["n_ctx"] == 1024 and e[
           "too long a prompt says how long", e)
 
 # -- more than there is room for -----------------------------------------------------------------------------
-got, hold = [], {"prompt": "Once", "n_predict": -1, "ignore_eos": True, "temperature": 0, "stream": True}
+hold = {"prompt": "Once", "n_predict": -1, "ignore_eos": True, "temperature": 0, "stream": True}
 
 
 def held(connection):
@@ -220,21 +220,19 @@ def held(connection):
                        {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})
 
 
+def scheduler():
+    return server.get("/tern/cluster").json["scheduler"]
+
+
 connections = []
 for _ in range(4):
     connections.append(server.connect())
     held(connections[-1])
-refused = None
-for _ in range(200):
-    state = server.get("/tern/cluster").json["scheduler"]
-    r = server.post("/completion", {"prompt": "x", "n_predict": 1})
-    if r.status == 503:
-        refused = r
-        break
-    time.sleep(0.01)
-lab.check(refused and refused.error["type"] == "unavailable_error" and refused.error["code"] == 503 and
-          int(refused.headers["retry-after"]) >= 1, "a full queue is 503 with Retry-After",
-          (state, refused and refused.body))
+wait_until(lambda: (scheduler()["running"], scheduler()["waiting"]) == (2, 2), 5)
+refused = server.post("/completion", {"prompt": "x", "n_predict": 1})
+lab.check(refused.status == 503 and refused.error["type"] == "unavailable_error" and
+          refused.error["code"] == 503 and int(refused.headers["retry-after"]) >= 1,
+          "a full queue is 503 with Retry-After", (scheduler(), refused.body))
 r = server.get("/slots?fail_on_no_slot=1")
 lab.check(r.status == 503 and r.error["code"] == 503, "no slot is free", r.body)
 start = time.monotonic()
