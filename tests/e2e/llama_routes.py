@@ -158,8 +158,8 @@ j = complete(n_predict=100, temperature=1, seed=1, json_schema={
     "type": "object", "properties": {"a": {"enum": ["x", "y"]}, "b": {"type": "boolean"}},
     "required": ["a", "b"], "additionalProperties": False})
 got = parsed(j["content"])
-lab.check(isinstance(got, dict) and got["a"] in ("x", "y") and isinstance(got["b"], bool) and len(got) == 2 and
-          j["stop_type"] == "eos", "a JSON schema", j["content"])
+lab.check(isinstance(got, dict) and got["a"] in ("x", "y") and isinstance(got["b"], bool) and
+          len(got) == 2 and j["stop_type"] == "eos", "a JSON schema", j["content"])
 g = complete(n_predict=50, temperature=1, grammar='root ::= "fox" [0-9] [0-9] "!"')
 lab.check(len(g["content"]) == 6 and g["content"].startswith("fox") and g["content"].endswith("!"),
           "a grammar", g["content"])
