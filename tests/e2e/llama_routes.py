@@ -287,4 +287,17 @@ for t in threads:
     t.join()
 lab.check(not wrong, "answers among others are those of alone", wrong)
 lab.check(server.stop() == 0, "the server ends when told to", server.daemon.log())
+
+# -- a context that is shifted -------------------------------------------------------------------------------
+server = Server(lab, "-c", 64, "--context-shift", "--alias", 'a "fox"')
+hold = {"prompt": "Once upon a time", "n_predict": 150, "temperature": 0, "ignore_eos": True}
+whole, kept = [post("/completion", dict(hold, n_keep=n), key=None).json for n in (0, -1)]
+lab.check(whole["tokens_predicted"] == 150 == kept["tokens_predicted"] and whole["truncated"] and
+          whole["stop_type"] == "limit" and whole["content"][:60] == kept["content"][:60] and
+          whole["content"] != kept["content"], "a context that is full goes on, with what n_keep says",
+          (whole, kept))
+lab.check(get("/v1/models", key=None).json["data"][0]["id"] == 'a "fox"' and
+          post("/v1/embeddings", {"input": "x", "pooling": "last"}, key=None).json["model"] == 'a "fox"',
+          "a name with quotes")
+lab.check(server.stop() == 0, "the other server ends too", server.daemon.log())
 lab.end()
