@@ -40,7 +40,7 @@ static bool take_name(const char *text, size_t len, char name[static HTTP_NAME_B
 
         if (c >= 'A' && c <= 'Z')
             c = (char)(c + ('a' - 'A'));
-        if (!is_name_char(c))
+        if (!is_name_char(c) || (c == '.' && (i == 0 || text[i - 1] == '.')))
             return false;
         name[i] = c;
     }
