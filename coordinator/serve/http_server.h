@@ -56,7 +56,8 @@ void http_reply(struct http_exchange *x, unsigned status, const char *type, cons
 /* The whole answer without a copy, for bytes that live as long as the program. */
 void http_reply_static(struct http_exchange *x, unsigned status, const char *type, const char *body,
                        size_t len);
-/* One more header, before http_reply or http_stream; name is a constant, value is copied.  At most 16. */
+/* One more header, before http_reply or http_stream; name is a constant, value is copied.  At most 16.  Those
+ * that every answer has (nosniff, no-referrer, CORP same-origin, Cache-Control: no-store) give way to it. */
 void http_reply_header(struct http_exchange *x, const char *name, const char *value);
 /* An error in the form of the house. */
 void http_reply_error(struct http_exchange *x, unsigned status, const char *message);

@@ -40,6 +40,13 @@ static int setup_small(void **state)
     return 0;
 }
 
+static int setup_flooded(void **state)
+{
+    (void)state;
+    bed_open(&bed, (struct http_options){ .max_connections = 8, .header_timeout_ms = SHORT_MS });
+    return 0;
+}
+
 static int setup_crowded(void **state)
 {
     (void)state;
@@ -70,7 +77,7 @@ static void expect(const char *request, int status, const char *part)
 
 static void test_body_too_long(void **state)
 {
-    static char body[3000];
+    static char body[8000000];
     int fd;
 
     (void)state;
@@ -83,7 +90,7 @@ static void test_body_too_long(void **state)
     assert_null(strstr(answer, "100 Continue"));
     /* A client that sends it all before it listens hears the answer, too. */
     fd = bed_dial(&bed);
-    bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n");
+    bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n");
     bed_send(fd, body, sizeof body);
     bed_hear(fd, answer, sizeof answer, NULL, BED_GIVE_UP_MS);
     assert_non_null(strstr(answer, " 413 "));
@@ -99,7 +106,7 @@ static void test_body_too_long(void **state)
     fd = bed_dial(&bed);
     bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n");
     for (int i = 0; i < 3; i++)
-        bed_send(fd, body, sizeof body);
+        bed_send(fd, body, 3000);
     bed_hear(fd, answer, sizeof answer, NULL, BED_GIVE_UP_MS);
     assert_non_null(strstr(answer, " 413 "));
     close(fd);
@@ -352,6 +359,61 @@ static void *ask_often(void *arg)
     return NULL;
 }
 
+/* Strangers that only connect, far more than there may be: they are gone after a while, and nobody hangs. */
+static void test_flood(void **state)
+{
+    int fds[200];
+
+    (void)state;
+    for (int i = 0; i < 200; i++)
+        fds[i] = bed_dial(&bed);
+    for (int i = 0; i < 200; i++) {
+        assert_true(bed_closed(fds[i], SOON_MS));
+        close(fds[i]);
+    }
+    assert_true(bed_counts(&bed).timeouts >= 8);
+    for (int i = 0; i < 200 && bed_counts(&bed).open; i++)
+        bed_sleep(5);
+    expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
+}
+
+static void *ask_often(void *arg)
+{
+    int *failed = arg;
+
+    for (int i = 0; i < 20; i++) {
+        static const char request[] = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
+                                      "GET /stream?n=5 HTTP/1.1\r\nHost: localhost\r\n" END;
+        char mine[4096];
+        int fd = bed_dial(&bed);
+
+        (void)bed_send(fd, request, strlen(request));
+        bed_hear(fd, mine, sizeof mine, NULL, BED_GIVE_UP_MS);
+        close(fd);
+        *failed += !strstr(mine, "\r\n\r\nabc") || !strstr(mine, "[0]\r\n0\r\n\r\n");
+    }
+    return NULL;
+}
+
+/* Strangers that only connect, far more than there may be: they are gone after a while, and nobody hangs. */
+static void test_flood(void **state)
+{
+    int fds[200];
+    uint64_t begin;
+
+    (void)state;
+    for (int i = 0; i < 200; i++)
+        fds[i] = bed_dial(&bed);
+    begin = tern_now_ms();
+    expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
+    assert_true(tern_now_ms() - begin < 2 * SOON_MS);
+    for (int i = 0; i < 200; i++) {
+        assert_true(bed_closed(fds[i], 2 * SOON_MS));
+        close(fds[i]);
+    }
+    assert_int_equal(bed_counts(&bed).timeouts, 200);
+}
+
 static void test_many_at_once(void **state)
 {
     pthread_t threads[64];
@@ -459,6 +521,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hang_up, setup_patient, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_connections, setup_crowded, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_of_one, setup_per_client, teardown),
+        cmocka_unit_test_setup_teardown(test_flood, setup_flooded, teardown),
         cmocka_unit_test_setup_teardown(test_many_at_once, setup_patient, teardown),
         cmocka_unit_test_setup_teardown(test_rubbish, setup_patient, teardown),
     };
