@@ -58,8 +58,8 @@ static enum tern_status check_options(const struct http_options *o, struct tern_
     return TERN_OK;
 }
 
-/* A connection is a descriptor: the soft limit of a shell is often 1024.  Where the hard one is too low, fewer
- * connections are better than an accept that fails. */
+/* A connection is a descriptor: the soft limit of a shell is often 1024.  Where the hard one is too low,
+ * fewer connections are better than an accept that fails. */
 static void fit_files(struct http_options *o)
 {
     rlim_t want = o->max_connections + SPARE_CONNECTIONS + SPARE_FILES;

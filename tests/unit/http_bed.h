@@ -3,7 +3,8 @@
  * A server with toy handlers and a client that sends what it is told, byte by byte if need be.
  *
  * Paths: /echo the body, /show method, path, argument `a`, header X-A and client, /big?n=, /stream?n= pieces,
- * /drops 20 of them 20 ms apart, /endless, /stall a stream without a piece, /block until the client is gone, /nothing, /twice, /public.
+ * /drops 20 of them 20 ms apart, /endless, /stall a stream without a piece, /block until the client is gone,
+ * /nothing, /twice, /public.
  */
 #ifndef TERN_TESTS_UNIT_HTTP_BED_H
 #define TERN_TESTS_UNIT_HTTP_BED_H

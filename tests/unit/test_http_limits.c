@@ -377,43 +377,6 @@ static void test_flood(void **state)
     expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
 }
 
-static void *ask_often(void *arg)
-{
-    int *failed = arg;
-
-    for (int i = 0; i < 20; i++) {
-        static const char request[] = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
-                                      "GET /stream?n=5 HTTP/1.1\r\nHost: localhost\r\n" END;
-        char mine[4096];
-        int fd = bed_dial(&bed);
-
-        (void)bed_send(fd, request, strlen(request));
-        bed_hear(fd, mine, sizeof mine, NULL, BED_GIVE_UP_MS);
-        close(fd);
-        *failed += !strstr(mine, "\r\n\r\nabc") || !strstr(mine, "[0]\r\n0\r\n\r\n");
-    }
-    return NULL;
-}
-
-/* Strangers that only connect, far more than there may be: they are gone after a while, and nobody hangs. */
-static void test_flood(void **state)
-{
-    int fds[200];
-    uint64_t begin;
-
-    (void)state;
-    for (int i = 0; i < 200; i++)
-        fds[i] = bed_dial(&bed);
-    begin = tern_now_ms();
-    expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
-    assert_true(tern_now_ms() - begin < 2 * SOON_MS);
-    for (int i = 0; i < 200; i++) {
-        assert_true(bed_closed(fds[i], 2 * SOON_MS));
-        close(fds[i]);
-    }
-    assert_int_equal(bed_counts(&bed).timeouts, 200);
-}
-
 static void test_many_at_once(void **state)
 {
     pthread_t threads[64];
