@@ -150,7 +150,8 @@ static bool host_allowed(const struct http_sites *sites, const struct http_autho
     for (uint32_t i = 0; i < sites->n_hosts; i++)
         if (is_star(sites->hosts[i]))
             return true;
-    return host->is_address || strcmp(host->name, "localhost") == 0 || is_listed(sites, host->name);
+    return sites->any_host || host->is_address || strcmp(host->name, "localhost") == 0 ||
+           is_listed(sites, host->name);
 }
 
 static bool is_guest(const struct http_sites *sites, const char *origin)

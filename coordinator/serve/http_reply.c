@@ -79,8 +79,8 @@ static bool answer(struct http_exchange *x, unsigned status, const char *type, s
             add(response, defaults[i].name, defaults[i].value);
     if (x->server->sites.n_origins)
         add(response, "Vary", "Origin");
-    if (x->own_origin)
-        add(response, "Access-Control-Allow-Origin", x->own_origin);
+    if (x->guest_origin)
+        add(response, "Access-Control-Allow-Origin", x->guest_origin);
     for (unsigned i = 0; i < x->n_headers; i++)
         add(response, x->headers[i].name, x->headers[i].value);
     x->status = status;

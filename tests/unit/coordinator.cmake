@@ -6,6 +6,8 @@ tern_unit(test_golden tern_coordinator tern_alloc_guard m)
 tern_unit(test_head tern_coordinator tern_lab tern_alloc_guard m)
 tern_unit(test_http_access tern_coordinator)
 tern_unit(test_http_limits tern_coordinator)
+# Serial: it measures how soon a hang-up is noticed.
+set_tests_properties(unit.test_http_limits PROPERTIES RUN_SERIAL ON)
 tern_unit(test_http_server tern_coordinator)
 tern_unit(test_http_tls tern_coordinator)
 tern_unit(test_pipe tern_pipe tern_alloc_guard)

@@ -4,6 +4,7 @@
  */
 #include "unit/http_bed.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 
 #define END      "Connection: close\r\n\r\n"
@@ -450,9 +451,19 @@ static size_t rubbish(uint64_t *seed, char *buf, size_t cap)
     return n;
 }
 
+static int count_files(void)
+{
+    int n = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
 static void test_rubbish(void **state)
 {
     uint64_t seed = 0x5eed;
+    int n_open = count_files();
     char buf[4096];
 
     (void)state;
@@ -471,6 +482,7 @@ static void test_rubbish(void **state)
         bed_sleep(5);
     assert_int_equal(bed_counts(&bed).open, 0);
     assert_int_equal(http_server_busy(bed.server), 0);
+    assert_int_equal(count_files(), n_open);
 }
 
 int main(void)
