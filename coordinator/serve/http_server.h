@@ -81,7 +81,7 @@ struct http_options {
     uint16_t port;                  /* 0: any */
     const char *api_key_file;       /* lines "[name] key"; NULL: everybody may */
     const char *tls_cert, *tls_key; /* PEM files; both or neither */
-    const char *const *hosts;       /* [n_hosts] further names for Host and Origin ("*": any Host); see http_origin.h */
+    const char *const *hosts;       /* [n_hosts] further names of ours, in Host and Origin ("*": any Host) */
     uint32_t n_hosts;
     const char *const *origins; /* [n_origins] pages from elsewhere that may call us ("*": any) */
     uint32_t n_origins;
