@@ -6,14 +6,13 @@ tern_unit(test_golden tern_coordinator tern_alloc_guard m)
 tern_unit(test_head tern_coordinator tern_lab tern_alloc_guard m)
 tern_unit(test_http_access tern_coordinator)
 tern_unit(test_http_limits tern_coordinator)
-# Serial: it measures how soon a hang-up is noticed.
-set_tests_properties(unit.test_http_limits PROPERTIES RUN_SERIAL ON)
 tern_unit(test_http_server tern_coordinator)
 tern_unit(test_http_tls tern_coordinator)
 tern_unit(test_pipe tern_pipe tern_alloc_guard)
 add_dependencies(test_pipe ternd)
 # Serial: it measures how soon a death is noticed.  With the thread sanitizer it takes minutes.
 set_tests_properties(unit.test_pipe PROPERTIES RUN_SERIAL ON TIMEOUT 600)
+set_tests_properties(unit.test_http_limits PROPERTIES RUN_SERIAL ON) # so does it, of a client
 tern_unit(test_progress tern_pipe)
 tern_unit(test_pull tern_coordinator)
 tern_unit(test_run_options tern_coordinator)
