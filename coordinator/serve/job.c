@@ -3,6 +3,7 @@
 #include "coordinator/serve/job_inner.h"
 #include "coordinator/serve/service_inner.h"
 
+#include "coordinator/grammar.h"
 #include "engine/base/log.h"
 
 #include <stdlib.h>
@@ -31,6 +32,8 @@ static enum tern_status check(const struct session *s, const struct job_request 
     for (uint32_t i = 0; i < r->gen.n_stops; i++)
         if (r->gen.stops[i][0] == '\0' || strlen(r->gen.stops[i]) > GENERATE_MAX_STOP_BYTES)
             return TERN_FAIL(err, TERN_ERR_LIMIT, "a stop string has 1 to %d bytes", GENERATE_MAX_STOP_BYTES);
+    if (r->grammar && !r->gen.grammar_vocab)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "a grammar without the tokens it is about");
     if (r->gen.n_logprobs > LOGPROBS_MAX_TOP)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "log-probabilities of more than %d tokens", LOGPROBS_MAX_TOP);
     return TERN_OK;
@@ -72,6 +75,7 @@ static enum tern_status init_text(struct job *j, const struct session *s, const 
     g->keep = false;
     g->shift = j->r.shift;
     g->n_keep = j->r.n_keep;
+    g->grammar = j->r.grammar;
     if (max_tokens && g->n_predict > max_tokens)
         g->n_predict = max_tokens;
     if (g->end_id) {
@@ -96,11 +100,13 @@ enum tern_status job_new(const struct session *s, const struct job_request *r, u
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a request");
     j->r = *r;
     j->r.ids = NULL;
+    j->r.grammar = r->kind == JOB_TEXT && r->grammar ? grammar_hold(r->grammar) : NULL;
     if (r->kind == JOB_EMBED)
         st = embed_init(&j->embed, r->ids, r->n_ids, s->arch.n_embd, r->pooling, r->normalize, &s->kern, err);
     else
         st = init_text(j, s, r->ids, max_tokens, err);
     if (st) {
+        grammar_drop(&j->r.grammar);
         free(j->stops);
         free(j);
         return st;
@@ -130,6 +136,7 @@ void job_drop(struct job *j)
         embed_fini(&j->embed);
     else
         generate_fini(&j->gen);
+    grammar_drop(&j->r.grammar);
     pthread_cond_destroy(&j->changed);
     pthread_mutex_destroy(&j->lock);
     free(j->stops);
