@@ -56,10 +56,12 @@ for path in ("/health", "/v1/health"):
     lab.check(r.status == 200 and r.json == {"status": "ok"}, path + ", without a key", r.body)
 props = get("/props").json
 lab.check(props["total_slots"] == 2 and props["default_generation_settings"]["n_ctx"] == 1024 and
-          props["default_generation_settings"]["params"]["top_k"] == 40 and "content" in props["chat_template"]
-          and props["modalities"] == {"vision": False, "audio": False}, "/props", props)
+          props["default_generation_settings"]["params"]["top_k"] == 40 and
+          "content" in props["chat_template"] and props["modalities"] == {"vision": False, "audio": False},
+          "/props", props)
 slots = get("/slots").json
-lab.check([s["id"] for s in slots] == [0, 1] and not any(s["is_processing"] for s in slots), "/slots", slots)
+lab.check([s["id"] for s in slots] == [0, 1] and not any(s["is_processing"] for s in slots), "/slots",
+          slots)
 lab.check(get("/slots?fail_on_no_slot=1").status == 200, "a slot is free")
 r = get("/props", key=None)
 lab.check(r.status == 401 and r.error["type"] == "authentication_error", "no key, no answer", r.body)
@@ -76,7 +78,7 @@ lab.check(post("/detokenize", {"tokens": ids}).json["content"] == TEXT, "/detoke
 pieces = post("/tokenize", {"content": TEXT, "with_pieces": True}).json["tokens"]
 joined = b"".join(bytes(p["piece"]) if isinstance(p["piece"], list) else p["piece"].encode() for p in pieces)
 lab.check([p["id"] for p in pieces] == ids and joined.decode() == TEXT and
-          any(isinstance(p["piece"], list) for p in pieces), "pieces, as bytes where they are no UTF-8", pieces)
+          any(isinstance(p["piece"], list) for p in pieces), "pieces, as bytes where no UTF-8", pieces)
 lab.check(post("/tokenize", {"content": ["The", 5, " fox"]}).json["tokens"].count(5) == 1, "a mixed list")
 lab.check(post("/tokenize", {}).json == {"tokens": []} and
           post("/detokenize", {}).json == {"content": ""}, "nothing of nothing")
@@ -105,7 +107,8 @@ lab.check(want.rstrip("\n").endswith(c["content"].rstrip("\n")) and len(c["conte
 lab.check(c["stop"] is True and c["stop_type"] == "limit" and c["stopping_word"] == "" and
           c["tokens_predicted"] == 24 == len(c["tokens"]) and c["tokens_evaluated"] == 5 and
           c["truncated"] is False and c["index"] == 0 and c["model"] == "fable" and
-          c["prompt"].endswith("Once upon a time") and c["generation_settings"]["n_predict"] == 24, "its figures", c)
+          c["prompt"].endswith("Once upon a time") and c["generation_settings"]["n_predict"] == 24,
+          "its figures", c)
 t = c["timings"]
 lab.check(t["predicted_n"] == 24 and t["prompt_n"] + t["cache_n"] == 5 and t["predicted_ms"] > 0 and
           abs(t["predicted_per_second"] - 24e3 / t["predicted_ms"]) < 1, "its timings", t)

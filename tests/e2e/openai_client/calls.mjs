@@ -36,9 +36,14 @@ function head(answer, object, prefix) {
   check(/^tern-[0-9a-f]{16}$/.test(answer.system_fingerprint), 'a fingerprint');
 }
 
-const record = (c, said) => ({
-  text: said, finish: c.finish_reason, ...(c.logprobs ? { logprobs: c.logprobs } : {}),
-});
+// The tokens print the text; the last one may print the beginning of a stop text besides.
+function record(c, said) {
+  if (!c.logprobs) return { text: said, finish: c.finish_reason };
+  const bytes = c.logprobs.content?.map((t) => Buffer.from(t.bytes));
+  const printed = bytes ? Buffer.concat(bytes).toString() : c.logprobs.tokens.join('');
+  check(printed.startsWith(said), 'tokens print the text: ' + printed);
+  return { text: said, finish: c.finish_reason, logprobs: c.logprobs };
+}
 
 function whole(answer) {
   head(answer, 'chat.completion', 'chatcmpl');
