@@ -359,7 +359,7 @@ static void need(const struct bench_options *o, const struct bench_streams_test 
 }
 
 /* Workers' clocks are known by their heartbeats, of which the first ones take a moment. */
-static void wait_for_clocks(const struct pipe *pipe)
+static void wait_for_clocks(struct pipe *pipe)
 {
     const uint64_t until = tern_now_ns() + CLOCKS_MS * UINT64_C(1000000);
     struct pipe_stage_live live;
