@@ -8,7 +8,7 @@ import threading
 import time
 
 from lab import children_of
-from serving import descriptors, resident_bytes
+from served import descriptors, resident_bytes
 
 PROMPTS = ["Once upon a time", "The dog and the cat", "Tell me a story about a red ball.",
            "One day it rained", "Lily went to the park with her mum and " * 8]
