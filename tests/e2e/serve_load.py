@@ -5,7 +5,7 @@ from lab import Lab
 from served import Server, descriptors, resident_bytes
 from soak import Soak
 
-SECONDS, CLIENTS = 10, 16
+SECONDS, CLIENTS = 8, 16
 
 lab = Lab()
 server = Server(lab, "--local", 2, "-t", 1, "--parallel", 6, "-c", 512, "--max-queue", 12, "--pooling",

@@ -243,7 +243,7 @@ class Soak:
 
     def grown(self, name):
         """Resident megabytes an hour, fitted over the second half."""
-        half = [(t, b) for t, b, _ in self.samples[name] if t >= self.seconds / 2]
+        half = [(t, b) for t, b, _ in self.samples[name] if t >= self.samples[name][-1][0] / 2]
         n = len(half)
         if n < 3:
             return 0.0
