@@ -179,6 +179,7 @@ static enum tern_status parse_one(struct bench_options *o, struct lists *l, int 
     case OPT_STREAMS: return add_list("--streams", arg, 0, BENCH_MAX_STREAMS, &l->streams, err);
     case ENGINE_OPT_SPLIT:
         o->split_measured = strcmp(arg, "measured") == 0;
+        o->engine.n_split = 0; /* the last one counts */
         return o->split_measured ? TERN_OK : engine_option(&o->engine, c, arg, err);
     default:
         st = engine_option(&o->engine, c, arg, err);
@@ -376,8 +377,8 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
         return st;
     if ((st = l->streams.n ? stream_tests(o, l, err) : measure_tests(o, l, err)))
         return st;
-    if (o->split_measured && (!o->engine.local || o->engine.n_split))
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --local N and no other --split");
+    if (o->split_measured && !o->engine.local)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --local N");
     if ((st = engine_options_finish(&o->engine, err)))
         return st;
     default_list(&o->threads, o->engine.threads);

@@ -2,10 +2,10 @@
 """A server with two workers under clients of all manners for some seconds: every request is answered or
 refused with a status, and afterwards nothing runs, nothing is held and nothing leaks."""
 from lab import Lab
-from serving import Server, descriptors, resident_bytes
+from served import Server, descriptors, resident_bytes
 from soak import Soak
 
-SECONDS, CLIENTS = 10, 16
+SECONDS, CLIENTS = 8, 16
 
 lab = Lab()
 server = Server(lab, "--local", 2, "-t", 1, "--parallel", 6, "-c", 512, "--max-queue", 12, "--pooling",

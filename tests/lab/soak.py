@@ -8,7 +8,7 @@ import threading
 import time
 
 from lab import children_of
-from serving import descriptors, resident_bytes
+from served import descriptors, resident_bytes
 
 PROMPTS = ["Once upon a time", "The dog and the cat", "Tell me a story about a red ball.",
            "One day it rained", "Lily went to the park with her mum and " * 8]
@@ -243,7 +243,7 @@ class Soak:
 
     def grown(self, name):
         """Resident megabytes an hour, fitted over the second half."""
-        half = [(t, b) for t, b, _ in self.samples[name] if t >= self.seconds / 2]
+        half = [(t, b) for t, b, _ in self.samples[name] if t >= self.samples[name][-1][0] / 2]
         n = len(half)
         if n < 3:
             return 0.0
