@@ -66,7 +66,7 @@ const chat = {
 
     message_node(m, run, recent) {
         const mine = m.role === 'user';
-        const text = el('div', {class: 'text', dir: 'auto'}), foot = el('div', {class: 'foot'});
+        const text = el('div', {class: 'text'}), foot = el('div', {class: 'foot'});
         const node = el('article', {class: 'message ' + (mine ? 'mine' : 'theirs')},
             el('h2', {class: 'sr', text: mine ? 'You' : 'Answer'}), text, foot);
         if (mine) {

@@ -71,7 +71,7 @@ function next_after(sorted, at) {
 }
 
 const AFTER_LABEL = /\(\s*<?([^\s<>()]*(?:\([^\s()]*\)[^\s<>()]*)*)>?(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)/y;
-const BARE_LINK = /https?:\/\/[^\s<>"'`\\]+/y;
+const BARE_LINK = /https?:\/\/[^\s<>"'`\\]{1,2000}/y;
 
 // Splits text into pieces: strings, nodes, and runs of delimiters that may open or close emphasis.
 function inline_pieces(text, options) {
@@ -212,28 +212,26 @@ function pair_delimiters(pieces, open) {
 function inline_into(parent, text, options) {
     const pieces = inline_pieces(text, options);
     pair_delimiters(pieces, options.open);
-    const path = [parent]; // where text goes; `null` for an element left out because it would be too deep
-    const top = () => {
-        for (let i = path.length - 1; ; i--) if (path[i]) return path[i];
-    };
-    let deep = 0;
+    const path = [parent]; // where text goes
+    let missing = 0;       // elements left out at its end because they would be too deep
+    const top = () => path[path.length - 1];
     for (const d of pieces) {
         if (typeof d === 'string' || d instanceof Node) {
             top().append(d);
             continue;
         }
         for (let i = 0; i < d.closes.length; i++) {
-            if (path.pop()) deep--;
+            if (missing) missing--;
+            else path.pop();
         }
         if (d.left > 0) top().append(d.c.repeat(d.left));
         for (let i = d.opens.length - 1; i >= 0; i--) {
-            if (deep < MD_DEEPEST) {
+            if (path.length <= MD_DEEPEST) {
                 const node = document.createElement(d.c === '~' ? 'del' : d.opens[i] === 2 ? 'strong' : 'em');
                 top().append(node);
                 path.push(node);
-                deep++;
             } else {
-                path.push(null);
+                missing++;
             }
         }
     }
@@ -408,13 +406,13 @@ function make_block(lines, at, block, deep, open) {
         },
         heading: () => {
             const m = HEADING.exec(lines[at]);
-            const h = el('h' + Math.min(6, m[1].length + 2), {dir: 'auto', class: 'h' + m[1].length});
+            const h = el('h' + Math.min(6, m[1].length + 2), {class: 'h' + m[1].length});
             inline_into(h, heading_text(lines[at].slice(m[0].length)), {open});
             return h;
         },
         rule: () => el('hr', {}),
         quote: () => {
-            const quote = el('blockquote', {dir: 'auto'});
+            const quote = el('blockquote', {});
             blocks_into(quote, lines.slice(at, block.end).map(line => line.replace(QUOTE, '')), deep + 1, open);
             return quote;
         },
@@ -432,7 +430,7 @@ function make_block(lines, at, block, deep, open) {
             return made.node;
         },
         paragraph: () => {
-            const p = el('p', {dir: 'auto'});
+            const p = el('p', {});
             inline_into(p, paragraph_text(lines, at, block.end), {open});
             return p;
         },
@@ -450,7 +448,7 @@ function fence_line(line, fence) {
 // Puts the next item where it belongs: into the list before it if that is of its kind.
 function put_item(parent, last, block, item) {
     const same = last && last.list_mark === block.mark;
-    const list = same ? last : el(block.ordered ? 'ol' : 'ul', {dir: 'auto', start: block.ordered && block.start !== 1 ? block.start : null});
+    const list = same ? last : el(block.ordered ? 'ol' : 'ul', {start: block.ordered && block.start !== 1 ? block.start : null});
     list.list_mark = block.mark;
     list.append(item);
     if (!same) parent.append(list);
