@@ -4,7 +4,8 @@
 
 // What a picture of the cluster tells the chat.
 function learn(s) {
-    const m = s.model || {}, f = chat.facts;
+    const m = s.model || {},
+        f = chat.facts;
     const before = JSON.stringify(f);
     f.name = m.name || '';
     f.layers = m.layers;
@@ -46,7 +47,8 @@ function ask_key() {
 }
 
 function set_list(open) {
-    if (open && (innerWidth < 1100 || $('app').classList.contains('wide')) && !$('cluster').hidden) cluster.set_open(false);
+    if (open && (innerWidth < 1100 || $('app').classList.contains('wide')) && !$('cluster').hidden)
+        cluster.set_open(false);
     $('app').classList.toggle('with-list', open);
     $('list-toggle').setAttribute('aria-expanded', String(open));
 }
@@ -57,7 +59,8 @@ function close_drawer() {
 }
 
 function keys(e) {
-    const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(e.target.tagName), dialog = $('settings').open;
+    const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(e.target.tagName),
+        dialog = $('settings').open;
     if (e.key === 'Escape' && !dialog) {
         if (chat.runs.has(saved.current)) chat.stop(saved.current);
         else if (chat.editing) chat.edit_end();
@@ -86,7 +89,9 @@ function wire() {
     $('new').addEventListener('click', () => chat.fresh());
     $('list-toggle').addEventListener('click', () => set_list(!$('app').classList.contains('with-list')));
     $('settings-open').addEventListener('click', () => settings.open());
-    $('settings').addEventListener('click', e => { if (e.target === $('settings')) $('settings').close(); });
+    $('settings').addEventListener('click', e => {
+        if (e.target === $('settings')) $('settings').close();
+    });
     $('settings-form').addEventListener('submit', e => {
         e.preventDefault();
         $('settings').close();
@@ -105,11 +110,15 @@ function wire() {
             toast(e instanceof Trouble ? e.message : 'This file could not be read.');
         }
     });
-    $('log').addEventListener('scroll', () => {
-        const log = $('log');
-        chat.pinned = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-        $('newest').hidden = chat.pinned;
-    }, {passive: true});
+    $('log').addEventListener(
+        'scroll',
+        () => {
+            const log = $('log');
+            chat.pinned = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+            $('newest').hidden = chat.pinned;
+        },
+        {passive: true},
+    );
     $('newest').addEventListener('click', () => {
         chat.pinned = true;
         chat.follow();
