@@ -63,7 +63,6 @@ struct cluster_peer {
     size_t tensor_next, tensor_end; /* entries of the identity still to be looked at */
     uint64_t load_done, load_total;
     uint64_t load_ms; /* when loading last got on */
-    bool blocked;     /* a send was answered AGAIN: wait for room */
     struct pipe_stage_info info;
     struct peer_clock clock;
     struct pipe_stage_live live; /* ours; copied for others when it changes */
@@ -139,7 +138,7 @@ struct peer_text peer_describe(const struct cluster_peer *p);
 
 /* Version and epoch filled in. */
 void cluster_header(const struct cluster *c, Tern__Header *h, Tern__Header__BodyCase body);
-/* TERN_AGAIN marks the peer blocked; a failure breaks the cluster. */
+/* TERN_AGAIN: no room, try again next turn; a failure breaks the cluster. */
 enum tern_status cluster_post(struct cluster *c, struct cluster_peer *p, const Tern__Header *h);
 
 /* -- cluster_join.c ------------------------------------------------------------------------------------- */

@@ -37,10 +37,8 @@ static bool send_step(struct cluster *c, const struct tern_step *s)
 
         if (st == TERN_OK)
             st = tern_client_send(p->client, c->header, len, payload_len ? payload : NULL, payload_len, &err);
-        if (st == TERN_AGAIN) {
-            p->blocked = true;
+        if (st == TERN_AGAIN)
             return false;
-        }
         if (st) {
             cluster_break(c, st, "cannot send step %" PRIu64 " to %s: %s", s->step, peer_describe(p).z,
                           err.text);
@@ -53,7 +51,6 @@ static bool send_step(struct cluster *c, const struct tern_step *s)
 
 void cluster_send_steps(struct cluster *c)
 {
-    c->peers[0].blocked = false;
     while (!c->broken && c->n_sent < c->n_flight && send_step(c, in_flight(c, c->n_sent))) {
         c->flight_us[(c->flight_head + c->n_sent) % TERN_MAX_STEPS_IN_FLIGHT] = now_us();
         c->n_sent++;
@@ -219,7 +216,6 @@ static void send_ping(struct cluster *c, struct cluster_peer *p)
 {
     Tern__Header h;
     Tern__Ping ping = TERN__PING__INIT;
-    bool blocked = p->blocked;
 
     ping.seq = c->ping_seq;
     cluster_header(c, &h, TERN__HEADER__BODY_PING);
@@ -227,7 +223,6 @@ static void send_ping(struct cluster *c, struct cluster_peer *p)
     /* No room means that enough is on its way to count as life for the worker. */
     if (cluster_post(c, p, &h) == TERN_OK)
         peer_clock_sent(&p->clock, c->ping_seq, now_us());
-    p->blocked = blocked;
 }
 
 static void check_silence(struct cluster *c, struct cluster_peer *p, uint64_t now)

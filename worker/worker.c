@@ -53,6 +53,12 @@ void worker_free(struct worker **wp)
     *wp = NULL;
 }
 
+void worker_shut(struct worker *w)
+{
+    if (w->run)
+        worker_run_shut(w->run);
+}
+
 /* -- edges ----------------------------------------------------------------------------------------------- */
 
 typedef enum tern_status worker_on_fn(struct worker *w, const struct worker_mail *m, const Tern__Header *h,
@@ -98,17 +104,18 @@ void worker_enter(struct worker *w, enum worker_state to)
 /* Undoes the assignment.  The loaded slice stays. */
 static void drop_assignment(struct worker *w)
 {
-    w->o.net->next_close(w->o.net->impl);
     if (w->run) {
         TERN_BUG_IF(w->retired);
+        worker_run_shut(w->run);
         tern_stage_stop(w->run->stage);
         w->retired = w->run;
         w->run = NULL;
     }
+    w->o.net->next_close(w->o.net->impl);
     if (worker_loader_busy(w->loader))
         worker_loader_cancel(w->loader);
     worker_plan_fini(&w->plan);
-    w->tensors_known = w->load_started = w->loaded = w->blocked_next = w->blocked_home = false;
+    w->tensors_known = w->load_started = w->loaded = false;
 }
 
 void worker_reset(struct worker *w, const char *why)

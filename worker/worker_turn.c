@@ -8,6 +8,7 @@
 #include "worker/worker_run.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #define HELD_SILENCE_MS 5000 /* before an assignment names its own limit */
 /* To reach the next worker: with the coordinator's own checks, a sentence within 5 s. */
@@ -19,13 +20,20 @@
 #define LIST_MS         100
 #define IDLE_TICK_MS    1000
 #define BUSY_TICK_MS    50
-#define BLOCKED_MS      5
 #define REFUSED_LOG_MS  60000
 
 static enum tern_status start_run(struct worker *w, struct tern_err *err)
 {
     const struct tern_model *model = worker_loader_model(w->loader);
-    enum tern_status st = worker_run_new(model, w->o.pool, &w->plan, &w->run, err);
+    struct worker_way way = { .net = w->o.net,
+                              .home = w->plan.is_last,
+                              .epoch = w->epoch,
+                              .layout = w->layout,
+                              .route_len = w->route_len };
+    enum tern_status st;
+
+    memcpy(way.route, w->route, w->route_len);
+    st = worker_run_new(model, w->o.pool, &w->plan, &way, &w->run, err);
 
     if (st)
         return st;
@@ -225,7 +233,5 @@ int worker_fds(const struct worker *w, int fds[static WORKER_MAX_FDS])
 
 int worker_wait_ms(const struct worker *w)
 {
-    if (w->blocked_home)
-        return BLOCKED_MS; /* a ROUTER always looks writable, so there is nothing to poll for */
     return w->state == W_IDLE ? IDLE_TICK_MS : BUSY_TICK_MS;
 }

@@ -110,8 +110,9 @@ static uint64_t net_n_refused(void *impl)
     return 0;
 }
 
-static const struct worker_net net = { NULL,           net_reply,    net_next_open, net_next_close,
-                                       net_next_state, net_next_why, net_next_send, net_n_refused };
+static const struct worker_net net = { NULL,           net_reply,      net_next_open,
+                                       net_next_close, net_next_state, net_next_why,
+                                       net_next_send,  net_n_refused,  false };
 
 /* -- once ------------------------------------------------------------------------------------------------ */
 

@@ -301,10 +301,10 @@ static void *liar_main(void *arg)
     open_server(l, ctx, &allow);
     tern_link_message_init(&l->m);
     while (!atomic_load(&l->stop)) {
-        zmq_pollitem_t items[TERN_SERVER_POLL_ITEMS];
+        struct pollfd fds[TERN_SERVER_FDS];
 
-        tern_server_poll_items(l->server, items);
-        zmq_poll(items, TERN_SERVER_POLL_ITEMS, 20);
+        if (!tern_server_poll_fds(l->server, fds))
+            poll(fds, TERN_SERVER_FDS, 20);
         tern_server_pump(l->server);
         while (tern_server_recv(l->server, &l->m, &err) == TERN_OK)
             on_message(l);
