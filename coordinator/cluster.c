@@ -305,6 +305,8 @@ static void turn(struct cluster *c, uint64_t slept_from)
     if (now - slept_from > 2 * CLUSTER_PING_MS)
         for (uint32_t i = 0; i < c->spec.n; i++)
             c->peers[i].heard_ms += now - slept_from;
+    if (now - slept_from > 2 * CLUSTER_PING_MS)
+        c->progress_ms += now - slept_from;
     take_commands(c);
     for (uint32_t i = 0; i < c->spec.n && !c->broken; i++)
         visit_peer(c, &c->peers[i], now);

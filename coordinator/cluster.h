@@ -32,6 +32,9 @@
 #define CLUSTER_SUSPECT_MS 400u
 /* How long a worker's word that its neighbour is gone waits for our own link to that neighbour to say so. */
 #define CLUSTER_HOLD_MS 150u
+/* How long steps on their way may take to come home when a worker has said that it is leaving; less than what
+ * it waits for us. */
+#define CLUSTER_LEAVE_MS 1500u
 /* A busy worker is asked again until its holder, if that has died, must have been noticed. */
 #define CLUSTER_BUSY_RETRY_MS 300u
 /* Tensor entries in one message: 64 of the longest (255 bytes of name, 4 dimensions of 10, 32 of hash and
@@ -103,6 +106,9 @@ struct cluster {
     uint64_t join_until_ms, next_ping_ms, ping_seq;
     uint64_t hold_until_ms; /* not 0: a neighbour's word is held back */
     struct tern_err hold_error;
+    const struct cluster_peer *leaving; /* nothing new is sent; what is on its way may come home */
+    uint64_t leave_until_ms;
+    uint64_t progress_ms; /* when a stage last got on with the steps in flight */
     bool joined, assigned, ready, receiving, broken, stop;
     struct tern_err error;
     uint64_t n_stale; /* messages of another epoch */

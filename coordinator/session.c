@@ -166,6 +166,7 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
     po.max_rows = s->o->chunk + n_slots < TERN_MAX_STEP_ROWS ? s->o->chunk + n_slots : TERN_MAX_STEP_ROWS;
     po.max_in_flight = s->o->in_flight;
     po.dead_after_ms = s->o->dead_after_ms;
+    po.step_timeout_ms = s->o->step_timeout_ms;
     po.join_timeout_ms = JOIN_TIMEOUT_MS;
     po.quiet = s->o->quiet;
     st = open_pipe(s, &po, err);

@@ -30,7 +30,7 @@ enum worker_state {
     W_HELD,     /* somebody's, without an assignment */
     W_LOADING,  /* assigned; tensors are being compared and loaded, the next worker is being connected */
     W_READY,    /* steps pass through */
-    W_DRAINING, /* told to end: steps at hand are finished */
+    W_DRAINING, /* told to end, and has said so: steps on their way are computed until the owner lets go */
     W_N_STATES
 };
 
@@ -135,7 +135,7 @@ struct worker {
     struct worker_run *retired; /* its compute thread has not ended yet */
     struct worker_loader *loader;
 
-    uint64_t drain_until_ms, bye_ms;
+    uint64_t drain_until_ms;
     bool done; /* the program may end */
 
     uint64_t n_rejected;
@@ -162,7 +162,7 @@ void worker_tick(struct worker *w);
  * called besides in front of handshakes, so that whoever was added a moment ago gets in.  At most ten looks a
  * second. */
 void worker_watch_list(struct worker *w);
-/* Finish the steps at hand, say bye, and be done. */
+/* Say bye, compute what is on its way until the owner lets go, and be done. */
 void worker_drain(struct worker *w);
 
 /* Nothing is sent any more, by no thread: the links may be closed. */

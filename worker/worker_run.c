@@ -197,11 +197,6 @@ enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err)
     return TERN_OK;
 }
 
-bool worker_run_empty(const struct worker_run *r)
-{
-    return r->n_free + (r->filling != NULL) == r->n_steps;
-}
-
 bool worker_run_ended(struct worker_run *r)
 {
     while (tern_queue_pop(tern_stage_out(r->stage), 0) != NULL)

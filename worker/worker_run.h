@@ -24,8 +24,6 @@ enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err) 
 enum tern_status worker_run_send(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
 /* From now on nothing is sent: the way may end. */
 void worker_run_shut(struct worker_run *r);
-/* No step is at hand. */
-bool worker_run_empty(const struct worker_run *r);
 /* After tern_stage_stop(): the compute thread is gone.  Discards what it had finished. */
 bool worker_run_ended(struct worker_run *r);
 

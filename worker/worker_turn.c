@@ -16,7 +16,7 @@
 #define SUSPECT_MS      400 /* four heartbeats missed */
 #define PROGRESS_MS     200
 #define DRAIN_MS        2000
-#define BYE_MS          100 /* for the last message to leave; libzmq does not say when it has */
+#define BYE_MS          100 /* for the bye to leave where there is nothing to compute */
 #define LIST_MS         100
 #define IDLE_TICK_MS    1000
 #define BUSY_TICK_MS    50
@@ -131,11 +131,7 @@ static void advance_drain(struct worker *w)
 {
     if (w->state != W_DRAINING)
         return;
-    if (w->bye_ms == 0 && (!w->run || worker_run_empty(w->run) || w->now_ms >= w->drain_until_ms)) {
-        worker_say_bye(w);
-        w->bye_ms = w->now_ms + BYE_MS;
-    }
-    if (w->owner_gone || (w->bye_ms != 0 && w->now_ms >= w->bye_ms))
+    if (w->owner_gone || w->now_ms >= w->drain_until_ms)
         w->done = true;
 }
 
@@ -214,8 +210,10 @@ void worker_drain(struct worker *w)
         w->done = true; /* nobody's, or told twice */
         return;
     }
-    w->drain_until_ms = w->now_ms + DRAIN_MS;
+    /* The owner sends nothing new from now on, and lets go when the last result has come home. */
+    w->drain_until_ms = w->now_ms + (w->run ? DRAIN_MS : BYE_MS);
     worker_enter(w, W_DRAINING);
+    worker_say_bye(w);
     advance_drain(w);
 }
 

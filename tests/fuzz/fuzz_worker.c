@@ -472,7 +472,6 @@ static void finish(void)
     settle();
     FUZZ_CHECK(w->state == W_IDLE && !w->run && !w->retired);
     w->done = false; /* a drained worker would end; this one serves the next script */
-    w->bye_ms = 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
