@@ -3,16 +3,16 @@
  * From JSON schemas to GBNF.  Whatever matches the grammar is JSON, and valid by the schema; not all that is
  * valid matches.  What is understood:
  *
- *   any schema    true, {}; type (a name or several), nullable; enum, const; anyOf, oneOf (which is anyOf here:
- *                 that no two of them hold is not made sure); allOf of one schema, or of objects that have no
- *                 property in common; $ref to "#" or "#/..." within the schema, recursively
+ *   any schema    true, {}; type (a name or several), nullable; enum, const; anyOf, oneOf (which is anyOf
+ *                 here: that no two of them hold is not made sure); allOf of one schema, or of objects that
+ *                 have no property in common; $ref to "#" or "#/..." within the schema, recursively
  *   object        properties (written in the schema's order), required, additionalProperties.  Absent it is
  *                 false, as in llama.cpp, unless there are no properties: then it is true.  Other properties
  *                 come behind those that are named, and their names have no escapes
  *   array         items, prefixItems (all of them are written), minItems, maxItems; behind prefixItems there
  *                 is nothing unless items says so
  *   string        minLength, maxLength; or pattern (grammar_schema_pattern.c); or format: date, time,
- *                 date-time, uuid, ipv4, email
+ *                 date-time, uuid, ipv4, email (others only describe)
  *   integer       minimum, maximum, exclusiveMinimum, exclusiveMaximum
  *   number        the same with bounds that are integers of at most 10^9
  *   boolean, null

@@ -2,11 +2,11 @@
 /*
  * Strings of a schema: lengths, formats, and regular expressions: see grammar_schema.h.
  *
- * Of ECMA-262's expressions: characters, . [a-z] [^a-z] \d \D \w \W \s \S \n \r \t \f \v \xNN \uNNNN and
- * escaped punctuation; (...) (?:...) |, * + ? {m} {m,} {m,n} and their lazy forms; ^ and $ at the ends of the
- * whole or of its alternatives, without which anything may stand there.  \D, \W and \S, and [^...] with \d, \w
- * or \s in it, stand for ASCII only, where all engines agree.  Quotes, backslashes and control characters come
- * as JSON's escapes.
+ * Of ECMA-262's expressions: characters, . [a-z] [^a-z] \d \D \w \W \s \S \n \r \t \f \v \xNN \uNNNN
+ * and escaped punctuation; (...) (?:...) |, * + ? {m} {m,} {m,n} and their lazy forms; ^ and $ at the ends
+ * of the whole or of its alternatives, without which anything may stand there.  \D, \W and \S, and [^...]
+ * with \d, \w or \s in it, stand for ASCII only, where all engines agree.  Quotes, backslashes and control
+ * characters come as JSON's escapes.
  */
 #include "coordinator/grammar_schema.h"
 
