@@ -10,7 +10,7 @@ import threading
 import time
 
 from lab import Lab, wait_until
-from serving import Server
+from served import Server
 
 lab = Lab()
 if not shutil.which("curl"):

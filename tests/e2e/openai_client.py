@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from lab import Lab
-from serving import Server
+from served import Server
 
 lab = Lab()
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openai_client")
