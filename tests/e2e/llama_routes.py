@@ -164,6 +164,10 @@ lab.check([m["index"] for m in many] == [0, 1] and many[0]["content"] == complet
 many = post("/completion", {"prompt": "The fox", "n_cmpl": 3, "n_predict": 8, "seed": 3}).json
 lab.check(len(many) == 3 and many[2]["content"] ==
           complete(prompt="The fox", temperature=0.8, seed=5)["content"], "three answers", many)
+many = post("/completion", {"prompt": "The fox", "n_cmpl": 12, "n_predict": 4, "seed": 3}).json
+lab.check(len(many) == 12 and many[11]["content"] ==
+          complete(prompt="The fox", temperature=0.8, seed=14, n_predict=4)["content"],
+          "more answers than slot and queue have room for", many)
 lab.check(complete(prompt="The fox", wrong_field=[1], id_slot=7, mirostat_tau=5.0)["content"] ==
           complete(prompt="The fox")["content"], "unknown fields are ignored")
 long = "The fox saw the crow. " * 30

@@ -1,4 +1,5 @@
 tern_unit(test_bench_flow tern_coordinator)
+tern_unit(test_api_batch tern_coordinator)
 tern_unit(test_api_body tern_coordinator m)
 tern_unit(test_api_parse tern_coordinator m)
 tern_unit(test_chat_options tern_coordinator)
