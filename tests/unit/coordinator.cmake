@@ -13,6 +13,7 @@ tern_unit(test_pull tern_coordinator)
 tern_unit(test_run_options tern_coordinator)
 tern_unit(test_sample tern_coordinator m)
 tern_unit(test_sched tern_coordinator tern_alloc_guard)
+tern_unit(test_sched_flow tern_coordinator)
 tern_unit(test_sched_prefix tern_coordinator tern_alloc_guard)
 tern_unit(test_transcript tern_coordinator)
 
