@@ -83,13 +83,12 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
     }
 }
 
-/* Ids that are the same in every run; sequence k's differ from the others'. */
-static int32_t fixed_id(const struct run *r, uint32_t k, uint32_t i)
+int32_t bench_fixed_id(uint32_t n_vocab, uint32_t k, uint32_t i)
 {
     uint64_t z = ((uint64_t)k << 32 | i) * 0x9e3779b97f4a7c15u;
 
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    return (int32_t)((z ^ z >> 27) % r->s->arch.n_vocab);
+    return (int32_t)((z ^ z >> 27) % n_vocab);
 }
 
 static enum tern_status player_begin(struct run *r, const struct bench_test *t, uint32_t k,
@@ -104,7 +103,7 @@ static enum tern_status player_begin(struct run *r, const struct bench_test *t, 
     if (!ids)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a sequence of %u tokens", (unsigned)n);
     for (uint32_t i = 0; i < n; i++)
-        ids[i] = fixed_id(r, k, i);
+        ids[i] = bench_fixed_id(r->s->arch.n_vocab, k, i);
     memset(p, 0, sizeof *p);
     st = seq_init(&p->seq, ids, n, n + (primed ? t->n_prompt : 0) + t->n_gen, err);
     free(ids);
@@ -132,7 +131,7 @@ static void player_go(struct run *r, const struct bench_test *t, uint32_t k)
         return;
     }
     for (uint32_t i = 0; i < t->n_prompt; i++)
-        seq_push(&p->seq, fixed_id(r, k, t->depth + i));
+        seq_push(&p->seq, bench_fixed_id(r->s->arch.n_vocab, k, t->depth + i));
     p->seq.want_from = p->seq.n_ids - 1;
 }
 

@@ -56,6 +56,16 @@ void seq_rewind(struct seq *q, uint32_t len)
     }
 }
 
+void seq_shift(struct seq *q, uint32_t n_keep, uint32_t n_drop)
+{
+    const uint32_t n_ids = q->n_ids;
+
+    TERN_BUG_IF(n_keep > n_ids || n_drop > n_ids - n_keep);
+    seq_rewind(q, n_keep);
+    memmove(q->ids + n_keep, q->ids + n_keep + n_drop, (n_ids - n_keep - n_drop) * sizeof *q->ids);
+    q->n_ids = n_ids - n_drop;
+}
+
 void seq_finish(struct seq *q)
 {
     q->state = SEQ_ENDED;

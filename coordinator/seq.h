@@ -75,6 +75,10 @@ void seq_extend(struct seq *q, const int32_t *ids, uint32_t n);
 /* Forgets ids from len on, sent or not; nothing of the sequence may be in flight. */
 void seq_rewind(struct seq *q, uint32_t len);
 
+/* Forgets n_drop ids behind the first n_keep; those behind them move up and are sent again, for what they are
+ * depends on all before them.  Nothing of the sequence may be in flight; seq_extend follows. */
+void seq_shift(struct seq *q, uint32_t n_keep, uint32_t n_drop);
+
 /* No more from this sequence: what is in flight is dropped when it comes back. */
 void seq_finish(struct seq *q);
 /* The same because of an error, which is copied. */

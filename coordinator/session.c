@@ -87,6 +87,8 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     struct tern_pool *pool = s->pool, *own = NULL;
     enum tern_status st = TERN_OK;
 
+    if (s->layout_chosen)
+        return TERN_OK;
     if (stage_threads(s->o) != tern_pool_threads(pool)) {
         st = tern_pool_new(stage_threads(s->o), &own, err);
         pool = own;
@@ -96,6 +98,7 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     tern_layout_choose(s->o->layout, &s->kern, pool, &s->layout);
     tern_layout_log(&s->layout);
     tern_pool_free(&own);
+    s->layout_chosen = true;
     return TERN_OK;
 }
 
@@ -138,7 +141,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, ui
         if ((st = cluster_spec_read(s->o->cluster, &s->cluster, err)) ||
             (st = tern_key_load(s->o->key, &s->key, err)))
             return st;
-        po->max_in_flight = steps_wanted(s->cluster.n, n_at_once);
+        po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->cluster.n, n_at_once);
         return pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err);
     }
     if ((st = choose_layout(s, err)))
@@ -146,7 +149,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, ui
     po->layout = s->layout.layout;
     if (!s->o->local)
         return pipe_local_open(po, &s->pipe, err);
-    po->max_in_flight = steps_wanted(s->o->local, n_at_once);
+    po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->o->local, n_at_once);
     if ((st = start_workers(s, err)) || (st = pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err)))
         return st;
     for (uint32_t i = 0; i < s->pipe->n_stages; i++)
@@ -188,7 +191,9 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     po.n_slots = n_slots;
     po.max_positions = room->max_len;
     po.max_rows = chunk + room->n_at_once < TERN_MAX_STEP_ROWS ? chunk + room->n_at_once : TERN_MAX_STEP_ROWS;
+    po.max_in_flight = s->o->in_flight;
     po.dead_after_ms = s->o->dead_after_ms;
+    po.step_timeout_ms = s->o->step_timeout_ms;
     po.join_timeout_ms = JOIN_TIMEOUT_MS;
     po.quiet = s->o->quiet;
     st = open_pipe(s, &po, room->n_at_once, err);
@@ -210,19 +215,26 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     return sched_new(&so, &s->sched, err);
 }
 
+void session_disconnect(struct session *s)
+{
+    sched_free(&s->sched);
+    if (s->pipe)
+        s->pipe->close(s->pipe);
+    s->pipe = NULL;
+    if (s->workers)
+        local_workers_stop(&s->workers);
+    if (s->key.secret_key)
+        tern_key_wipe(&s->key);
+    memset(&s->cluster, 0, sizeof s->cluster);
+}
+
 void session_close(struct session **sp)
 {
     struct session *s = *sp;
 
     if (!s)
         return;
-    sched_free(&s->sched);
-    if (s->pipe)
-        s->pipe->close(s->pipe);
-    if (s->workers)
-        local_workers_stop(&s->workers);
-    if (s->key.secret_key)
-        tern_key_wipe(&s->key);
+    session_disconnect(s);
     if (s->dump_fd >= 0)
         close(s->dump_fd);
     tern_head_free(&s->head);

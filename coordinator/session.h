@@ -31,6 +31,7 @@ struct session {
     struct tern_head *head;           /* NULL with no_head */
     uint32_t ctx;                     /* positions of one sequence */
     struct tern_layout_choice layout; /* of tiles on this machine; not chosen with --cluster */
+    bool layout_chosen;
     struct cluster_spec cluster;
     struct tern_key key;
     struct local_workers *workers;
@@ -54,6 +55,8 @@ struct session_room {
 
 enum tern_status session_connect(struct session *s, const struct session_room *room,
                                  struct tern_err *err) TERN_MUST_CHECK;
+/* Closes the pipeline and ends --local's workers; session_connect may follow.  No sequence may be in use. */
+void session_disconnect(struct session *s);
 
 void session_close(struct session **s);
 
