@@ -118,6 +118,7 @@ static void break_leaving(struct cluster *c, const struct cluster_peer *p)
 static void finish_step(struct cluster *c, struct cluster_peer *p, struct tern_step *s)
 {
     restore(c, s);
+    s->t_in_ns = tern_now_ns();
     if (s->n_rows != wanted_rows(c)) {
         cluster_break(c, TERN_ERR_FORMAT,
                       "%s broke the protocol: step %" PRIu64 " came back with %u rows, %u were wanted",

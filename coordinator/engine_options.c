@@ -25,7 +25,8 @@ static const char help_layout[] =
     "                            the same text)\n"
     "      --kv f16|int8         what the KV cache holds (default: f16); int8 takes half the memory and\n"
     "                            changes the text a little, on all machines alike\n"
-    "      --chunk ROWS|all      prompt tokens in one step (default: 256; over workers 64)\n"
+    "      --chunk ROWS|all      prompt tokens in one step (default: chosen as it goes, by how long\n"
+    "                            the stages take)\n"
     "      --head MODE           reading the output head: full; screened: an int8 copy says which rows\n"
     "                            matter, only those are computed: the same tokens from half the bytes of\n"
     "                            an f16 head; statistical: a 4-bit copy, may differ (designed: once in\n"
@@ -75,7 +76,6 @@ void engine_options_default(struct engine_options *o)
     memset(o, 0, sizeof *o);
     o->wire = TERN_BOUNDARY_DEFAULT;
     o->kv = TERN_KV_DEFAULT;
-    o->chunk = CHUNK_IN_PROCESS;
     o->dead_after_ms = 3000;
     o->step_timeout_ms = 60000;
 }
@@ -141,7 +141,6 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
     case ENGINE_OPT_LAYOUT: return tern_option_layout(arg, &o->layout, err);
     case ENGINE_OPT_CHUNK:
-        o->chunk_given = true;
         if (strcmp(arg, "all") == 0) {
             o->chunk = TERN_MAX_STEP_ROWS;
             return TERN_OK;
@@ -189,8 +188,6 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
         return TERN_FAIL(err, TERN_ERR_USAGE, "--key goes with --cluster FILE");
     if (o->quiet && o->verbose)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--quiet and --verbose exclude each other");
-    if (!o->chunk_given && (o->local || o->cluster))
-        o->chunk = CHUNK_OVER_WORKERS;
     if (!o->threads_given)
         o->threads = tern_option_default_threads();
     if (!o->cpu_given)

@@ -23,10 +23,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Rows of a prompt in one step.  Alone a stage computes faster with many rows (engine/PERFORMANCE.md); with
- * several, small chunks follow each other through them. */
-#define CHUNK_IN_PROCESS   256
-#define CHUNK_OVER_WORKERS 64
+/* Rows of a prompt in one step at most, when their number is chosen by measurement: more make no stage faster
+ * (engine/PERFORMANCE.md). */
+#define CHUNK_MOST 256
 
 struct engine_options {
     char model[4096]; /* filled by engine_options_finish when not given */
@@ -43,8 +42,7 @@ struct engine_options {
     enum tern_head_mode head;
     bool no_head; /* no option: a command that wants no logits says so */
     enum tern_kv_type kv;
-    uint32_t chunk; /* prompt rows per step */
-    bool chunk_given;
+    uint32_t chunk; /* prompt rows per step; 0: chosen by measurement */
     uint32_t local; /* child processes; 0: none */
     uint32_t n_split;
     uint32_t split[TERN_MAX_WORKERS];

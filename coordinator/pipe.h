@@ -54,6 +54,7 @@ struct pipe {
     uint32_t max_rows;      /* of one step */
     uint32_t row_bytes;     /* of one encoded row */
     bool remote;
+    int fd; /* readable when recv would not wait; for poll only, by the thread that schedules */
 
     /* Free steps to fill: never blocks, NULL when all are in flight. */
     struct tern_step *(*take)(struct pipe *p);
@@ -63,7 +64,7 @@ struct pipe {
     enum tern_status (*send)(struct pipe *p, struct tern_step *s, struct tern_err *err);
     /* The next result, waiting up to timeout_ms (-1 for ever): the step as it was sent, with the wanted
      * rows as its payload, failed and times filled (one per stage, t_in_us by our clock and between sending
-     * and coming home), bytes_in what came over the last hop.
+     * and coming home), bytes_in what came over the last hop, from workers t_in_ns when.
      * TERN_AGAIN on time-out; TERN_ERR_PEER and others once the pipe is broken: final, and the sentence
      * names the worker. */
     enum tern_status (*recv)(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err);

@@ -181,6 +181,7 @@ enum tern_status pipe_local_open(const struct pipe_options *o, struct pipe **out
         local_close(&l->pipe);
         return st;
     }
+    l->pipe.fd = tern_queue_fd(tern_stage_out(l->stage));
     l->pipe.stages[0].weight_bytes = l->model->tiles_bytes + l->model->norms_bytes;
     l->pipe.stages[0].kv_bytes = tern_stage_kv_bytes(l->stage);
     *out = &l->pipe;

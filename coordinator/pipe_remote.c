@@ -172,6 +172,7 @@ static void fill_pipe(struct remote *r, const struct pipe_options *o)
     p->n_stages = r->cluster->spec.n;
     p->max_rows = o->max_rows;
     p->remote = true;
+    p->fd = tern_queue_fd(r->cluster->events);
     p->take = remote_take;
     p->give = remote_give;
     p->send = remote_send;
