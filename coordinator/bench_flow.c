@@ -76,7 +76,7 @@ static void stage_flow(const struct bench_traces *t, uint32_t i, const struct st
         const struct bench_visit *v = &t->visits[(size_t)k * t->n_stages + i];
         const int chunk = t->steps[k].n_prompt > 0;
 
-        known = known && v->in_us;
+        known = known && (v->in_us || t->steps[k].done_us <= w->from || t->steps[k].sent_us >= w->to);
         if (t->steps[k].sent_us >= w->from && t->steps[k].sent_us < w->to &&
             t->steps[k].n_prompt + t->steps[k].n_decode > 0) {
             ms[chunk] += (double)(v->end_us - v->start_us) / 1e3;
@@ -98,6 +98,7 @@ void bench_flow_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_u
     const struct stretch w = { from_us, to_us > from_us ? to_us : from_us + 1 };
     const double span = (double)(w.to - w.from);
     double head_us = 0, decodes = 0;
+    uint64_t done = 0; /* one step after the other goes through the head, too */
     bool known = true;
 
     memset(out, 0, sizeof *out);
@@ -105,9 +106,11 @@ void bench_flow_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_u
     out->n_stages = t->n_stages;
     for (uint32_t k = 0; k < t->n; k++) {
         const struct bench_step *s = &t->steps[k];
+        const uint64_t begun = s->home_us > done ? s->home_us : done;
 
-        out->in_flight += inside(&w, s->sent_us, s->home_us) / span;
-        out->head += inside(&w, s->home_us, s->done_us) / span;
+        done = s->done_us > done ? s->done_us : done;
+        out->in_flight += inside(&w, s->sent_us, s->done_us) / span;
+        out->head += inside(&w, begun, s->done_us) / span;
         if (s->sent_us < w.from || s->sent_us >= w.to)
             continue;
         out->steps++;
@@ -118,7 +121,7 @@ void bench_flow_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_u
         if (s->n_decode) {
             decodes++;
             out->rows += s->n_decode;
-            head_us += (double)(s->done_us - s->home_us);
+            head_us += (double)(done - begun);
         }
     }
     out->rows = mean(out->rows, decodes);

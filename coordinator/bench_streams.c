@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define TURN_MS       100 /* how long a signal may go unnoticed */
 #define WARM_TOKENS   8
 #define WARM_PROMPT   256
 #define ALONE_TOKENS  16 /* of each stream before the prompt comes */
 #define SPARE_TOKENS  64
+#define CLOCKS_MS     1000
 #define PROMPT_STREAM BENCH_MAX_STREAMS /* number of the sequence that is the prompt, for its ids */
 
 struct stream {
@@ -356,6 +358,23 @@ static void need(const struct bench_options *o, const struct bench_streams_test 
     room->max_len = t->n_prompt > room->max_len ? t->n_prompt : room->max_len;
 }
 
+/* Workers' clocks are known by their heartbeats, of which the first ones take a moment. */
+static void wait_for_clocks(struct pipe *pipe)
+{
+    const uint64_t until = tern_now_ns() + CLOCKS_MS * UINT64_C(1000000);
+    struct pipe_stage_live live;
+
+    for (uint32_t i = 0; pipe->remote && i < pipe->n_stages;) {
+        pipe->live(pipe, i, &live);
+        if (live.clock_within_us)
+            i++;
+        else if (tern_now_ns() > until || interrupt_signal())
+            return; /* then shares of stages are not known */
+        else
+            nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+    }
+}
+
 /* Room for these tests. */
 static enum tern_status open_all(struct streams *a, const struct bench_streams_test *tests, uint32_t n,
                                  struct tern_err *err)
@@ -370,6 +389,7 @@ static enum tern_status open_all(struct streams *a, const struct bench_streams_t
     greedy.temperature = 0;
     if ((st = session_open(&a->o->engine, &a->s, err)) || (st = session_connect(a->s, &room, err)))
         return st;
+    wait_for_clocks(a->s->pipe);
     return sampler_new(&greedy, &a->s->kern, a->s->arch.n_vocab, &a->sampler, err);
 }
 

@@ -151,9 +151,7 @@ enum tern_status cluster_post(struct cluster *c, struct cluster_peer *p, const T
 
     if (st == TERN_OK)
         st = tern_client_send(p->client, c->header, len, NULL, 0, &err);
-    if (st == TERN_AGAIN)
-        p->blocked = true;
-    else if (st)
+    if (st && st != TERN_AGAIN)
         cluster_break(c, st, "cannot send to %s: %s", peer_describe(p).z, err.text);
     return st;
 }
@@ -275,11 +273,12 @@ static int until(uint64_t now, uint64_t then)
 /* Waits for a command, for a worker, or for the next tick. */
 static void wait_for_work(struct cluster *c)
 {
-    zmq_pollitem_t items[1 + TERN_CLIENT_POLL_ITEMS * TERN_MAX_WORKERS];
-    int n = 0, timeout = -1;
+    struct pollfd fds[1 + TERN_CLIENT_FDS * TERN_MAX_WORKERS];
+    nfds_t n = 0;
+    int timeout = -1;
     uint64_t now = tern_now_ms();
 
-    items[n++] = (zmq_pollitem_t){ .fd = tern_queue_fd(c->commands), .events = ZMQ_POLLIN };
+    fds[n++] = (struct pollfd){ .fd = tern_queue_fd(c->commands), .events = POLLIN };
     if (!c->broken) {
         timeout = until(now, c->next_ping_ms);
         if (c->hold_until_ms && until(now, c->hold_until_ms) < timeout)
@@ -289,14 +288,13 @@ static void wait_for_work(struct cluster *c)
 
             if (!p->client)
                 continue;
-            tern_client_poll_items(p->client, &items[n]);
-            if (p->blocked && items[n].socket)
-                items[n].events |= ZMQ_POLLOUT;
-            n += TERN_CLIENT_POLL_ITEMS;
+            if (tern_client_poll_fds(p->client, &fds[n]))
+                timeout = 0;
+            n += TERN_CLIENT_FDS;
         }
     }
-    if (zmq_poll(items, n, timeout) < 0 && errno != EINTR)
-        cluster_break(c, TERN_ERR_IO, "cannot wait for the workers: %s", zmq_strerror(errno));
+    if (poll(fds, n, timeout) < 0 && errno != EINTR)
+        cluster_break(c, TERN_ERR_IO, "cannot wait for the workers: %s", strerror(errno));
 }
 
 static void turn(struct cluster *c, uint64_t slept_from)
@@ -307,6 +305,8 @@ static void turn(struct cluster *c, uint64_t slept_from)
     if (now - slept_from > 2 * CLUSTER_PING_MS)
         for (uint32_t i = 0; i < c->spec.n; i++)
             c->peers[i].heard_ms += now - slept_from;
+    if (now - slept_from > 2 * CLUSTER_PING_MS)
+        c->progress_ms += now - slept_from;
     take_commands(c);
     for (uint32_t i = 0; i < c->spec.n && !c->broken; i++)
         visit_peer(c, &c->peers[i], now);

@@ -32,6 +32,9 @@
 #define CLUSTER_SUSPECT_MS 400u
 /* How long a worker's word that its neighbour is gone waits for our own link to that neighbour to say so. */
 #define CLUSTER_HOLD_MS 150u
+/* How long steps on their way may take to come home when a worker has said that it is leaving; less than what
+ * it waits for us. */
+#define CLUSTER_LEAVE_MS 1500u
 /* A busy worker is asked again until its holder, if that has died, must have been noticed. */
 #define CLUSTER_BUSY_RETRY_MS 300u
 /* Tensor entries in one message: 64 of the longest (255 bytes of name, 4 dimensions of 10, 32 of hash and
@@ -63,7 +66,6 @@ struct cluster_peer {
     size_t tensor_next, tensor_end; /* entries of the identity still to be looked at */
     uint64_t load_done, load_total;
     uint64_t load_ms; /* when loading last got on */
-    bool blocked;     /* a send was answered AGAIN: wait for room */
     struct pipe_stage_info info;
     struct peer_clock clock;
     struct pipe_stage_live live; /* ours; copied for others when it changes */
@@ -104,6 +106,9 @@ struct cluster {
     uint64_t join_until_ms, next_ping_ms, ping_seq;
     uint64_t hold_until_ms; /* not 0: a neighbour's word is held back */
     struct tern_err hold_error;
+    const struct cluster_peer *leaving; /* nothing new is sent; what is on its way may come home */
+    uint64_t leave_until_ms;
+    uint64_t progress_ms; /* when a stage last got on with the steps in flight */
     bool joined, assigned, ready, receiving, broken, stop;
     struct tern_err error;
     uint64_t n_stale; /* messages of another epoch */
@@ -139,7 +144,7 @@ struct peer_text peer_describe(const struct cluster_peer *p);
 
 /* Version and epoch filled in. */
 void cluster_header(const struct cluster *c, Tern__Header *h, Tern__Header__BodyCase body);
-/* TERN_AGAIN marks the peer blocked; a failure breaks the cluster. */
+/* TERN_AGAIN: no room, try again next turn; a failure breaks the cluster. */
 enum tern_status cluster_post(struct cluster *c, struct cluster_peer *p, const Tern__Header *h);
 
 /* -- cluster_join.c ------------------------------------------------------------------------------------- */

@@ -307,7 +307,6 @@ void cluster_join_tick(struct cluster *c, uint64_t now)
     for (uint32_t i = 0; i < c->spec.n && !c->broken; i++) {
         struct cluster_peer *p = &c->peers[i];
 
-        p->blocked = false;
         if (p->state < PEER_WELCOMED)
             tick_joining(c, p, now);
         else

@@ -86,6 +86,7 @@ struct pipe_options {
     uint32_t n_pages, n_slots, max_positions, max_rows;
     uint32_t max_in_flight;   /* steps on their way at once, up to 64; 0: see below */
     uint32_t dead_after_ms;   /* silence of a worker that counts as death; 3000 */
+    uint32_t step_timeout_ms; /* steps on their way and no stage gets on with them; 60000; 0: never */
     uint32_t join_timeout_ms; /* how long a worker may take to answer the first time; 5000 */
     bool quiet;               /* no progress on stderr */
 };

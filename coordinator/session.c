@@ -193,6 +193,7 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     po.max_rows = chunk + room->n_at_once < TERN_MAX_STEP_ROWS ? chunk + room->n_at_once : TERN_MAX_STEP_ROWS;
     po.max_in_flight = s->o->in_flight;
     po.dead_after_ms = s->o->dead_after_ms;
+    po.step_timeout_ms = s->o->step_timeout_ms;
     po.join_timeout_ms = JOIN_TIMEOUT_MS;
     po.quiet = s->o->quiet;
     st = open_pipe(s, &po, room->n_at_once, err);

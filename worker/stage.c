@@ -380,6 +380,8 @@ static void *compute_main(void *arg)
             if (!skip)
                 atomic_store(&s->gave_up, true);
             broken = true;
+        } else if (s->o.on_run) {
+            s->o.on_run(s->o.arg, step);
         }
         TERN_BUG_IF(!tern_queue_push(s->out, step));
     }

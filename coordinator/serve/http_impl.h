@@ -85,8 +85,9 @@ struct http_exchange {
 
     unsigned refused; /* before the handler: the status, and why */
     struct tern_err why;
-    bool early;             /* answered before its body was read */
-    const char *own_origin; /* of a guest: goes into the CORS headers */
+    bool early; /* answered before its body was read */
+    bool has_key, key_valid;
+    const char *guest_origin; /* goes into the CORS headers */
 
     struct {
         const char *name;

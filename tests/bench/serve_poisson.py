@@ -14,7 +14,7 @@ import time
 
 from bench_lab import BenchLab, head, numbers, parser, row
 from plot import chart
-from serving import Server
+from served import Server
 
 WORDS = "once upon a time there was a little dog who liked to run in the park with a friend of his".split()
 

@@ -10,7 +10,7 @@ every page of the KV cache is free or kept for prefixes.  Prints a line every ha
 import sys
 
 from bench_lab import BenchLab, head, parser, row
-from serving import Server, descriptors
+from served import Server, descriptors
 from soak import Soak
 
 p = parser(__doc__)

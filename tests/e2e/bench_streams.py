@@ -103,8 +103,7 @@ lab.check(r.code == 0 and [x["test"] for x in table] == ["s1 tg4", "s2 tg4", "pp
 for args in (["--streams", "x"], ["--streams", "1,"], ["--streams", "193"], ["--streams", "0"],
              ["--streams", "1", "-n", "0"], ["--streams", "1", "-b", "2"], ["--streams", "1", "-pg", "4,4"],
              ["--streams", "1", "-d", "4,5"], ["--streams", "1", "--kernels"], ["--split", "measured"],
-             ["--streams", "1", "--split", "measured"], ["--streams", "1", "--split", "4,2"],
-             ["--streams", "1", "--local", "2", "--split", "measured", "--split", "4,2"]):
+             ["--streams", "1", "--split", "measured"], ["--streams", "1", "--split", "4,2"]):
     r = bench(*args)
     lab.check(r.code in range(64, 79) and len(r.errors.strip().split("\n")) == 1 and not r.out and
               r.seconds < 5, "bench %s is refused" % " ".join(args), "code %s: %s" % (r.code, r.errors))

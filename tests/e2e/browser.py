@@ -122,7 +122,7 @@ class Browser:
             "actions": [{"type": "pointerMove", "duration": 50, "x": x, "y": y, "origin": origin}]}]})
 
     def focused(self):
-        return self.js("const e = document.activeElement; return e.id || e.className || e.tagName")
+        return self.js("const e = document.activeElement; return e.id || e.textContent.trim() || e.tagName")
 
     def devtools(self, command, **params):
         return self.call("POST", self.session + "/goog/cdp/execute", {"cmd": command, "params": params})

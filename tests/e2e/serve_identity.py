@@ -12,7 +12,7 @@ import threading
 import time
 
 from lab import Lab
-from serving import Server
+from served import Server
 
 lab = Lab()
 REQUESTS = int(sys.argv[2]) if len(sys.argv) > 2 else 520

@@ -110,8 +110,9 @@ static uint64_t net_n_refused(void *impl)
     return 0;
 }
 
-static const struct worker_net net = { NULL,           net_reply,    net_next_open, net_next_close,
-                                       net_next_state, net_next_why, net_next_send, net_n_refused };
+static const struct worker_net net = { NULL,           net_reply,      net_next_open,
+                                       net_next_close, net_next_state, net_next_why,
+                                       net_next_send,  net_n_refused,  false };
 
 /* -- once ------------------------------------------------------------------------------------------------ */
 
@@ -471,7 +472,6 @@ static void finish(void)
     settle();
     FUZZ_CHECK(w->state == W_IDLE && !w->run && !w->retired);
     w->done = false; /* a drained worker would end; this one serves the next script */
-    w->bye_ms = 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -9,6 +9,7 @@
 #include "lab/hop_trace.h"
 
 #include <dlfcn.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 
 static struct hop_record records[HOP_TRACE_MAX];
 static atomic_uint n_records;
-static _Thread_local uint64_t woken_ns; /* the last return of zmq_poll */
+static _Thread_local uint64_t woken_ns; /* the last return of the loop's poll */
 
 static uint64_t now_ns(void)
 {
@@ -43,13 +44,27 @@ static void note(enum hop_kind kind, uint64_t ns)
     if (!real)                                                                                               \
     *(void **)&real = dlsym(RTLD_NEXT, name)
 
-typedef int poll_fn(zmq_pollitem_t *items, int n, long timeout);
-int zmq_poll(zmq_pollitem_t *items, int n, long timeout)
+typedef int poll_fn(struct pollfd *fds, nfds_t n, int timeout);
+int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
     int rc;
 
-    REAL(poll_fn, "zmq_poll");
-    rc = real(items, n, timeout);
+    REAL(poll_fn, "poll");
+    rc = real(fds, n, timeout);
+    if (n > 2) /* ours; libzmq polls one at a time */
+        woken_ns = now_ns();
+    return rc;
+}
+
+/* What poll is called where the C library checks sizes. */
+typedef int poll_chk_fn(struct pollfd *fds, nfds_t n, int timeout, size_t size);
+int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
+int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size)
+{
+    int rc;
+
+    REAL(poll_chk_fn, "__poll_chk");
+    rc = real(fds, n, timeout, size);
     woken_ns = now_ns();
     return rc;
 }

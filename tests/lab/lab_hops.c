@@ -9,8 +9,8 @@
  * step as in an idle pipeline.  Results bring the stages' own times; all of them read the same clock here, so
  * they need no conversion.  A hop has three parts: `out` from the end of computing until the next worker has
  * the whole message (our hand-over, encryption, TCP, decryption) and `in` from then until its compute thread
- * begins.  Fails when the median of a hop is above LIMIT_US.  TRACE is the library made from hop_trace.c: with
- * it the parts of `out` are shown too, and everything takes a little longer.
+ * begins.  Fails when the median of a hop is above LIMIT_US.  TRACE is the library made from hop_trace.c:
+ * with it the parts of `out` are shown too, and everything takes a little longer.
  */
 #include "lab/hop_trace.h"
 #include "lab/peer.h"
@@ -134,10 +134,10 @@ static void await_result(struct lab_peer *p)
 
     tern_step_clear(s);
     do {
-        zmq_pollitem_t items[TERN_CLIENT_POLL_ITEMS];
+        struct pollfd fds[TERN_CLIENT_FDS];
 
-        tern_client_poll_items(p->client, items);
-        assert_true(zmq_poll(items, TERN_CLIENT_POLL_ITEMS, RESULT_MS) > 0);
+        if (!tern_client_poll_fds(p->client, fds))
+            assert_true(poll(fds, TERN_CLIENT_FDS, RESULT_MS) > 0);
         h = lab_peer_next(p, 0);
     } while (!h || h->body_case != TERN__HEADER__BODY_RESULT);
     lab.header_bytes = (uint32_t)zmq_msg_size(&p->m.header);
@@ -184,8 +184,8 @@ static int by_size(const void *a, const void *b)
 static double print_part(const char *name, double *v)
 {
     qsort(v, lab.n_steps, sizeof *v, by_size);
-    printf("%-28s %8.0f %8.0f %8.0f\n", name, v[lab.n_steps / 2], v[lab.n_steps * 9 / 10],
-           v[lab.n_steps * 99 / 100]);
+    printf("%-28s %8.0f %8.0f %8.0f %8.0f\n", name, v[lab.n_steps / 10], v[lab.n_steps / 2],
+           v[lab.n_steps * 9 / 10], v[lab.n_steps * 99 / 100]);
     return v[lab.n_steps / 2];
 }
 
@@ -271,7 +271,7 @@ static void report(void)
 
     printf("%u steps of one row of %u bytes; with everything %u on the wire, %.0f allowed\n", lab.n_steps,
            lab.row_bytes, bytes, 1.10 * lab.row_bytes + 96);
-    printf("%-28s %8s %8s %8s\n", "microseconds", "p50", "p90", "p99");
+    printf("%-28s %8s %8s %8s %8s\n", "microseconds", "p10", "p50", "p90", "p99");
     for (uint32_t k = 0; k < lab.n_workers; k++) {
         double p50;
 

@@ -16,6 +16,7 @@ tern_unit(test_pipe tern_pipe tern_alloc_guard)
 add_dependencies(test_pipe ternd)
 # Serial: it measures how soon a death is noticed.  With the thread sanitizer it takes minutes.
 set_tests_properties(unit.test_pipe PROPERTIES RUN_SERIAL ON TIMEOUT 600)
+set_tests_properties(unit.test_http_limits PROPERTIES RUN_SERIAL ON) # so does it, of a client
 tern_unit(test_progress tern_pipe)
 tern_unit(test_pull tern_coordinator)
 tern_unit(test_run_options tern_coordinator)
@@ -30,6 +31,7 @@ tern_unit(test_service service_bed tern_alloc_guard)
 tern_unit(test_service_life service_bed tern_alloc_guard)
 add_dependencies(test_service ternd)
 add_dependencies(test_service_life ternd)
+tern_unit(test_sched_prefix tern_coordinator tern_alloc_guard)
 tern_unit(test_transcript tern_coordinator)
 
 # The screened head's tokens in 20,000 contexts of a text.

@@ -59,7 +59,7 @@ static void test_shares(void **state)
     assert_int_equal(f.chunks, 1);
     assert_near(f.rows, 4); /* of 2 and 6 */
     assert_near(f.chunk_rows, 32);
-    assert_near(f.in_flight, (800 + 1150 + 450) / 2000.0);
+    assert_near(f.in_flight, (900 + 1350 + 450) / 2000.0);
     assert_near(f.head, 300 / 2000.0);
     assert_near(f.head_ms, 0.15);
     assert_near(f.stages[0].idle, 1 - 1200 / 2000.0);
@@ -88,12 +88,31 @@ static void test_clocks(void **state)
     step(&t, 0, 1, 1000, a, 2000, 2000);
     step(&t, 0, 1, 1000, b, 2100, 2100);
     bench_flow_of(&t, 1000, 2000, &f);
+    assert_near(f.head, 0);
     assert_near(f.stages[0].idle, 0);
     assert_near(f.stages[0].step_ms, 0.55);
     assert_near(f.stages[1].idle, -1); /* not known once is not known */
     assert_near(f.stages[1].empty, -1);
     assert_near(f.stages[1].step_ms, 0.5);
     assert_near(f.busy, -1);
+    bench_traces_free(&t);
+}
+
+/* Steps that are home wait for the head. */
+static void test_head(void **state)
+{
+    static const uint32_t any[2][3] = { { 1000, 0, 1 }, { 1001, 0, 1 } };
+    struct bench_traces t;
+    struct bench_flow f;
+
+    (void)state;
+    assert_ok(bench_traces_new(8, 2, &t, &unit_err));
+    step(&t, 0, 1, 1000, any, 1100, 1300);
+    step(&t, 0, 1, 1000, any, 1150, 1500);
+    step(&t, 0, 1, 1000, any, 1160, 1600);
+    bench_flow_of(&t, 1000, 2000, &f);
+    assert_near(f.head, 0.5);
+    assert_near(f.head_ms, 0.5 / 3);
     bench_traces_free(&t);
 }
 
@@ -164,10 +183,8 @@ static void test_split(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_clocks),
-        cmocka_unit_test(test_spread),
-        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_shares), cmocka_unit_test(test_clocks), cmocka_unit_test(test_head),
+        cmocka_unit_test(test_spread), cmocka_unit_test(test_split),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,6 +78,9 @@ static void test_host(void **state)
         "[127.0.0.1]",
         "::1",
         "localhost/",
+        "localhost..",
+        ".localhost",
+        ".",
         "local host",
         "127.1",
         "0x7f.0.0.1",
@@ -298,6 +301,13 @@ static void test_keys(void **state)
     expect("HEAD /public HTTP/1.1\r\n" HOST END, 200, NULL);
     expect("POST /public HTTP/1.1\r\n" HOST "Content-Length: 0\r\n" END, 401, NULL);
     assert_int_equal(bed_counts(&bed).refused_key, 8);
+    /* Who has a key may use any name of the server; a page that was lured there has none. */
+    expect("GET /show HTTP/1.1\r\nHost: some.name\r\nX-Api-Key: " KEY_A "\r\n" END, 200, a);
+    expect("GET /show HTTP/1.1\r\nHost: some.name\r\nX-Api-Key: wrong\r\n" END, 403, NULL);
+    expect("GET /public HTTP/1.1\r\nHost: some.name\r\n" END, 403, NULL);
+    expect("GET /show HTTP/1.1\r\nHost: some.name\r\nOrigin: http://evil.example\r\nX-Api-Key: " KEY_A
+           "\r\n" END,
+           403, "pages of http://evil.example");
 }
 
 static void test_keys_change(void **state)

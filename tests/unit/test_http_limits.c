@@ -4,6 +4,7 @@
  */
 #include "unit/http_bed.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 
 #define END      "Connection: close\r\n\r\n"
@@ -40,6 +41,13 @@ static int setup_small(void **state)
     return 0;
 }
 
+static int setup_flooded(void **state)
+{
+    (void)state;
+    bed_open(&bed, (struct http_options){ .max_connections = 8, .header_timeout_ms = SHORT_MS });
+    return 0;
+}
+
 static int setup_crowded(void **state)
 {
     (void)state;
@@ -70,7 +78,7 @@ static void expect(const char *request, int status, const char *part)
 
 static void test_body_too_long(void **state)
 {
-    static char body[3000];
+    static char body[8000000];
     int fd;
 
     (void)state;
@@ -83,7 +91,7 @@ static void test_body_too_long(void **state)
     assert_null(strstr(answer, "100 Continue"));
     /* A client that sends it all before it listens hears the answer, too. */
     fd = bed_dial(&bed);
-    bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n");
+    bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n");
     bed_send(fd, body, sizeof body);
     bed_hear(fd, answer, sizeof answer, NULL, BED_GIVE_UP_MS);
     assert_non_null(strstr(answer, " 413 "));
@@ -99,7 +107,7 @@ static void test_body_too_long(void **state)
     fd = bed_dial(&bed);
     bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n");
     for (int i = 0; i < 3; i++)
-        bed_send(fd, body, sizeof body);
+        bed_send(fd, body, 3000);
     bed_hear(fd, answer, sizeof answer, NULL, BED_GIVE_UP_MS);
     assert_non_null(strstr(answer, " 413 "));
     close(fd);
@@ -352,6 +360,24 @@ static void *ask_often(void *arg)
     return NULL;
 }
 
+/* Strangers that only connect, far more than there may be: they are gone after a while, and nobody hangs. */
+static void test_flood(void **state)
+{
+    int fds[200];
+
+    (void)state;
+    for (int i = 0; i < 200; i++)
+        fds[i] = bed_dial(&bed);
+    for (int i = 0; i < 200; i++) {
+        assert_true(bed_closed(fds[i], SOON_MS));
+        close(fds[i]);
+    }
+    assert_true(bed_counts(&bed).timeouts >= 8);
+    for (int i = 0; i < 200 && bed_counts(&bed).open; i++)
+        bed_sleep(5);
+    expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
+}
+
 static void test_many_at_once(void **state)
 {
     pthread_t threads[64];
@@ -425,9 +451,19 @@ static size_t rubbish(uint64_t *seed, char *buf, size_t cap)
     return n;
 }
 
+static int count_files(void)
+{
+    int n = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
 static void test_rubbish(void **state)
 {
     uint64_t seed = 0x5eed;
+    int n_open = count_files();
     char buf[4096];
 
     (void)state;
@@ -446,6 +482,7 @@ static void test_rubbish(void **state)
         bed_sleep(5);
     assert_int_equal(bed_counts(&bed).open, 0);
     assert_int_equal(http_server_busy(bed.server), 0);
+    assert_int_equal(count_files(), n_open);
 }
 
 int main(void)
@@ -459,6 +496,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hang_up, setup_patient, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_connections, setup_crowded, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_of_one, setup_per_client, teardown),
+        cmocka_unit_test_setup_teardown(test_flood, setup_flooded, teardown),
         cmocka_unit_test_setup_teardown(test_many_at_once, setup_patient, teardown),
         cmocka_unit_test_setup_teardown(test_rubbish, setup_patient, teardown),
     };

@@ -13,8 +13,8 @@ function stage_name(stage, n) {
 
 const feed = {
     abort: null,
-    newest: 0,     // number of the last step seen
-    heard: 0,      // when something came last, in ms of the page
+    newest: 0, // number of the last step seen
+    heard: 0, // when something came last, in ms of the page
     stale: false,
     last: null,
     polling: false,
@@ -45,16 +45,21 @@ const feed = {
                 if (signal.aborted) return;
                 failures++;
                 // A server or something before it that cannot stream: ask again and again instead.
-                if (e.status === 404 || e.status === 405 || (failures > 2 && !e.down && !e.key)) this.polling = true;
+                if (e.status === 404 || e.status === 405 || (failures > 2 && !e.down && !e.key))
+                    this.polling = true;
                 this.trouble(e);
             }
             const quiet = this.polling && !failures ? 500 : Math.min(8000, 500 * 2 ** failures);
             await new Promise(resolve => {
                 const timer = setTimeout(resolve, quiet);
-                signal.addEventListener('abort', () => {
-                    clearTimeout(timer);
-                    resolve();
-                }, {once: true});
+                signal.addEventListener(
+                    'abort',
+                    () => {
+                        clearTimeout(timer);
+                        resolve();
+                    },
+                    {once: true},
+                );
             });
         }
     },
@@ -128,20 +133,36 @@ class StageCard {
         this.busy = el('meter', {min: 0, max: 1, value: 0});
         this.busy_text = el('span', {});
         const list = el('dl', {});
-        const terms = coordinator ? ['Head, per step', 'Threads', 'Memory'] : ['Per step', 'Tokens/s', 'Waits', 'Steps', 'Threads', 'Round trip'];
+        const terms = coordinator
+            ? ['Head, per step', 'Threads', 'Memory']
+            : ['Per step', 'Tokens/s', 'Waits', 'Steps', 'Threads', 'Round trip'];
         this.values = terms.map(t => pair(list, t));
         this.memory = el('div', {class: 'memory'});
         this.memory_text = el('p', {class: 'note'});
-        this.node = el('li', {class: 'stage' + (coordinator ? ' coordinator' : '')},
-            el('div', {class: 'stage-head'}, el('span', {class: 'badge', 'aria-hidden': 'true', text: number_shown}), el('div', {}, this.title, this.under), this.state),
-            el('div', {class: 'busy'}, this.busy, this.busy_text), list, coordinator ? null : el('div', {}, this.memory, this.memory_text));
+        this.node = el(
+            'li',
+            {class: 'stage' + (coordinator ? ' coordinator' : '')},
+            el(
+                'div',
+                {class: 'stage-head'},
+                el('span', {class: 'badge', 'aria-hidden': 'true', text: number_shown}),
+                el('div', {}, this.title, this.under),
+                this.state,
+            ),
+            el('div', {class: 'busy'}, this.busy, this.busy_text),
+            list,
+            coordinator ? null : el('div', {}, this.memory, this.memory_text),
+        );
         if (!coordinator) this.memory.append(...['weights', 'kv', 'rest'].map(k => el('i', {class: k})));
     }
 
     set_busy(idle) {
         const share = known(idle) && idle >= 0 ? 1 - idle : null;
         this.busy.value = share || 0;
-        set_text(this.busy_text, share === null ? 'idle share not known' : 'busy ' + percent(share) + ', idle ' + percent(idle));
+        set_text(
+            this.busy_text,
+            share === null ? 'idle share not known' : 'busy ' + percent(share) + ', idle ' + percent(idle),
+        );
         this.busy.setAttribute('aria-label', this.title.textContent + ' busy');
         return share;
     }
@@ -154,24 +175,50 @@ class StageCard {
     show(stage, n) {
         set_text(this.title, stage_name(stage, n));
         const [first, last] = stage.layers || [];
-        set_text(this.under, (first === last ? 'layer ' + first : 'layers ' + first + ' to ' + last) + (stage.cpu ? ' · ' + stage.cpu : '') +
-            (stage.endpoint ? ' · ' + stage.endpoint : ''));
+        set_text(
+            this.under,
+            (first === last ? 'layer ' + first : 'layers ' + first + ' to ' + last) +
+                (stage.cpu ? ' · ' + stage.cpu : '') +
+                (stage.endpoint ? ' · ' + stage.endpoint : ''),
+        );
         const share = this.set_busy(stage.idle_share);
         if (stage.suspect) this.set_state('silent', 'silent for ' + millis(stage.silent_ms));
         else if (share > 0.02 || stage.tokens_per_s > 0) this.set_state('busy', 'working');
         else this.set_state('idle', 'idle');
-        const link = known(stage.round_trip_us) && stage.round_trip_us > 0 ? micros(stage.round_trip_us) : n === 1 ? 'in process' : NONE;
-        [millis(stage.ms_per_step), number(stage.tokens_per_s), millis(stage.queue_ms), count(stage.steps), count(stage.threads), link]
-            .forEach((text, i) => set_text(this.values[i], text));
+        const link =
+            known(stage.round_trip_us) && stage.round_trip_us > 0
+                ? micros(stage.round_trip_us)
+                : n === 1
+                  ? 'in process'
+                  : NONE;
+        [
+            millis(stage.ms_per_step),
+            number(stage.tokens_per_s),
+            millis(stage.queue_ms),
+            count(stage.steps),
+            count(stage.threads),
+            link,
+        ].forEach((text, i) => set_text(this.values[i], text));
         this.show_memory(stage);
     }
 
     show_memory(stage) {
-        const w = stage.weight_bytes || 0, kv = stage.kv_bytes || 0, all = Math.max(stage.memory_bytes || 0, w + kv);
+        const w = stage.weight_bytes || 0,
+            kv = stage.kv_bytes || 0,
+            all = Math.max(stage.memory_bytes || 0, w + kv);
         const shares = [w, kv, all - w - kv];
-        [...this.memory.children].forEach((part, i) => { part.style.flexGrow = all ? (shares[i] / all).toFixed(4) : 0; });
-        set_text(this.memory_text, 'weights ' + bytes(stage.weight_bytes) + ', KV ' + bytes(stage.kv_bytes) +
-            (stage.memory_bytes ? ', in all ' + bytes(stage.memory_bytes) : '') + (stage.rejected ? ' · ' + count(stage.rejected) + ' rejected' : ''));
+        [...this.memory.children].forEach((part, i) => {
+            part.style.flexGrow = all ? (shares[i] / all).toFixed(4) : 0;
+        });
+        set_text(
+            this.memory_text,
+            'weights ' +
+                bytes(stage.weight_bytes) +
+                ', KV ' +
+                bytes(stage.kv_bytes) +
+                (stage.memory_bytes ? ', in all ' + bytes(stage.memory_bytes) : '') +
+                (stage.rejected ? ' · ' + count(stage.rejected) + ' rejected' : ''),
+        );
     }
 
     show_coordinator(c) {
@@ -179,7 +226,9 @@ class StageCard {
         set_text(this.under, 'embedding, head, choice of words' + (c.cpu ? ' · ' + c.cpu : ''));
         const share = this.set_busy(c.idle_share);
         this.set_state(share > 0.02 ? 'busy' : 'idle', share > 0.02 ? 'working' : 'idle');
-        [millis(c.head_ms_per_step), count(c.threads), bytes(c.memory_bytes)].forEach((text, i) => set_text(this.values[i], text));
+        [millis(c.head_ms_per_step), count(c.threads), bytes(c.memory_bytes)].forEach((text, i) =>
+            set_text(this.values[i], text),
+        );
     }
 }
 
@@ -187,12 +236,19 @@ class HopRow {
     constructor() {
         this.text = el('span', {});
         this.sr = el('span', {class: 'sr'});
-        this.node = el('li', {class: 'hop'}, el('i', {'aria-hidden': 'true'}), el('p', {}, this.sr, this.text));
+        this.node = el(
+            'li',
+            {class: 'hop'},
+            el('i', {'aria-hidden': 'true'}),
+            el('p', {}, this.sr, this.text),
+        );
     }
 
     show(hop) {
         set_text(this.sr, 'From ' + hop.from + ' to ' + hop.to + ': ');
-        const time = hop.p50_us ? 'p50 ' + micros(hop.p50_us) + ' · p99 ' + micros(hop.p99_us) : 'no hop measured yet';
+        const time = hop.p50_us
+            ? 'p50 ' + micros(hop.p50_us) + ' · p99 ' + micros(hop.p99_us)
+            : 'no hop measured yet';
         set_text(this.text, time + ' · ' + bytes(hop.bytes_per_s) + '/s · ' + bytes(hop.bytes) + ' in all');
         const flow = hop.bytes_per_s > 1e6 ? 3 : hop.bytes_per_s > 1e4 ? 2 : hop.bytes_per_s > 0 ? 1 : 0;
         if (this.node.dataset.flow !== String(flow)) this.node.dataset.flow = flow;
@@ -244,9 +300,19 @@ const cluster = {
         figures.show(s);
         this.head.show_coordinator(s.coordinator || {});
         s.stages.forEach((stage, i) => this.stages[i].show(stage, s.stages.length));
-        (s.hops || []).forEach((hop, i) => { if (this.hops[i]) this.hops[i].show(hop); });
-        set_text($('pipe-note'), s.ready === false ? 'not ready: ' + (s.why || 'no reason told') : 'up for ' + duration(s.uptime_s) +
-            (s.totals && s.totals.reopened ? ', opened again ' + count(s.totals.reopened) + ' times' : ''));
+        (s.hops || []).forEach((hop, i) => {
+            if (this.hops[i]) this.hops[i].show(hop);
+        });
+        set_text(
+            $('pipe-note'),
+            s.ready === false
+                ? 'not ready: ' + (s.why || 'no reason told')
+                : 'up for ' +
+                      duration(s.uptime_s) +
+                      (s.totals && s.totals.reopened
+                          ? ', opened again ' + count(s.totals.reopened) + ' times'
+                          : ''),
+        );
         this.show_map(s);
         this.show_slots(s);
         this.show_tables(s);
@@ -258,30 +324,46 @@ const cluster = {
         const rows = [this.head.node];
         this.stages.forEach((stage, i) => rows.push(this.hops[i] && this.hops[i].node, stage.node));
         const home = this.hops[this.stages.length];
-        if (home) rows.push(home.node, el('li', {class: 'home'}, el('span', {class: 'badge', 'aria-hidden': 'true', text: '↑'}), 'home to the coordinator'));
+        if (home)
+            rows.push(
+                home.node,
+                el(
+                    'li',
+                    {class: 'home'},
+                    el('span', {class: 'badge', 'aria-hidden': 'true', text: '↑'}),
+                    'home to the coordinator',
+                ),
+            );
         $('pipe').replaceChildren(...rows.filter(r => r));
         this.map = s.stages.map(() => {
-            const fill = el('b', {}), name = el('span', {}), layers = el('small', {});
+            const fill = el('b', {}),
+                name = el('span', {}),
+                layers = el('small', {});
             return {fill, name, layers, node: el('div', {}, fill, name, layers)};
         });
+        $('layer-map').classList.toggle('many', s.stages.length > 8);
         $('layer-map').replaceChildren(...this.map.map(m => m.node));
         lanes.reset();
     },
 
     show_map(s) {
         s.stages.forEach((stage, i) => {
-            const m = this.map[i], [first, last] = stage.layers || [0, 0];
+            const m = this.map[i],
+                [first, last] = stage.layers || [0, 0];
             m.node.style.flexGrow = last - first + 1;
-            m.fill.style.height = known(stage.idle_share) && stage.idle_share >= 0 ? 100 * (1 - stage.idle_share) + '%' : '0';
-            set_text(m.name, stage_name(stage, s.stages.length));
+            m.fill.style.height =
+                known(stage.idle_share) && stage.idle_share >= 0 ? 100 * (1 - stage.idle_share) + '%' : '0';
+            set_text(m.name, s.stages.length > 8 ? String(i + 1) : stage_name(stage, s.stages.length));
             set_text(m.layers, first === last ? String(first) : first + '–' + last);
         });
     },
 
     show_slots(s) {
-        const slots = s.slots || [], list = $('slots');
+        const slots = s.slots || [],
+            list = $('slots');
         while (list.childElementCount > Math.max(1, slots.length)) list.lastChild.remove();
-        while (list.childElementCount < Math.max(1, slots.length)) list.append(el('li', {}, el('span', {}), el('progress', {max: 1, value: 0})));
+        while (list.childElementCount < Math.max(1, slots.length))
+            list.append(el('li', {}, el('span', {}), el('progress', {max: 1, value: 0})));
         if (!slots.length) {
             set_text(list.firstChild.firstChild, 'Nothing. Ask something, and it appears here.');
             list.firstChild.lastChild.hidden = true;
@@ -289,12 +371,23 @@ const cluster = {
         }
         slots.forEach((slot, i) => {
             const [text, bar] = list.children[i].children;
-            set_text(text, 'Request ' + slot.job + (slot.prompting
-                ? ': reading its prompt, ' + count(slot.prompt_done) + ' of ' + count(slot.prompt) + ' tokens'
-                : ': writing, ' + count(slot.tokens) + ' tokens after ' + duration(slot.seconds)) +
-                (slot.cached ? ', ' + count(slot.cached) + ' from the prefix cache' : ''));
+            set_text(
+                text,
+                'Request ' +
+                    slot.job +
+                    (slot.prompting
+                        ? ': reading its prompt, ' +
+                          count(slot.prompt_done) +
+                          ' of ' +
+                          count(slot.prompt) +
+                          ' tokens'
+                        : ': writing, ' + count(slot.tokens) + ' tokens after ' + duration(slot.seconds)) +
+                    (slot.cached ? ', ' + count(slot.cached) + ' from the prefix cache' : ''),
+            );
             bar.hidden = false;
-            bar.value = slot.prompting ? slot.prompt_done / Math.max(1, slot.prompt) : (slot.prompt + slot.tokens) / Math.max(1, slot.ctx);
+            bar.value = slot.prompting
+                ? slot.prompt_done / Math.max(1, slot.prompt)
+                : (slot.prompt + slot.tokens) / Math.max(1, slot.ctx);
             bar.setAttribute('aria-label', slot.prompting ? 'Prompt read' : 'Context in use');
         });
     },
@@ -304,20 +397,79 @@ const cluster = {
         const now = performance.now();
         if (!$('tables').open || now - this.tables_at < 1000) return;
         this.tables_at = now;
-        const n = s.stages.length, recent = lanes.steps.slice(-12).reverse();
+        const n = s.stages.length,
+            recent = lanes.steps.slice(-12).reverse();
         $('tables-body').replaceChildren(
-            table_of('Stages', ['Stage', 'Layers', 'Threads', 'ms per step', 'Tokens/s', 'Idle', 'Weights', 'KV', 'Memory'],
-                s.stages.map(t => [stage_name(t, n), (t.layers || []).join(' to '), count(t.threads), number(t.ms_per_step), number(t.tokens_per_s), percent(t.idle_share),
-                    bytes(t.weight_bytes), bytes(t.kv_bytes), bytes(t.memory_bytes)])),
-            table_of('Hops', ['From', 'To', 'p50', 'p99', 'Bytes/s', 'Bytes'],
-                (s.hops || []).map(h => [h.from, h.to, micros(h.p50_us), micros(h.p99_us), bytes(h.bytes_per_s), bytes(h.bytes)])),
-            table_of('Last steps', ['Step', 'Answer rows', 'Prompt rows', 'On the way', ...s.stages.map(t => stage_name(t, n))],
-                recent.map(t => [String(t.n), count(t.decode), count(t.prompt), micros(t.done - t.sent), ...t.stages.map(([, a, b]) => micros(b - a))])));
+            table_of(
+                'Stages',
+                ['Stage', 'Layers', 'Threads', 'ms per step', 'Tokens/s', 'Idle', 'Weights', 'KV', 'Memory'],
+                s.stages.map(t => [
+                    stage_name(t, n),
+                    (t.layers || []).join(' to '),
+                    count(t.threads),
+                    number(t.ms_per_step),
+                    number(t.tokens_per_s),
+                    percent(t.idle_share),
+                    bytes(t.weight_bytes),
+                    bytes(t.kv_bytes),
+                    bytes(t.memory_bytes),
+                ]),
+            ),
+            table_of(
+                'Hops',
+                ['From', 'To', 'p50', 'p99', 'Bytes/s', 'Bytes'],
+                (s.hops || []).map(h => [
+                    h.from,
+                    h.to,
+                    micros(h.p50_us),
+                    micros(h.p99_us),
+                    bytes(h.bytes_per_s),
+                    bytes(h.bytes),
+                ]),
+            ),
+            table_of(
+                'Last steps',
+                ['Step', 'Answer rows', 'Prompt rows', 'On the way', ...s.stages.map(t => stage_name(t, n))],
+                recent.map(t => [
+                    String(t.n),
+                    count(t.decode),
+                    count(t.prompt),
+                    micros(t.done - t.sent),
+                    ...t.stages.map(([, a, b]) => micros(b - a)),
+                ]),
+            ),
+        );
     },
 };
 
 function table_of(caption, head, rows) {
-    return el('div', {class: 'table', tabindex: '0', role: 'region', 'aria-label': caption}, el('table', {}, el('caption', {text: caption}),
-        el('thead', {}, el('tr', {}, head.map(text => el('th', {scope: 'col', text})))),
-        el('tbody', {}, rows.map(row => el('tr', {}, row.map((text, i) => el(i ? 'td' : 'th', {scope: i ? null : 'row', text})))))));
+    return el(
+        'div',
+        {class: 'table', tabindex: '0', role: 'region', 'aria-label': caption},
+        el(
+            'table',
+            {},
+            el('caption', {text: caption}),
+            el(
+                'thead',
+                {},
+                el(
+                    'tr',
+                    {},
+                    head.map(text => el('th', {scope: 'col', text})),
+                ),
+            ),
+            el(
+                'tbody',
+                {},
+                rows.map(row =>
+                    el(
+                        'tr',
+                        {},
+                        row.map((text, i) => el(i ? 'td' : 'th', {scope: i ? null : 'row', text})),
+                    ),
+                ),
+            ),
+        ),
+    );
 }

@@ -28,8 +28,12 @@ function icon(name) {
 }
 
 function icon_button(name, label, action, props) {
-    return el('button', {type: 'button', class: 'icon small', title: label, onclick: action, ...props},
-        icon(name), el('span', {class: 'sr'}, label));
+    return el(
+        'button',
+        {type: 'button', class: 'icon small', title: label, onclick: action, ...props},
+        icon(name),
+        el('span', {class: 'sr'}, label),
+    );
 }
 
 function set_icon(button, name, label) {
@@ -45,13 +49,27 @@ function set_text(node, text) {
 
 let toast_timer = 0;
 function toast(text, label, action) {
-    const box = $('toast'), hide = () => { box.hidden = true; };
+    const box = $('toast'),
+        hide = () => {
+            box.hidden = true;
+        };
     box.replaceChildren(text);
     if (action) {
-        box.append(' ', el('button', {type: 'button', class: 'link', onclick: () => {
-            hide();
-            action();
-        }}, label));
+        box.append(
+            ' ',
+            el(
+                'button',
+                {
+                    type: 'button',
+                    class: 'link',
+                    onclick: () => {
+                        hide();
+                        action();
+                    },
+                },
+                label,
+            ),
+        );
     }
     box.hidden = false;
     clearTimeout(toast_timer);
@@ -63,10 +81,11 @@ async function copy_text(text, button) {
     try {
         await navigator.clipboard.writeText(text);
         copied = true;
-    } catch (e) { // not a secure origin, or refused: the old way
+    } catch (e) {
+        // not a secure origin, or refused: the old way
         const area = el('textarea', {class: 'sr', 'aria-hidden': 'true'});
         area.value = text;
-        (button && button.closest('dialog') || document.body).append(area);
+        ((button && button.closest('dialog')) || document.body).append(area);
         area.select();
         copied = document.execCommand('copy');
         area.remove();
@@ -75,7 +94,8 @@ async function copy_text(text, button) {
     if (!copied) {
         toast('The browser did not let this be copied.');
     } else if (button) {
-        const use = button.querySelector('use'), before = use.getAttribute('href');
+        const use = button.querySelector('use'),
+            before = use.getAttribute('href');
         use.setAttribute('href', '#i-done');
         setTimeout(() => use.setAttribute('href', before === '#i-done' ? '#i-copy' : before), 1200);
         speak('Copied');
@@ -101,8 +121,8 @@ function number(x) {
     const a = Math.abs(x);
     return a >= 100 ? whole.format(x) : a >= 10 ? x.toFixed(1) : a === 0 ? '0' : x.toFixed(2);
 }
-const count = x => known(x) ? whole.format(x) : NONE;
-const percent = x => known(x) && x >= 0 ? Math.round(100 * x) + ' %' : NONE;
+const count = x => (known(x) ? whole.format(x) : NONE);
+const percent = x => (known(x) && x >= 0 ? Math.round(100 * x) + ' %' : NONE);
 function bytes(x) {
     if (!known(x)) return NONE;
     const units = ['B', 'kB', 'MB', 'GB', 'TB'];
@@ -115,15 +135,20 @@ function bytes(x) {
 }
 function micros(us) {
     if (!known(us)) return NONE;
-    return us < 1000 ? Math.round(us) + ' µs' : us < 1e6 ? number(us / 1000) + ' ms' : number(us / 1e6) + ' s';
+    return us < 1000
+        ? Math.round(us) + ' µs'
+        : us < 1e6
+          ? number(us / 1000) + ' ms'
+          : number(us / 1e6) + ' s';
 }
-const millis = ms => known(ms) ? micros(ms * 1000) : NONE;
+const millis = ms => (known(ms) ? micros(ms * 1000) : NONE);
 function duration(s) {
     if (!known(s)) return NONE;
     if (s < 60) return Math.round(s) + ' s';
     if (s < 3600) return Math.floor(s / 60) + ' min';
-    return s < 86400 ? Math.floor(s / 3600) + ' h ' + Math.floor(s / 60) % 60 + ' min'
-        : Math.floor(s / 86400) + ' d ' + Math.floor(s / 3600) % 24 + ' h';
+    return s < 86400
+        ? Math.floor(s / 3600) + ' h ' + (Math.floor(s / 60) % 60) + ' min'
+        : Math.floor(s / 86400) + ' d ' + (Math.floor(s / 3600) % 24) + ' h';
 }
 
 // -- requests ---------------------------------------------------------------------------------------------
@@ -131,14 +156,20 @@ function duration(s) {
 // The key of the server, if it asks for one: in this tab's memory only.
 const api_key = {
     get value() {
-        try { return sessionStorage.getItem('tern.key') || ''; } catch (e) { return this.kept || ''; }
+        try {
+            return sessionStorage.getItem('tern.key') || '';
+        } catch (e) {
+            return this.kept || '';
+        }
     },
     set value(key) {
         this.kept = key;
         try {
             if (key) sessionStorage.setItem('tern.key', key);
             else sessionStorage.removeItem('tern.key');
-        } catch (e) { /* kept in memory */ }
+        } catch (e) {
+            /* kept in memory */
+        }
     },
 };
 
@@ -154,18 +185,27 @@ async function trouble_of(response) {
     let said = '';
     try {
         const body = await response.json();
-        said = String(body.error && body.error.message || body.message || '').slice(0, 2000);
-    } catch (e) { /* not JSON: the status says enough */ }
+        said = String((body.error && body.error.message) || body.message || '').slice(0, 2000);
+    } catch (e) {
+        /* not JSON: the status says enough */
+    }
     const wait = Number(response.headers.get('Retry-After')) || 0;
-    const status = response.status, theirs = said ? ' The server says: ' + said : '';
+    const status = response.status,
+        theirs = said ? ' The server says: ' + said : '';
     if (status === 401) {
-        return new Trouble(api_key.value ? 'The server does not know this API key.'
-            : 'This server wants an API key.', {status, key: true});
+        return new Trouble(
+            api_key.value ? 'The server does not know this API key.' : 'This server wants an API key.',
+            {status, key: true},
+        );
     }
     if (status === 403) return new Trouble('The server does not answer this page.' + theirs, {status});
     if (status === 429 || status === 503) {
-        return new Trouble('The server has no room at the moment' +
-            (wait ? '; it asks to come back in ' + wait + ' s.' : '.') + theirs, {status, again: true});
+        return new Trouble(
+            'The server has no room at the moment' +
+                (wait ? '; it asks to come back in ' + wait + ' s.' : '.') +
+                theirs,
+            {status, again: true},
+        );
     }
     if (status === 413) return new Trouble('This is more than the server reads at once.' + theirs, {status});
     if (status >= 500) return new Trouble('Something broke in the server.' + theirs, {status, again: true});
@@ -181,8 +221,12 @@ async function request(path, options) {
         response = await fetch(path, {...options, headers, cache: 'no-store', redirect: 'error'});
     } catch (e) {
         if (e.name === 'AbortError') throw e;
-        throw new Trouble('Tern does not answer at ' + location.host +
-            '. It may have been stopped, or the network is down.', {again: true, down: true});
+        throw new Trouble(
+            'Tern does not answer at ' +
+                location.host +
+                '. It may have been stopped, or the network is down.',
+            {again: true, down: true},
+        );
     }
     if (!response.ok) throw await trouble_of(response);
     return response;
@@ -191,9 +235,11 @@ const get_json = async (path, signal) => (await request(path, {signal})).json();
 
 // The events of an answer, each the text of its data lines.
 const LONGEST_EVENT = 16 << 20;
-async function *events_of(response) {
-    const reader = response.body.getReader(), decoder = new TextDecoder();
-    let rest = '', data = null;
+async function* events_of(response) {
+    const reader = response.body.getReader(),
+        decoder = new TextDecoder();
+    let rest = '',
+        data = null;
     try {
         for (;;) {
             const {done, value} = await reader.read();
@@ -211,7 +257,8 @@ async function *events_of(response) {
                 }
             }
             rest = text.slice(from);
-            if (rest.length + (data || '').length > LONGEST_EVENT) throw new Trouble('An event of the server has no end.');
+            if (rest.length + (data || '').length > LONGEST_EVENT)
+                throw new Trouble('An event of the server has no end.');
         }
     } finally {
         reader.cancel().catch(() => {});

@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // The lanes: time runs to the right, stages lie beneath each other, and each step is a bar in each of them
-// from the start to the end of its computing there.  A thin line before a bar is the time it waited, a slanted
+// from the start to the end of its computing there. A line before a bar is the time it waited, a slanted
 // one the hop to the next stage.  Where steps are too short to be seen, columns tell how busy a stage was.
 'use strict';
 
-const SPANS = [[5e6, '5 s'], [1e6, '1 s'], [2e5, '200 ms'], [5e4, '50 ms'], [1e4, '10 ms']];
-const KEPT_US = 15e6, MOST_STEPS = 60000;
+const SPANS = [
+    [5e6, '5 s'],
+    [1e6, '1 s'],
+    [2e5, '200 ms'],
+    [5e4, '50 ms'],
+    [1e4, '10 ms'],
+];
+const KEPT_US = 15e6,
+    MOST_STEPS = 60000;
 const BEHIND_US = 400e3; // shown so much later than it happens, so that news arrive before they are due
-const AXIS = 20, SENT = 14;
+const AXIS = 20,
+    SENT = 14;
 const HUES = 18;
 
 const lanes = {
-    steps: [],       // in the order of their numbers
-    names: [],       // of stages
+    steps: [], // in the order of their numbers
+    names: [], // of stages
     span: 5e6,
     paused: false,
-    end: 0,          // the right edge, in us of the coordinator's clock
-    ahead: null,     // us of that clock minus us of ours
+    end: 0, // the right edge, in us of the coordinator's clock
+    ahead: null, // us of that clock minus us of ours
     offsets: [],
-    picked: null,    // the step under the pointer or chosen by keys
+    picked: null, // the step under the pointer or chosen by keys
     colours: null,
     frame: 0,
     running: false,
@@ -64,17 +72,32 @@ const lanes = {
     build() {
         this.canvas = $('lanes-canvas');
         this.ctx = this.canvas.getContext('2d');
-        this.buttons = SPANS.map(([span, label]) => el('button', {type: 'button', 'aria-pressed': String(span === this.span),
-            onclick: () => this.set_span(span)}, label));
+        this.buttons = SPANS.map(([span, label]) =>
+            el(
+                'button',
+                {
+                    type: 'button',
+                    'aria-pressed': String(span === this.span),
+                    onclick: () => this.set_span(span),
+                },
+                label,
+            ),
+        );
         $('spans').append(...this.buttons);
         $('pause').addEventListener('click', () => this.set_paused(!this.paused));
         new ResizeObserver(() => this.resize()).observe($('lanes'));
         const c = this.canvas;
         c.addEventListener('pointermove', e => this.point(e));
         c.addEventListener('pointerdown', e => this.grab(e));
-        c.addEventListener('pointerup', () => { this.held = null; });
-        c.addEventListener('pointercancel', () => { this.held = null; });
-        c.addEventListener('pointerleave', () => { if (!this.held) this.pick(null); });
+        c.addEventListener('pointerup', () => {
+            this.held = null;
+        });
+        c.addEventListener('pointercancel', () => {
+            this.held = null;
+        });
+        c.addEventListener('pointerleave', () => {
+            if (!this.held) this.pick(null);
+        });
         c.addEventListener('wheel', e => this.wheel(e), {passive: false});
         c.addEventListener('keydown', e => this.key(e));
         c.addEventListener('blur', () => this.pick(null));
@@ -82,7 +105,8 @@ const lanes = {
 
     resize() {
         if (!this.canvas) return;
-        const width = Math.floor($('lanes').clientWidth), n = Math.max(1, this.names.length) + 1;
+        const width = Math.floor($('lanes').clientWidth),
+            n = Math.max(1, this.names.length) + 1;
         if (!width) return;
         this.lane = n > 9 ? 26 : n > 5 ? 32 : width > 600 ? 44 : 38;
         this.label = width < 480 ? 64 : 108;
@@ -116,9 +140,16 @@ const lanes = {
     },
 
     note() {
-        set_text($('lanes-note'), this.paused ? 'Paused. Drag or use the arrow keys to move; the wheel zooms.'
-            : this.span < 1e6 ? 'Too fast to follow: the picture is renewed once a second. Pause to look closer.'
-                : this.columns ? 'Steps are too short for this width: columns show the share of time at work. Choose a shorter time to see single steps.' : '');
+        set_text(
+            $('lanes-note'),
+            this.paused
+                ? 'Paused. Drag or use the arrow keys to move; the wheel zooms.'
+                : this.span < 1e6
+                  ? 'Too fast to follow: the picture is renewed once a second. Pause to look closer.'
+                  : this.columns
+                    ? 'Steps are too short to be seen: columns show the share at work. Choose a shorter time.'
+                    : '',
+        );
     },
 
     // -- time goes on -------------------------------------------------------------------------------------
@@ -130,7 +161,8 @@ const lanes = {
         const turn = now => {
             if (!this.running) return;
             this.frame = requestAnimationFrame(turn);
-            const strobe = this.span < 1e6, every = strobe ? 1000 : this.still.matches ? 500 : 15;
+            const strobe = this.span < 1e6,
+                every = strobe ? 1000 : this.still.matches ? 500 : 15;
             if (this.paused || this.ahead === null || feed.stale || now - this.last_draw < every) return;
             this.last_draw = now;
             if (strobe) this.strobe();
@@ -161,13 +193,21 @@ const lanes = {
             return getComputedStyle(probe).color;
         };
         const c = {};
-        for (const name of ['fg', 'muted', 'line', 'panel', 'accent', 'quiet', 'bar-text']) c[name] = get(name);
+        for (const name of ['fg', 'muted', 'line', 'panel', 'accent', 'quiet', 'bar-text'])
+            c[name] = get(name);
         probe.remove();
         const dark = getComputedStyle(document.documentElement).getPropertyValue('color-scheme').trim();
         c.dark = dark === 'dark' || (dark !== 'light' && matchMedia('(prefers-color-scheme: dark)').matches);
-        c.hue = Array.from({length: HUES}, (_, i) => 'oklch(' + (c.dark ? '0.74 0.11 ' : '0.79 0.11 ') + (i * 360 / HUES) + ')');
-        c.edge = Array.from({length: HUES}, (_, i) => 'oklch(' + (c.dark ? '0.8 0.11 ' : '0.56 0.13 ') + (i * 360 / HUES) + ')');
-        const tile = document.createElement('canvas'), t = tile.getContext('2d');
+        c.hue = Array.from(
+            {length: HUES},
+            (_, i) => 'oklch(' + (c.dark ? '0.74 0.11 ' : '0.79 0.11 ') + (i * 360) / HUES + ')',
+        );
+        c.edge = Array.from(
+            {length: HUES},
+            (_, i) => 'oklch(' + (c.dark ? '0.8 0.11 ' : '0.56 0.13 ') + (i * 360) / HUES + ')',
+        );
+        const tile = document.createElement('canvas'),
+            t = tile.getContext('2d');
         tile.width = tile.height = 6;
         t.strokeStyle = c.dark ? 'rgba(0,0,0,.55)' : 'rgba(30,30,40,.5)';
         t.lineWidth = 1.4;
@@ -184,7 +224,9 @@ const lanes = {
     draw() {
         if (!this.ctx || !this.width || !this.lane) return;
         if (!this.colours) this.read_colours();
-        const ctx = this.ctx, c = this.colours, begin = this.end - this.span;
+        const ctx = this.ctx,
+            c = this.colours,
+            begin = this.end - this.span;
         ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
         ctx.clearRect(0, 0, this.width, this.height);
         this.draw_frame(begin);
@@ -193,7 +235,8 @@ const lanes = {
         ctx.beginPath();
         ctx.rect(this.label, 0, this.width - this.label, this.height - AXIS + 4);
         ctx.clip();
-        const seen = this.seen(begin, this.end), wide = this.width - this.label;
+        const seen = this.seen(begin, this.end),
+            wide = this.width - this.label;
         const columns = this.too_short(seen, wide);
         if (columns !== this.columns) {
             this.columns = columns;
@@ -202,7 +245,8 @@ const lanes = {
         if (columns) {
             this.draw_columns(seen, begin);
         } else {
-            for (const step of seen) this.draw_step(step, begin, this.picked && this.picked !== step ? 0.3 : 1);
+            for (const step of seen)
+                this.draw_step(step, begin, this.picked && this.picked !== step ? 0.3 : 1);
             if (this.picked && seen.includes(this.picked)) this.draw_step(this.picked, begin, 1, true);
         }
         ctx.restore();
@@ -217,13 +261,15 @@ const lanes = {
     // Are steps so short that bars would be hairs?
     too_short(seen, wide) {
         let us = 0;
-        for (const step of seen) us += step.stages.length ? step.stages[0][2] - step.stages[0][1] : step.done - step.home;
-        return seen.length > 0 && us / seen.length / this.span * wide < 2.5;
+        for (const step of seen)
+            us += step.stages.length ? step.stages[0][2] - step.stages[0][1] : step.done - step.home;
+        return seen.length > 0 && (us / seen.length / this.span) * wide < 2.5;
     },
 
     // Steps of which something lies between two times; steps go and come home in order.
     seen(begin, end) {
-        let low = 0, high = this.steps.length;
+        let low = 0,
+            high = this.steps.length;
         while (low < high) {
             const middle = (low + high) >> 1;
             if (this.steps[middle].done < begin) low = middle + 1;
@@ -235,14 +281,16 @@ const lanes = {
     },
 
     x_of(us, begin) {
-        return this.label + (us - begin) / this.span * (this.width - this.label);
+        return this.label + ((us - begin) / this.span) * (this.width - this.label);
     },
     y_of(i) {
         return SENT + i * this.lane;
     },
 
     draw_frame(begin) {
-        const ctx = this.ctx, c = this.colours, n = this.names.length;
+        const ctx = this.ctx,
+            c = this.colours,
+            n = this.names.length;
         ctx.textBaseline = 'middle';
         for (let i = 0; i <= n; i++) {
             const y = this.y_of(i);
@@ -253,18 +301,25 @@ const lanes = {
             ctx.fillStyle = c.fg;
             ctx.textAlign = 'left';
             ctx.font = '600 12px system-ui, sans-serif';
-            ctx.fillText(this.fit(i < n ? this.names[i] : 'coordinator', this.label - 10), 2, y + this.lane / 2);
+            ctx.fillText(
+                this.fit(i < n ? this.names[i] : 'coordinator', this.label - 10),
+                2,
+                y + this.lane / 2,
+            );
         }
         ctx.fillStyle = c.muted;
         ctx.font = '11px system-ui, sans-serif';
         ctx.fillText('sent', 2, SENT / 2 + 1);
         // Ticks move with time, not with the window, so that they do not flicker.
-        const tick = this.span / 5, bottom = this.height - AXIS;
+        const tick = this.span / 5,
+            bottom = this.height - AXIS;
         ctx.textAlign = 'center';
         ctx.strokeStyle = c.line;
         ctx.lineWidth = 1;
         for (let i = 0; i <= 5; i++) {
-            const x = this.x_of(begin + i * tick, begin), text = i === 5 ? (this.paused ? '' : 'now') : '−' + micros((5 - i) * tick).replace(/\.0+ /, ' ');
+            const x = this.x_of(begin + i * tick, begin),
+                text =
+                    i < 5 ? '−' + micros((5 - i) * tick).replace(/\.0+ /, ' ') : this.paused ? '' : 'now';
             ctx.beginPath();
             ctx.moveTo(Math.round(x) + 0.5, SENT);
             ctx.lineTo(Math.round(x) + 0.5, bottom + 3);
@@ -282,7 +337,9 @@ const lanes = {
 
     // A bar: answers plain, prompts hatched, both one above the other.
     bar(x, y, w, h, step, hue) {
-        const ctx = this.ctx, c = this.colours, r = Math.min(3, w / 2);
+        const ctx = this.ctx,
+            c = this.colours,
+            r = Math.min(3, w / 2);
         ctx.fillStyle = w < 3 ? c.edge[hue] : c.hue[hue];
         ctx.beginPath();
         ctx.roundRect(x, y, w, h, r);
@@ -299,9 +356,14 @@ const lanes = {
             ctx.stroke();
         }
         if (w < 30) return;
-        const rows = (step.prompt ? 'P' + step.prompt : '') + (step.prompt && step.decode ? ' ' : '') + (step.decode ? 'A' + step.decode : '');
+        const rows =
+            (step.prompt ? 'P' + step.prompt : '') +
+            (step.prompt && step.decode ? ' ' : '') +
+            (step.decode ? 'A' + step.decode : '');
         ctx.font = '600 11px ui-monospace, monospace';
-        const full = '#' + step.n + ' ' + rows, text = ctx.measureText(full).width < w - 6 ? full : ctx.measureText(rows).width < w - 6 ? rows : '';
+        const full = '#' + step.n + ' ' + rows,
+            text =
+                ctx.measureText(full).width < w - 6 ? full : ctx.measureText(rows).width < w - 6 ? rows : '';
         if (!text) return;
         const size = ctx.measureText(text).width + 6;
         ctx.fillStyle = c.hue[hue];
@@ -312,10 +374,15 @@ const lanes = {
     },
 
     draw_step(step, begin, alpha, strong) {
-        const ctx = this.ctx, c = this.colours, hue = step.n * 7 % HUES, n = Math.min(this.names.length, step.stages.length);
-        const h = this.lane - 12, line = c.edge[hue];
+        const ctx = this.ctx,
+            c = this.colours,
+            hue = (step.n * 7) % HUES,
+            n = Math.min(this.names.length, step.stages.length);
+        const h = this.lane - 12,
+            line = c.edge[hue];
         ctx.globalAlpha = alpha;
-        let from_x = this.x_of(step.sent, begin), from_y = SENT - 4;
+        let from_x = this.x_of(step.sent, begin),
+            from_y = SENT - 4;
         ctx.fillStyle = line;
         ctx.beginPath();
         ctx.moveTo(from_x - 3.5, 2);
@@ -325,7 +392,9 @@ const lanes = {
         for (let i = 0; i <= n; i++) {
             const [came, start, end] = i < n ? step.stages[i] : [step.home, step.home, step.done];
             if (!known(start) || !known(end)) continue;
-            const y = this.y_of(i === n ? this.names.length : i) + 6, x = this.x_of(start, begin), in_x = this.x_of(came, begin);
+            const y = this.y_of(i === n ? this.names.length : i) + 6,
+                x = this.x_of(start, begin),
+                in_x = this.x_of(came, begin);
             const w = Math.max(1.5, this.x_of(end, begin) - x);
             ctx.strokeStyle = line;
             ctx.lineWidth = strong ? 2 : 1;
@@ -356,13 +425,24 @@ const lanes = {
 
     // How much of each column's time every stage computed for prompts and for answers.
     draw_columns(seen, begin) {
-        const wide = Math.floor(this.width - this.label), per = this.span / wide, n = this.names.length;
-        const ctx = this.ctx, c = this.colours, h = this.lane - 10;
+        const wide = Math.floor(this.width - this.label),
+            per = this.span / wide,
+            n = this.names.length;
+        const ctx = this.ctx,
+            c = this.colours,
+            h = this.lane - 10;
         for (let i = 0; i <= n; i++) {
-            const prompt = new Float32Array(wide), answer = new Float32Array(wide), y = this.y_of(i) + 5;
+            const prompt = new Float32Array(wide),
+                answer = new Float32Array(wide),
+                y = this.y_of(i) + 5;
             for (const step of seen) {
                 const times = i < n ? step.stages[i] : [step.home, step.home, step.done];
-                if (times && known(times[1])) add_share(step.prompt > 0 ? prompt : answer, (times[1] - begin) / per, (times[2] - begin) / per);
+                if (times && known(times[1]))
+                    add_share(
+                        step.prompt > 0 ? prompt : answer,
+                        (times[1] - begin) / per,
+                        (times[2] - begin) / per,
+                    );
             }
             ctx.fillStyle = c.accent;
             ctx.beginPath();
@@ -373,7 +453,8 @@ const lanes = {
             ctx.fill();
             ctx.beginPath();
             for (let x = 0; x < wide; x++) {
-                const a = Math.min(1, answer[x]) * h, p = Math.min(1 - Math.min(1, answer[x]), prompt[x]) * h;
+                const a = Math.min(1, answer[x]) * h,
+                    p = Math.min(1 - Math.min(1, answer[x]), prompt[x]) * h;
                 if (p > 0) ctx.rect(this.label + x, y + h - a - p, 1, p);
             }
             ctx.fillStyle = c.hue[14];
@@ -382,111 +463,10 @@ const lanes = {
             ctx.fill();
         }
     },
-
-    // -- pointing -----------------------------------------------------------------------------------------
-
-    // The step at a place, or the nearest one in that lane within some pixels.
-    at(x, y) {
-        if (this.columns || x < this.label) return null;
-        const begin = this.end - this.span, i = Math.floor((y - SENT) / this.lane);
-        let best = null, near = 8;
-        for (const step of this.seen(begin, this.end)) {
-            const t = i < 0 ? [step.sent, step.sent, step.sent] : i < step.stages.length ? step.stages[i] : [step.home, step.home, step.done];
-            const a = this.x_of(t[0], begin), b = Math.max(a + 1, this.x_of(t[2], begin)), inside = this.x_of(t[1], begin);
-            const off = x < a ? a - x : x > b ? x - b : x < inside ? 1 : 0;
-            if (off < near) {
-                near = off;
-                best = step;
-            }
-        }
-        return best;
-    },
-
-    place(e) {
-        const box = this.canvas.getBoundingClientRect();
-        return [e.clientX - box.left, e.clientY - box.top];
-    },
-
-    point(e) {
-        const [x, y] = this.place(e);
-        if (this.held && this.paused) {
-            this.end = this.held.end - (x - this.held.x) / (this.width - this.label) * this.span;
-            this.draw();
-            return;
-        }
-        this.pick(this.at(x, y), x, y);
-    },
-
-    grab(e) {
-        const [x, y] = this.place(e);
-        this.held = {x, end: this.end};
-        if (this.paused) this.canvas.setPointerCapture(e.pointerId);
-        if (e.pointerType !== 'mouse') this.pick(this.at(x, y), x, y);
-    },
-
-    wheel(e) {
-        if (!this.paused || this.columns === undefined) return;
-        e.preventDefault();
-        const [x] = this.place(e), share = Math.max(0, (x - this.label) / (this.width - this.label));
-        const at = this.end - this.span * (1 - share);
-        this.span = Math.min(10e6, Math.max(2000, this.span * Math.exp(Math.max(-1, Math.min(1, e.deltaY / 300)))));
-        this.end = at + this.span * (1 - share);
-        this.buttons.forEach((b, i) => b.setAttribute('aria-pressed', String(SPANS[i][0] === this.span)));
-        this.draw();
-    },
-
-    key(e) {
-        const seen = this.seen(this.end - this.span, this.end), at = seen.indexOf(this.picked);
-        const go = i => {
-            if (!this.paused) this.set_paused(true);
-            if (!seen.length) return;
-            const step = seen[Math.max(0, Math.min(seen.length - 1, i))];
-            this.pick(step, this.x_of(step.stages[0] ? step.stages[0][1] : step.sent, this.end - this.span), this.lane);
-            set_text($('lanes-read'), step_words(step, this.names).join('. '));
-        };
-        if (e.key === 'ArrowLeft') go(at < 0 ? seen.length - 1 : at - 1);
-        else if (e.key === 'ArrowRight') go(at < 0 ? 0 : at + 1);
-        else if (e.key === 'Home') go(0);
-        else if (e.key === 'End') go(seen.length - 1);
-        else if (e.key === ' ') this.set_paused(!this.paused);
-        else if (e.key === 'Escape' && this.picked) this.pick(null);
-        else return;
-        e.preventDefault();
-        e.stopPropagation();
-    },
-
-    pick(step, x, y) {
-        const tip = $('tip'), changed = step !== this.picked;
-        this.picked = step;
-        tip.hidden = !step;
-        if (step) {
-            if (changed) tip.replaceChildren(...step_words(step, this.names).map((text, i) => el(i ? 'p' : 'strong', {text})));
-            const width = tip.offsetWidth, left = x + 14 + width > this.width ? x - 14 - width : x + 14;
-            tip.style.left = Math.max(0, left) + 'px';
-            tip.style.top = Math.max(0, y + 14) + 'px';
-        }
-        if (changed) this.draw();
-    },
 };
 
 function add_share(columns, from, to) {
-    const first = Math.max(0, Math.floor(from)), last = Math.min(columns.length - 1, Math.floor(to));
+    const first = Math.max(0, Math.floor(from)),
+        last = Math.min(columns.length - 1, Math.floor(to));
     for (let x = first; x <= last; x++) columns[x] += Math.min(to, x + 1) - Math.max(from, x);
-}
-
-// What can be told of a step, a line each.
-function step_words(step, names) {
-    const rows = [step.decode ? count(step.decode) + (step.decode === 1 ? ' row of an answer' : ' rows of answers') : '',
-        step.prompt ? count(step.prompt) + ' of prompts' : ''].filter(t => t).join(', ');
-    const words = ['Step ' + step.n + ': ' + (rows || 'no rows')];
-    let from = step.sent;
-    step.stages.forEach(([came, start, end, size], i) => {
-        if (!known(start)) return;
-        words.push((names[i] || 'stage ' + (i + 1)) + ': way ' + micros(came - from) + ', wait ' + micros(start - came) + ', work ' + micros(end - start) +
-            (known(size) && size ? ', ' + bytes(size) : ''));
-        from = end;
-    });
-    words.push('coordinator: way ' + micros(step.home - from) + ', head and choice ' + micros(step.done - step.home));
-    words.push('all: ' + micros(step.done - step.sent));
-    return words;
 }

@@ -9,236 +9,6 @@
 // text, pictures are links, and a line break in a paragraph stays one.
 'use strict';
 
-const MD_DEEPEST = 12;      // lists in quotes in lists…; deeper ones are plain text
-const MD_LONGEST_LINK = 2000;
-
-// -- inside a paragraph -----------------------------------------------------------------------------------
-
-const is_word = c => c !== undefined && /[\p{L}\p{N}]/u.test(c);
-const is_space = c => c === undefined || /\s/.test(c);
-const is_punct = c => c !== undefined && /[\p{P}\p{S}]/u.test(c);
-
-function safe_link(target) {
-    if (target.length > MD_LONGEST_LINK) return null;
-    try {
-        const url = new URL(target);
-        return url.protocol === 'http:' || url.protocol === 'https:' ? url.href : null;
-    } catch (e) {
-        return null;
-    }
-}
-
-function link_node(href) {
-    const a = document.createElement('a');
-    a.href = href;
-    a.rel = 'noopener noreferrer nofollow';
-    a.target = '_blank';
-    a.title = href;
-    return a;
-}
-
-// Where each [ is closed, and where runs of backquotes of each length begin: in one pass, so that no text
-// can make the search for the other end quadratic.
-function scan_inline(text) {
-    const closed = new Map(), ticks = new Map(), stack = [];
-    for (let i = 0; i < text.length; i++) {
-        const c = text[i];
-        if (c === '\\') {
-            i++;
-        } else if (c === '[') {
-            stack.push(i);
-        } else if (c === ']') {
-            if (stack.length) closed.set(stack.pop(), i);
-        } else if (c === '`') {
-            let end = i;
-            while (text[end] === '`') end++;
-            if (!ticks.has(end - i)) ticks.set(end - i, []);
-            ticks.get(end - i).push(i);
-            i = end - 1;
-        }
-    }
-    return {closed, ticks};
-}
-
-function next_after(sorted, at) {
-    let low = 0, high = sorted ? sorted.length : 0;
-    while (low < high) {
-        const middle = (low + high) >> 1;
-        if (sorted[middle] > at) high = middle;
-        else low = middle + 1;
-    }
-    return sorted && low < sorted.length ? sorted[low] : -1;
-}
-
-const AFTER_LABEL = /\(\s*<?([^\s<>()]*(?:\([^\s()]*\)[^\s<>()]*)*)>?(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)/y;
-const BARE_LINK = /https?:\/\/[^\s<>"'`\\]+/y;
-
-// Splits text into pieces: strings, nodes, and runs of delimiters that may open or close emphasis.
-function inline_pieces(text, options) {
-    const {closed, ticks} = scan_inline(text);
-    const pieces = [];
-    let plain = '';
-    const flush = () => {
-        if (plain) pieces.push(plain);
-        plain = '';
-    };
-    for (let i = 0; i < text.length; i++) {
-        const c = text[i];
-        if (c === '\\' && i + 1 < text.length && /[!-/:-@[-`{-~]/.test(text[i + 1])) {
-            plain += text[++i];
-        } else if (c === '`') {
-            let n = 1;
-            while (text[i + n] === '`') n++;
-            let end = next_after(ticks.get(n), i), skip = n;
-            if (end < 0 && options.open) {
-                end = text.length; // it is still being written
-                skip = 0;
-            }
-            if (end < 0) {
-                plain += text.slice(i, i + n);
-                i += n - 1;
-                continue;
-            }
-            let inside = text.slice(i + n, end).replace(/\n/g, ' ');
-            if (inside[0] === ' ' && inside.endsWith(' ') && inside.trim()) inside = inside.slice(1, -1);
-            flush();
-            pieces.push(el('code', {text: inside}));
-            i = end + skip - 1;
-        } else if ((c === '[' || (c === '!' && text[i + 1] === '[')) && !options.in_link) {
-            const open = c === '!' ? i + 1 : i, end = closed.get(open);
-            const made = end === undefined ? null : inline_link(text, open, end, c === '!', options);
-            if (made) {
-                flush();
-                pieces.push(made.node);
-                i = made.end - 1;
-            } else {
-                plain += c;
-            }
-        } else if (c === 'h' && !options.in_link && !is_word(text[i - 1]) && (BARE_LINK.lastIndex = i) === i &&
-                   BARE_LINK.test(text)) {
-            const target = text.slice(i, end_of_link(text, i, BARE_LINK.lastIndex));
-            const href = safe_link(target);
-            if (href) {
-                flush();
-                const a = link_node(href);
-                a.textContent = target;
-                pieces.push(a);
-                i += target.length - 1;
-            } else {
-                plain += c;
-            }
-        } else if (c === '*' || c === '_' || c === '~') {
-            let n = 1;
-            while (text[i + n] === c) n++;
-            flush();
-            pieces.push(delimiter(text, i, n));
-            i += n - 1;
-        } else {
-            plain += c;
-        }
-    }
-    flush();
-    return pieces;
-}
-
-// A link in a sentence ends before the sentence's own marks.
-function end_of_link(text, begin, end) {
-    const paren = text.slice(begin, Math.min(end, begin + MD_LONGEST_LINK)).includes('(');
-    while (end > begin && ('.,:;!?*_~'.includes(text[end - 1]) || (text[end - 1] === ')' && !paren))) end--;
-    return end;
-}
-
-// [label](target "title"), or the same of a picture, which becomes a link to it.
-function inline_link(text, open, end, picture, options) {
-    const rest = text.slice(end + 1, end + 1 + 2 * MD_LONGEST_LINK);
-    AFTER_LABEL.lastIndex = 0;
-    const found = AFTER_LABEL.exec(rest);
-    if (!found) return null;
-    const label = text.slice(open + 1, end), href = safe_link(found[1]);
-    if (!href) return null;
-    const a = link_node(href);
-    if (picture) {
-        a.className = 'picture';
-        a.textContent = 'picture: ' + (label || href);
-    } else {
-        inline_into(a, label || href, {...options, open: false, in_link: true});
-    }
-    return {node: a, end: end + 1 + found[0].length};
-}
-
-function delimiter(text, at, n) {
-    const c = text[at], before = text[at - 1], after = text[at + n];
-    const left = !is_space(after) && (!is_punct(after) || is_space(before) || is_punct(before));
-    const right = !is_space(before) && (!is_punct(before) || is_space(after) || is_punct(after));
-    const d = {c, n, left: n, opens: [], closes: []};
-    d.can_open = left && (c !== '_' || !right || is_punct(before)) && (c !== '~' || n === 2);
-    d.can_close = right && (c !== '_' || !left || is_punct(after)) && (c !== '~' || n === 2);
-    return d;
-}
-
-// Pairs delimiters: each closer with the nearest opener of its kind; what stands between is dropped.  Every
-// delimiter is pushed and popped once.
-function pair_delimiters(pieces, open) {
-    const stacks = {'*': [], '_': [], '~': []};
-    pieces.forEach((d, at) => {
-        if (typeof d === 'string' || d instanceof Node) return;
-        d.at = at;
-        const stack = stacks[d.c];
-        while (d.can_close && d.left > 0 && stack.length) {
-            const o = stack[stack.length - 1];
-            const n = d.c === '~' || (o.left >= 2 && d.left >= 2) ? 2 : 1;
-            o.opens.push(n);
-            d.closes.push(n);
-            o.left -= n;
-            d.left -= n;
-            if (o.left === 0) stack.pop();
-            for (const other of Object.values(stacks)) {
-                while (other.length && other[other.length - 1].at > o.at) other.pop();
-            }
-        }
-        if (d.can_open && d.left > 0) stack.push(d);
-    });
-    if (!open) return;
-    // Still being written: bold that has begun is shown as bold.
-    const waiting = Object.values(stacks).flat().sort((a, b) => b.at - a.at);
-    for (const d of waiting.slice(0, MD_DEEPEST)) {
-        if (d.left === 2 && d.at < pieces.length - 1) {
-            d.opens.push(2);
-            d.left = 0;
-        }
-    }
-}
-
-function inline_into(parent, text, options) {
-    const pieces = inline_pieces(text, options);
-    pair_delimiters(pieces, options.open);
-    const path = [parent]; // where text goes; `null` for an element left out because it would be too deep
-    const top = () => {
-        for (let i = path.length - 1; ; i--) if (path[i]) return path[i];
-    };
-    let deep = 0;
-    for (const d of pieces) {
-        if (typeof d === 'string' || d instanceof Node) {
-            top().append(d);
-            continue;
-        }
-        for (let i = 0; i < d.closes.length; i++) {
-            if (path.pop()) deep--;
-        }
-        if (d.left > 0) top().append(d.c.repeat(d.left));
-        for (let i = d.opens.length - 1; i >= 0; i--) {
-            if (deep < MD_DEEPEST) {
-                const node = document.createElement(d.c === '~' ? 'del' : d.opens[i] === 2 ? 'strong' : 'em');
-                top().append(node);
-                path.push(node);
-                deep++;
-            } else {
-                path.push(null);
-            }
-        }
-    }
-}
-
 // -- blocks -----------------------------------------------------------------------------------------------
 
 const FENCE = /^( {0,3})(`{3,}|~{3,})([^\n]*)$/;
@@ -251,17 +21,26 @@ const BLANK = /^[ \t]*$/;
 
 function fence_of(line) {
     const m = FENCE.exec(line);
-    return m && !(m[2][0] === '`' && m[3].includes('`')) ? {indent: m[1].length, mark: m[2], info: m[3].trim()} : null;
+    return m && !(m[2][0] === '`' && m[3].includes('`'))
+        ? {indent: m[1].length, mark: m[2], info: m[3].trim()}
+        : null;
 }
 function ends_fence(line, fence) {
     const m = FENCE.exec(line);
     return m !== null && m[2][0] === fence.mark[0] && m[2].length >= fence.mark.length && BLANK.test(m[3]);
 }
 const begins_table = (line, next) =>
-    next !== undefined && line.includes('|') && next.includes('-') && TABLE_LINE.test(next) &&
+    next !== undefined &&
+    line.includes('|') &&
+    next.includes('-') &&
+    TABLE_LINE.test(next) &&
     cells_of(line).length === cells_of(next).length;
-const begins_block = line => fence_of(line) !== null || HEADING.test(line) || QUOTE.test(line) ||
-    RULE.test(line) || (ITEM.test(line) && !/^ {0,3}(?:[2-9]|\d\d+)[.)]/.test(line) && !/^ {0,3}\S+[ \t]*$/.test(line));
+const begins_block = line =>
+    fence_of(line) !== null ||
+    HEADING.test(line) ||
+    QUOTE.test(line) ||
+    RULE.test(line) ||
+    (ITEM.test(line) && !/^ {0,3}(?:[2-9]|\d\d+)[.)]/.test(line) && !/^ {0,3}\S+[ \t]*$/.test(line));
 
 function cells_of(line) {
     const cells = [];
@@ -287,13 +66,22 @@ function code_block(info) {
     const language = info.split(/\s/)[0].slice(0, 24);
     const pre = el('pre', {tabindex: '0'}, code);
     const copy = icon_button('copy', 'Copy this code', () => copy_text(code.textContent, copy));
-    return {node: el('div', {class: 'code'}, el('div', {class: 'code-head'}, el('span', {text: language || 'text'}), copy), pre), code};
+    return {
+        node: el(
+            'div',
+            {class: 'code'},
+            el('div', {class: 'code-head'}, el('span', {text: language || 'text'}), copy),
+            pre,
+        ),
+        code,
+    };
 }
 
 // The first block of lines[at…]: {kind, end}, end the first line behind it.  `sure`: no further line can
 // change that it ends there.
 function first_block(lines, at) {
-    const line = lines[at], n = lines.length;
+    const line = lines[at],
+        n = lines.length;
     const fence = fence_of(line);
     if (fence) {
         for (let i = at + 1; i < n; i++) {
@@ -320,15 +108,18 @@ function first_block(lines, at) {
         return {kind: 'indented', end: i, sure: i < n};
     }
     let i = at + 1;
-    while (i < n && !BLANK.test(lines[i]) && !begins_block(lines[i]) && !begins_table(lines[i], lines[i + 1])) i++;
+    while (i < n && !BLANK.test(lines[i]) && !begins_block(lines[i]) && !begins_table(lines[i], lines[i + 1]))
+        i++;
     return {kind: 'paragraph', end: i, sure: i < n};
 }
 
 // One item of a list; a list is the items that follow each other.
 function first_item(lines, at) {
-    const m = ITEM.exec(lines[at]), width = m[0].length < lines[at].length || m[3] ? m[0].length : m[0].length + 1;
+    const m = ITEM.exec(lines[at]),
+        width = m[0].length < lines[at].length || m[3] ? m[0].length : m[0].length + 1;
     const ordered = /\d/.test(m[2]);
-    let i = at + 1, blanks = 0;
+    let i = at + 1,
+        blanks = 0;
     for (; i < lines.length; i++) {
         const line = lines[i];
         if (BLANK.test(line)) {
@@ -343,14 +134,24 @@ function first_item(lines, at) {
         }
         if (blanks || begins_block(line) || ITEM.test(line)) break;
     }
-    return {kind: 'item', ordered, start: parseInt(m[2], 10), mark: m[2].slice(-1), width, end: i, sure: i < lines.length};
+    return {
+        kind: 'item',
+        ordered,
+        start: parseInt(m[2], 10),
+        mark: m[2].slice(-1),
+        width,
+        end: i,
+        sure: i < lines.length,
+    };
 }
 
 function make_item(lines, block, at, deep, open) {
     const body = lines.slice(at, block.end).map((line, k) => {
         if (k === 0) return line.slice(Math.min(block.width, line.length));
         const indent = line.search(/\S/);
-        return line[0] === '\t' ? line.slice(1) : line.slice(Math.min(block.width, indent < 0 ? line.length : indent));
+        return line[0] === '\t'
+            ? line.slice(1)
+            : line.slice(Math.min(block.width, indent < 0 ? line.length : indent));
     });
     while (body.length && BLANK.test(body[body.length - 1])) body.pop();
     const item = el('li', {});
@@ -371,9 +172,14 @@ function make_item(lines, block, at, deep, open) {
 }
 
 const paragraph_text = (lines, at, end) =>
-    lines.slice(at, end).map(line => line.trim()).join('\n').replace(/\\\n/g, '\n');
+    lines
+        .slice(at, end)
+        .map(line => line.trim())
+        .join('\n')
+        .replace(/\\\n/g, '\n');
 
-function heading_text(text) { // without the marks that may stand behind it too
+function heading_text(text) {
+    // without the marks that may stand behind it too
     const t = text.trim();
     let end = t.length;
     while (t[end - 1] === '#') end--;
@@ -383,19 +189,28 @@ function heading_text(text) { // without the marks that may stand behind it too
 function table_row(line, tag, align, open) {
     const cells = cells_of(line).slice(0, align.length);
     while (cells.length < align.length) cells.push('');
-    return el('tr', {}, cells.map((text, i) => {
-        const cell = el(tag, {class: align[i], scope: tag === 'th' ? 'col' : null});
-        inline_into(cell, text, {open});
-        return cell;
-    }));
+    return el(
+        'tr',
+        {},
+        cells.map((text, i) => {
+            const cell = el(tag, {class: align[i], scope: tag === 'th' ? 'col' : null});
+            inline_into(cell, text, {open});
+            return cell;
+        }),
+    );
 }
 
 // The head of a table; rows are put into `body`.
 function make_table(lines, at) {
-    const align = cells_of(lines[at + 1]).map(c => !c.endsWith(':') ? null : c.startsWith(':') ? 'center' : 'right');
+    const align = cells_of(lines[at + 1]).map(c =>
+        !c.endsWith(':') ? null : c.startsWith(':') ? 'center' : 'right',
+    );
     const body = el('tbody', {});
-    const node = el('div', {class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Table'},
-        el('table', {}, el('thead', {}, table_row(lines[at], 'th', align, false)), body));
+    const node = el(
+        'div',
+        {class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Table'},
+        el('table', {}, el('thead', {}, table_row(lines[at], 'th', align, false)), body),
+    );
     return {node, body, align};
 }
 
@@ -403,19 +218,27 @@ function make_block(lines, at, block, deep, open) {
     const node_of = {
         fence: () => {
             const made = code_block(block.fence.info);
-            made.code.textContent = lines.slice(at + 1, block.body).map(l => fence_line(l, block.fence)).join('\n');
+            made.code.textContent = lines
+                .slice(at + 1, block.body)
+                .map(l => fence_line(l, block.fence))
+                .join('\n');
             return made.node;
         },
         heading: () => {
             const m = HEADING.exec(lines[at]);
-            const h = el('h' + Math.min(6, m[1].length + 2), {dir: 'auto', class: 'h' + m[1].length});
+            const h = el('h' + Math.min(6, m[1].length + 2), {class: 'h' + m[1].length});
             inline_into(h, heading_text(lines[at].slice(m[0].length)), {open});
             return h;
         },
         rule: () => el('hr', {}),
         quote: () => {
-            const quote = el('blockquote', {dir: 'auto'});
-            blocks_into(quote, lines.slice(at, block.end).map(line => line.replace(QUOTE, '')), deep + 1, open);
+            const quote = el('blockquote', {});
+            blocks_into(
+                quote,
+                lines.slice(at, block.end).map(line => line.replace(QUOTE, '')),
+                deep + 1,
+                open,
+            );
             return quote;
         },
         table: () => {
@@ -427,12 +250,15 @@ function make_block(lines, at, block, deep, open) {
         },
         indented: () => {
             const made = code_block('');
-            made.code.textContent = lines.slice(at, block.end).map(line => line.replace(/^(?: {4}|\t)/, ''))
-                .join('\n').replace(/\s+$/, '');
+            made.code.textContent = lines
+                .slice(at, block.end)
+                .map(line => line.replace(/^(?: {4}|\t)/, ''))
+                .join('\n')
+                .replace(/\s+$/, '');
             return made.node;
         },
         paragraph: () => {
-            const p = el('p', {dir: 'auto'});
+            const p = el('p', {});
             inline_into(p, paragraph_text(lines, at, block.end), {open});
             return p;
         },
@@ -450,7 +276,9 @@ function fence_line(line, fence) {
 // Puts the next item where it belongs: into the list before it if that is of its kind.
 function put_item(parent, last, block, item) {
     const same = last && last.list_mark === block.mark;
-    const list = same ? last : el(block.ordered ? 'ol' : 'ul', {dir: 'auto', start: block.ordered && block.start !== 1 ? block.start : null});
+    const list = same
+        ? last
+        : el(block.ordered ? 'ol' : 'ul', {start: block.ordered && block.start !== 1 ? block.start : null});
     list.list_mark = block.mark;
     list.append(item);
     if (!same) parent.append(list);
@@ -468,7 +296,8 @@ function blocks_into(parent, lines, deep, open) {
             at++;
             continue;
         }
-        const block = first_block(lines, at), last = open && block.end === lines.length;
+        const block = first_block(lines, at),
+            last = open && block.end === lines.length;
         if (block.kind === 'item') {
             list = put_item(parent, list, block, make_item(lines, block, at, deep, last));
         } else {
@@ -482,17 +311,17 @@ function blocks_into(parent, lines, deep, open) {
 // -- a text that grows ------------------------------------------------------------------------------------
 
 // Marks that say nothing yet of what the line will be: not shown before more has come.
-const UNDECIDED = /^\s*(?:[#>*+\-_`~|=]{1,80}|\d{1,9}[.)]?)\s*$/;
+const UNDECIDED = /^(?:[\s#>*+\-_`~|=:]{1,200}|\s{0,9}\d{1,9}[.)]?\s?)$/;
 
 class Markdown {
     // Nodes go into `root`; said(text) is called with the text of each block that is final.
     constructor(root, said) {
         this.root = root;
         this.said = said || null;
-        this.lines = [];   // whole lines that are not final
-        this.part = '';    // the line being written
-        this.tail = [];    // nodes of what is not final, made anew at each drawing
-        this.list = null;  // the final list that the next item may belong to
+        this.lines = []; // whole lines that are not final
+        this.part = ''; // the line being written
+        this.tail = []; // nodes of what is not final, made anew at each drawing
+        this.list = null; // the final list that the next item may belong to
         this.table = null; // the final table that the next line may belong to: {body, align}
         this.fence = null; // the code block being written: {fence, node, code, begun}
         this.cost = this.drawn = this.frame = 0;
@@ -542,15 +371,23 @@ class Markdown {
         this.tail = [];
         this.settle();
         if (this.fence) {
-            this.fence.part.data = open && !/^ {0,3}[`~]*$/.test(this.part) && this.part
-                ? (this.fence.begun ? '\n' : '') + this.part : '';
+            this.fence.part.data =
+                open && !/^ {0,3}[`~]*$/.test(this.part) && this.part
+                    ? (this.fence.begun ? '\n' : '') + this.part
+                    : '';
             return;
         }
         let lines = this.lines;
         if (open && this.part !== '' && !UNDECIDED.test(this.part)) lines = [...lines, this.part];
         // What may be the head of a table waits for the line that says so.
         const last = lines.length - 1;
-        if (open && last >= 0 && /^ {0,3}\|/.test(lines[last]) && (last === 0 || !lines[last - 1].includes('|'))) lines = lines.slice(0, last);
+        if (
+            open &&
+            last >= 0 &&
+            /^ {0,3}\|/.test(lines[last]) &&
+            (last === 0 || !lines[last - 1].includes('|'))
+        )
+            lines = lines.slice(0, last);
         this.draw_tail(lines, open);
     }
 
@@ -607,7 +444,9 @@ class Markdown {
 
     begin_fence(fence) {
         this.list = null;
-        const made = code_block(fence.info), part = document.createTextNode(''), text = document.createTextNode('');
+        const made = code_block(fence.info),
+            part = document.createTextNode(''),
+            text = document.createTextNode('');
         made.code.append(text, part);
         this.root.append(made.node);
         this.fence = {...made, fence, text, part, begun: false};
@@ -632,9 +471,11 @@ class Markdown {
                 at++;
                 continue;
             }
-            const block = first_block(lines, at), last = open && block.end === lines.length;
+            const block = first_block(lines, at),
+                last = open && block.end === lines.length;
             if (block.kind === 'item') {
-                const item = make_item(lines, block, at, 0, last), into = put_item(this.root, list, block, item);
+                const item = make_item(lines, block, at, 0, last),
+                    into = put_item(this.root, list, block, item);
                 this.tail.push(into === list ? item : into);
                 list = into;
             } else {

@@ -8,12 +8,16 @@ const MAX_IMPORT_BYTES = 32 << 20;
 const saved = {
     conversations: [], // newest first: {id, title, system, messages: [{role, content, …}], changed}
     current: null,
-    settings: {},      // of sampling, by name; a name that is not there is left to the server
-    system: '',        // what a new conversation begins with
+    settings: {}, // of sampling, by name; a name that is not there is left to the server
+    system: '', // what a new conversation begins with
     keep: false,
 
     storage() {
-        try { return this.keep ? localStorage : sessionStorage; } catch (e) { return null; }
+        try {
+            return this.keep ? localStorage : sessionStorage;
+        } catch (e) {
+            return null;
+        }
     },
 
     load() {
@@ -25,13 +29,19 @@ const saved = {
             this.settings = read_settings(from.settings);
             this.system = typeof from.system === 'string' ? from.system : '';
             this.current = this.conversations.find(c => c.id === from.current) || null;
-        } catch (e) { /* nothing kept, or nothing that can be read */ }
+        } catch (e) {
+            /* nothing kept, or nothing that can be read */
+        }
         if (!this.current) this.begin();
     },
 
     store() {
-        const text = JSON.stringify({conversations: this.conversations, settings: this.settings, system: this.system,
-            current: this.current && this.current.id});
+        const text = JSON.stringify({
+            conversations: this.conversations,
+            settings: this.settings,
+            system: this.system,
+            current: this.current && this.current.id,
+        });
         try {
             const storage = this.storage();
             if (storage) storage.setItem('tern.saved', text);
@@ -55,7 +65,13 @@ const saved = {
 
     begin() {
         const empty = this.conversations.find(c => c.messages.length === 0);
-        this.current = empty || {id: new_id(), title: '', system: this.system, messages: [], changed: Date.now()};
+        this.current = empty || {
+            id: new_id(),
+            title: '',
+            system: this.system,
+            messages: [],
+            changed: Date.now(),
+        };
         if (empty) empty.system = this.system;
         else this.conversations.unshift(this.current);
         return this.current;
@@ -82,18 +98,35 @@ const saved = {
     },
 };
 
-const new_id = () => Array.from(crypto.getRandomValues(new Uint8Array(9)), b => b.toString(36).padStart(2, '0')).join('');
+const new_id = () =>
+    Array.from(crypto.getRandomValues(new Uint8Array(9)), b => b.toString(36).padStart(2, '0')).join('');
 
 // What stands in a file or in the storage is as hostile as what comes over the network.
 function read_conversations(list) {
     if (!Array.isArray(list)) return [];
-    return list.slice(0, 5000).map(c => {
-        if (!c || typeof c !== 'object' || !Array.isArray(c.messages)) return null;
-        const messages = c.messages.filter(m => m && typeof m.content === 'string' && (m.role === 'user' || m.role === 'assistant'))
-            .map(m => ({role: m.role, content: m.content, stats: read_stats(m.stats), end: typeof m.end === 'string' ? m.end : undefined}));
-        return {id: typeof c.id === 'string' ? c.id.slice(0, 64) : new_id(), title: String(c.title || '').slice(0, 200),
-            system: typeof c.system === 'string' ? c.system : '', messages, changed: known(c.changed) ? c.changed : 0};
-    }).filter(c => c !== null);
+    return list
+        .slice(0, 5000)
+        .map(c => {
+            if (!c || typeof c !== 'object' || !Array.isArray(c.messages)) return null;
+            const messages = c.messages
+                .filter(
+                    m => m && typeof m.content === 'string' && (m.role === 'user' || m.role === 'assistant'),
+                )
+                .map(m => ({
+                    role: m.role,
+                    content: m.content,
+                    stats: read_stats(m.stats),
+                    end: typeof m.end === 'string' ? m.end : undefined,
+                }));
+            return {
+                id: typeof c.id === 'string' ? c.id.slice(0, 64) : new_id(),
+                title: String(c.title || '').slice(0, 200),
+                system: typeof c.system === 'string' ? c.system : '',
+                messages,
+                changed: known(c.changed) ? c.changed : 0,
+            };
+        })
+        .filter(c => c !== null);
 }
 
 function read_stats(stats) {
@@ -105,7 +138,11 @@ function read_stats(stats) {
 }
 
 function export_conversations(list, name) {
-    const text = JSON.stringify({format: 'tern-conversations', version: 1, conversations: list.filter(c => c.messages.length)}, null, 1);
+    const text = JSON.stringify(
+        {format: 'tern-conversations', version: 1, conversations: list.filter(c => c.messages.length)},
+        null,
+        1,
+    );
     const url = URL.createObjectURL(new Blob([text], {type: 'application/json'}));
     const a = el('a', {href: url, download: name + '.json'});
     document.body.append(a);

@@ -4,7 +4,8 @@
 
 // What a picture of the cluster tells the chat.
 function learn(s) {
-    const m = s.model || {}, f = chat.facts;
+    const m = s.model || {},
+        f = chat.facts;
     const before = JSON.stringify(f);
     f.name = m.name || '';
     f.layers = m.layers;
@@ -28,7 +29,7 @@ async function start_over() {
         learn(await get_json('/tern/cluster'));
         const props = await get_json('/props').catch(() => ({}));
         // A model without a form for conversations goes on with texts.
-        chat.facts.plain = props.chat_template === '';
+        chat.facts.plain = props.chat_template === '' || props.chat_format === 'plain';
         $('prompt').placeholder = chat.facts.plain ? 'Write how it begins' : 'Write a message';
         if (!saved.current.messages.length) chat.show();
     } catch (e) {
@@ -46,7 +47,8 @@ function ask_key() {
 }
 
 function set_list(open) {
-    if (open && (innerWidth < 1100 || $('app').classList.contains('wide')) && !$('cluster').hidden) cluster.set_open(false);
+    if (open && (innerWidth < 1100 || $('app').classList.contains('wide')) && !$('cluster').hidden)
+        cluster.set_open(false);
     $('app').classList.toggle('with-list', open);
     $('list-toggle').setAttribute('aria-expanded', String(open));
 }
@@ -57,7 +59,8 @@ function close_drawer() {
 }
 
 function keys(e) {
-    const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(e.target.tagName), dialog = $('settings').open;
+    const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(e.target.tagName),
+        dialog = $('settings').open;
     if (e.key === 'Escape' && !dialog) {
         if (chat.runs.has(saved.current)) chat.stop(saved.current);
         else if (chat.editing) chat.edit_end();
@@ -86,7 +89,9 @@ function wire() {
     $('new').addEventListener('click', () => chat.fresh());
     $('list-toggle').addEventListener('click', () => set_list(!$('app').classList.contains('with-list')));
     $('settings-open').addEventListener('click', () => settings.open());
-    $('settings').addEventListener('click', e => { if (e.target === $('settings')) $('settings').close(); });
+    $('settings').addEventListener('click', e => {
+        if (e.target === $('settings')) $('settings').close();
+    });
     $('settings-form').addEventListener('submit', e => {
         e.preventDefault();
         $('settings').close();
@@ -105,16 +110,24 @@ function wire() {
             toast(e instanceof Trouble ? e.message : 'This file could not be read.');
         }
     });
-    $('log').addEventListener('scroll', () => {
-        const log = $('log');
-        chat.pinned = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-        $('newest').hidden = chat.pinned;
-    }, {passive: true});
+    $('log').addEventListener(
+        'scroll',
+        () => {
+            const log = $('log');
+            chat.pinned = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+            $('newest').hidden = chat.pinned;
+        },
+        {passive: true},
+    );
     $('newest').addEventListener('click', () => {
         chat.pinned = true;
         chat.follow();
     });
     new ResizeObserver(() => chat.follow()).observe($('thread'));
+    // Beside the list that lies over the chat: away with it.
+    document.addEventListener('pointerdown', e => {
+        if (innerWidth < 820 && !e.target.closest('#list, .bar')) close_drawer();
+    });
     document.addEventListener('keydown', keys);
     window.addEventListener('pagehide', () => saved.store());
 }

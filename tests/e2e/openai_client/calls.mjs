@@ -36,9 +36,14 @@ function head(answer, object, prefix) {
   check(/^tern-[0-9a-f]{16}$/.test(answer.system_fingerprint), 'a fingerprint');
 }
 
-const record = (c, said) => ({
-  text: said, finish: c.finish_reason, ...(c.logprobs ? { logprobs: c.logprobs } : {}),
-});
+// The tokens print the text; the last one may print the beginning of a stop text besides.
+function record(c, said) {
+  if (!c.logprobs) return { text: said, finish: c.finish_reason };
+  const bytes = c.logprobs.content?.map((t) => Buffer.from(t.bytes));
+  const printed = bytes ? Buffer.concat(bytes).toString() : c.logprobs.tokens.join('');
+  check(printed.startsWith(said), 'tokens print the text: ' + printed);
+  return { text: said, finish: c.finish_reason, logprobs: c.logprobs };
+}
 
 function whole(answer) {
   head(answer, 'chat.completion', 'chatcmpl');
@@ -375,7 +380,11 @@ wrong('tools', { tools: [{ type: 'function', function: { name: 'f', parameters: 
 wrong('audio', { modalities: ['text', 'audio'], audio: { voice: 'alloy', format: 'wav' } });
 wrong('top_logprobs without logprobs', { top_logprobs: 3 });
 wrong('a response_format nobody knows', { response_format: { type: 'xml' } });
-wrong('a broken grammar', { grammar: 'root ::= (' });
+call('refused: a broken grammar', async (t) => {
+  const { message, ...rest } = await refused(ask(t, { grammar: 'root ::= (' }));
+  check(message.includes('line 1'), 'it says where: ' + message);
+  return rest;
+});
 wrong('a bias for a token that is not there', { logit_bias: { 999999: 1 } });
 wrong('stream_options without stream', { stream_options: { include_usage: true } });
 wrong('in a stream, before it begins', { stream: true, temperature: 'hot' });
