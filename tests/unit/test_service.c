@@ -63,6 +63,7 @@ static void *client_main(void *user)
         struct job *j;
 
         bed_make_request(kind, ids, &r);
+        r.at_end = unit_random(&c->random) % 2 == 0;
         while (service_submit(bed_service, &r, &j, &err) == TERN_ERR_BUSY) {
             c->n_refused++;
             usleep(5000);
