@@ -46,10 +46,11 @@ static const struct ref_class {
     { "\"\\u00e9\"", { { 0xe9, 0xe9 } } },
     { "[\xc3\xa0-\xc3\xbf]", { { 0xe0, 0xff } } },
     { "[\\u0100-\\U00010FFF]", { { 0x100, 0xd7ff }, { 0xe000, 0x10fff } } },
+    { "[^\\ud123\\U0010ffff]", { { 0, 0xd122 }, { 0xd124, 0xd7ff }, { 0xe000, 0x10fffe } } },
     { "[\\U0001F600-\\U0001F64F0-9]", { { 0x1f600, 0x1f64f }, { '0', '9' } } },
 };
 #define REF_CLASSES ((int)(sizeof ref_classes / sizeof ref_classes[0]))
-#define REF_JSON    6
+#define REF_JSON    6 /* of these */
 
 struct ref {
     struct ref_node nodes[REF_NODES];

@@ -151,6 +151,8 @@ static struct tern_tokenizer *small_vocabulary(void)
     return t;
 }
 
+#define MAX_CHECKED 60 /* bytes of a text: the reference does not do long ones */
+
 struct bed {
     struct tern_tokenizer *tok;
     struct grammar_vocab *vocab;
@@ -177,38 +179,52 @@ static bool bit(const uint64_t *mask, uint32_t id)
     return (mask[id / 64] >> (id % 64) & 1) != 0;
 }
 
-/* Compares a mask with the reference; returns one of the tokens that are allowed, or -1. */
+/* The mask and the reference agree on a token. */
+static void check_token(const struct bed *b, struct ref *r, const char *gbnf, const uint64_t *mask,
+                        const uint8_t *text, size_t len, uint32_t id)
+{
+    const struct tern_str piece = tern_tokenizer_piece(b->tok, (int32_t)id, false);
+    uint8_t more[MAX_CHECKED];
+    bool may, whole;
+
+    memcpy(more, text, len);
+    if (piece.len && piece.len < sizeof more - len)
+        memcpy(more + len, piece.ptr, piece.len);
+    else if (piece.len)
+        return;
+    may = ref_match(r, more, len + piece.len, &whole);
+    if (!piece.len || tern_tokenizer_is_eog(b->tok, (int32_t)id))
+        may = whole && tern_tokenizer_is_eog(b->tok, (int32_t)id);
+    if (bit(mask, id) != may)
+        fail_msg("%s'%.*s' then '%.*s' (%u) is %sallowed", gbnf, (int)len, (const char *)text, (int)piece.len,
+                 piece.ptr, (unsigned)id, may ? "not " : "");
+}
+
+/* Compares a mask with the reference; returns one of the tokens that are allowed and print, or -1. */
 static int32_t check_mask(const struct bed *b, struct ref *r, const char *gbnf, struct grammar_state *s,
                           const uint8_t *text, size_t len)
 {
     const uint64_t *mask = grammar_mask(s);
-    uint8_t more[4096 + 512];
     uint32_t n_allowed = 0;
     int32_t chosen = -1;
     bool whole;
 
     (void)ref_match(r, text, len, &whole);
     assert_int_equal(grammar_is_whole(s), whole);
-    memcpy(more, text, len);
-    for (uint32_t id = (uint32_t)(unit_random(&r->seed) % b->stride); id < b->n_vocab;
-         id += 1 + (uint32_t)(unit_random(&r->seed) % b->stride)) {
-        struct tern_str piece = tern_tokenizer_piece(b->tok, (int32_t)id, false);
-        bool may = whole, is_word;
+    for (uint32_t id = 0; id < b->n_vocab; id++) {
+        const struct tern_str piece = tern_tokenizer_piece(b->tok, (int32_t)id, false);
 
-        if (piece.len > 4096 || len + piece.len > 60)
-            continue;
-        if (!tern_tokenizer_is_eog(b->tok, (int32_t)id)) {
-            memcpy(more + len, piece.ptr, piece.len);
-            may = piece.len && ref_match(r, more, len + piece.len, &is_word);
+        if (unit_random(&r->seed) % b->stride == 0) {
+            check_token(b, r, gbnf, mask, text, len, id);
+            if (!bit(mask, id))
+                assert_false(grammar_accept(s, (int32_t)id)); /* ... and nothing changes */
         }
-        if (bit(mask, id) != may)
-            fail_msg("%s'%.*s' then '%.*s' (%u) is %sallowed", gbnf, (int)len, (const char *)text,
-                     (int)piece.len, piece.ptr, (unsigned)id, may ? "not " : "");
-        if (may && piece.len && unit_random(&r->seed) % ++n_allowed == 0)
+        if (bit(mask, id) && piece.len && piece.len < MAX_CHECKED - len - 1 &&
+            !tern_tokenizer_is_eog(b->tok, (int32_t)id) && unit_random(&r->seed) % ++n_allowed == 0)
             chosen = (int32_t)id;
-        else if (!may && unit_random(&r->seed) % 64 == 0)
-            assert_false(grammar_accept(s, (int32_t)id)); /* ... and nothing has changed */
     }
+    if (chosen >= 0)
+        check_token(b, r, gbnf, mask, text, len, (uint32_t)chosen);
     return chosen;
 }
 
@@ -308,9 +324,54 @@ static void test_masks_falcon(void **state)
     check_shared("tokenizers/falcon.vocab.gguf");
 }
 
+/* Behind a text all of `may` can come and none of `not`. */
+static void check_next(const struct bed *b, const char *gbnf, const char *text, const char *may,
+                       const char * not )
+{
+    struct grammar *g;
+    const struct grammar *held;
+    struct grammar_state *s;
+    const uint64_t *mask;
+
+    assert_ok(grammar_parse(gbnf, strlen(gbnf), &g, &unit_err));
+    assert_ok(grammar_state_new(g, b->vocab, &s, &unit_err));
+    for (; *text; text++)
+        assert_true(grammar_accept(s, (uint8_t)*text));
+    mask = grammar_mask(s);
+    for (; *may; may++)
+        if (!bit(mask, (uint8_t)*may))
+            fail_msg("%s: '%c' is not allowed", gbnf, *may);
+    for (; *not ; not ++)
+        if (bit(mask, (uint8_t) * not ))
+            fail_msg("%s: '%c' is allowed", gbnf, *not );
+    grammar_state_free(&s);
+    held = g;
+    grammar_drop(&held);
+}
+
+/* The same rule, entered at two places of the text, returns to what was there at each. */
+static void test_stacks(void **state)
+{
+    static const char q[] =
+        "root ::= q \"x\" | \"a\" q \"y\" | \"aaaa\" q \"z\"\nq ::= d \"e\"\nd ::= \"a\"* \"f\"";
+    static const char p[] = "root ::= \"a\" root \"b\" | \"a\" root \"c\" | \"d\"";
+    struct bed b;
+
+    (void)state;
+    bed_open(&b, small_vocabulary(), 1);
+    check_next(&b, q, "fe", "x", "yz");
+    check_next(&b, q, "aaf", "e", "xyz");
+    check_next(&b, q, "aafe", "xy", "z");
+    check_next(&b, q, "aaaaafe", "xyz", "ef");
+    check_next(&b, p, "aaad", "bc", "ad");
+    check_next(&b, p, "aaadbc", "bc", "ad");
+    check_next(&b, p, "aaadbcb", "", "abcd");
+    bed_close(&b);
+}
+
 /* -- grammars made to take forever ----------------------------------------------------------------------- */
 
-/* n times token `id`, each behind its mask; returns how many were allowed.  *worst: nanoseconds. */
+/* n times a token, each behind its mask; returns how many were allowed. */
 static int say(struct bed *b, const char *gbnf, const char *text, int n, bool *done, const char **why)
 {
     struct grammar *g;
@@ -420,11 +481,17 @@ static void test_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_valid),           cmocka_unit_test(test_invalid),
-        cmocka_unit_test(test_broken),          cmocka_unit_test(test_masks_small),
-        cmocka_unit_test(test_masks_fable),     cmocka_unit_test(test_masks_llama_bpe),
-        cmocka_unit_test(test_masks_llama_spm), cmocka_unit_test(test_masks_falcon),
-        cmocka_unit_test(test_bombs),           cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_valid),
+        cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_masks_small),
+        cmocka_unit_test(test_masks_fable),
+        cmocka_unit_test(test_masks_llama_bpe),
+        cmocka_unit_test(test_masks_llama_spm),
+        cmocka_unit_test(test_masks_falcon),
+        cmocka_unit_test(test_stacks),
+        cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_ends),
     };
     return cmocka_run_group_tests_name("grammar", tests, NULL, NULL);
 }
