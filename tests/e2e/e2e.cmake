@@ -45,6 +45,7 @@ if(PYTHON3)
     if(NOT TERN_SANITIZE)
         tern_e2e(memory SLOW ALONE)
     endif()
+    tern_e2e(page)
     # A browser and a server of the test's own: the build does not matter, so one of them is enough.
     if(TERN_SANITIZE)
         tern_e2e(page_alone)
