@@ -217,6 +217,8 @@ static enum tern_status prepare(struct run *r, struct tern_err *err)
     if (r->o.answer.gen.ignore_eos &&
         (st = generate_forbid_eog(&r->o.answer.gen.sample, r->s->tok, r->s->arch.n_vocab, err)))
         return st;
+    if ((st = answer_options_bind(&r->o.answer, r->s->tok, r->s->arch.n_vocab, err)))
+        return st;
     r->gens = calloc(n, sizeof *r->gens);
     if (!r->gens)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %u prompts", (unsigned)n);
@@ -225,7 +227,10 @@ static enum tern_status prepare(struct run *r, struct tern_err *err)
             return st;
         longest = r->gens[i].seq.max_len > longest ? r->gens[i].seq.max_len : longest;
     }
-    if ((st = session_connect(r->s, n < MAX_AT_ONCE ? n : MAX_AT_ONCE, longest, err)))
+    if ((st = session_connect(
+             r->s,
+             &(struct session_room){ .n_at_once = n < MAX_AT_ONCE ? n : MAX_AT_ONCE, .max_len = longest },
+             err)))
         return st;
     for (uint32_t i = 0; i < n; i++)
         if ((st = sched_add(r->s->sched, &r->gens[i].seq, err)))

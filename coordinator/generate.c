@@ -2,6 +2,7 @@
 /* One answer being made: see generate.h. */
 #include "coordinator/generate.h"
 
+#include "coordinator/grammar.h"
 #include "engine/base/limits.h"
 #include "engine/base/log.h"
 
@@ -36,8 +37,8 @@ enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern
 
 /* -- text ------------------------------------------------------------------------------------------------ */
 
-/* Where the earliest stop string begins at or after `from`; n_text when there is none. */
-static size_t find_stop(const struct generate *g, size_t from)
+/* Where the earliest stop string begins at or after `from`, and which it is; n_text when there is none. */
+static size_t find_stop(const struct generate *g, size_t from, int *which)
 {
     size_t best = g->n_text;
 
@@ -45,8 +46,10 @@ static size_t find_stop(const struct generate *g, size_t from)
         size_t len = strlen(g->o->stops[i]);
         const char *hit = memmem(g->text + from, g->n_text - from, g->o->stops[i], len);
 
-        if (hit && (size_t)(hit - g->text) < best)
+        if (hit && (size_t)(hit - g->text) < best) {
             best = (size_t)(hit - g->text);
+            *which = (int)i;
+        }
     }
     return best;
 }
@@ -72,11 +75,13 @@ static size_t held_back(const struct generate *g)
 static bool add_text(struct generate *g, struct tern_str piece)
 {
     size_t stop;
+    int which = -1;
 
     g->n_text += tern_utf8_feed(&g->utf8, piece.ptr, piece.len, g->text + g->n_text);
     /* Nothing before n_ready can begin a stop string: it would have been held back. */
-    stop = find_stop(g, g->n_ready);
+    stop = find_stop(g, g->n_ready, &which);
     if (stop < g->n_text) {
+        g->stop = which;
         g->n_text = stop;
         g->n_ready = stop;
         g->utf8.n = 0;
@@ -117,6 +122,7 @@ static void note_token(struct generate *g, int32_t id, double norm, const float 
 
     memset(t, 0, sizeof *t);
     t->id = id;
+    t->end = g->n_text;
     if (g->o->n_logprobs >= 0) {
         t->logprob = (double)logits[id] - norm;
         t->n_top = logprobs_top(logits, g->n_vocab, norm, (uint32_t)g->o->n_logprobs,
@@ -125,15 +131,68 @@ static void note_token(struct generate *g, int32_t id, double norm, const float 
     g->n_tokens++;
 }
 
+/* The context is full: the older half of what may go goes, and the rest is computed again where it then
+ * stands, behind it the token that found no room.  False when too little may go. */
+static bool shift(struct generate *g, int32_t id)
+{
+    struct seq *q = &g->seq;
+
+    if (!g->o->shift || q->n_ids < 2 || g->o->n_keep > q->n_ids - 2)
+        return false;
+    seq_shift(q, g->o->n_keep, (q->n_ids - g->o->n_keep) / 2);
+    seq_extend(q, &id, 1);
+    g->n_shifts++;
+    return true;
+}
+
 static void want(struct seq *q, uint32_t pos, struct tern_head_want *out)
 {
     struct generate *g = q->user;
 
     (void)pos;
-    if (g->logits_out || g->o->n_logprobs >= 0)
+    if (g->logits_out || g->grammar || g->o->n_logprobs >= 0)
         out->full = true;
     else
         sampler_want(g->sampler, q->ids, q->n_ids, out);
+}
+
+/* The tokens the grammar allows are the only ones to draw from.  TERN_END: the text is whole, and no token of
+ * the vocabulary can go on or end it. */
+static enum tern_status constrain(struct generate *g, struct tern_err *err)
+{
+    const size_t n_words = ((size_t)g->n_vocab + 63) / 64;
+    const uint64_t *mask;
+
+    if (grammar_is_done(g->grammar)) /* an empty text, then */
+        return TERN_END;
+    mask = grammar_mask(g->grammar);
+    for (size_t i = 0; i < n_words; i++)
+        if (mask[i]) {
+            sampler_allow(g->sampler, mask);
+            return TERN_OK;
+        }
+    if (grammar_is_whole(g->grammar))
+        return TERN_END;
+    return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "the answer cannot go on by its grammar: %s",
+                     grammar_why(g->grammar));
+}
+
+/* One token more, drawn by all the rules; TERN_END as above. */
+static enum tern_status draw(struct generate *g, const struct tern_head_row *row, int32_t *id,
+                             struct tern_err *err)
+{
+    const struct seq *q = &g->seq;
+    enum tern_status st = g->grammar ? constrain(g, err) : TERN_OK;
+
+    return st ? st : sampler_pick(g->sampler, row, q->ids, q->n_ids, id, err);
+}
+
+/* Behind a token that belongs to the text.  True: nothing can follow it in the grammar. */
+static bool complete(struct generate *g, int32_t id)
+{
+    if (g->grammar && grammar_accept(g->grammar, id))
+        g->complete = grammar_is_done(g->grammar);
+    return g->complete;
 }
 
 static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *row)
@@ -142,6 +201,7 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
     const float *logits = row->logits;
     struct tern_err err;
     double norm = 0;
+    enum tern_status st;
     int32_t id;
 
     (void)pos;
@@ -153,8 +213,12 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
     }
     if (g->logits_out)
         fwrite(logits, sizeof *logits, g->n_vocab, g->logits_out);
-    if (sampler_pick(g->sampler, row, q->ids, q->n_ids, &id, &err)) {
-        seq_fail(q, &err);
+    if ((st = draw(g, row, &id, &err))) {
+        g->complete = st == TERN_END;
+        if (g->complete)
+            end(g, GENERATE_STOP);
+        else
+            seq_fail(q, &err);
         return;
     }
     if (g->o->n_logprobs >= 0 && !logprobs_norm(g->kern, logits, g->n_vocab, &norm)) {
@@ -168,15 +232,30 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
         end(g, GENERATE_STOP);
     else if (add_piece(g, tern_tokenizer_piece(g->tok, id, false)))
         end(g, GENERATE_STOP);
+    else if (complete(g, id))
+        end(g, GENERATE_STOP);
     else if (g->n_tokens >= g->o->n_predict)
         end(g, GENERATE_LENGTH);
-    else if (q->n_ids >= g->o->ctx)
-        end(g, GENERATE_CONTEXT);
-    else
+    else if (q->n_ids < g->o->ctx)
         seq_push(q, id);
+    else if (!shift(g, id))
+        end(g, GENERATE_CONTEXT);
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */
+
+static enum tern_status begin_grammar(struct generate *g, struct tern_err *err)
+{
+    enum tern_status st;
+
+    if (!g->o->grammar)
+        return TERN_OK;
+    if ((st = grammar_state_new(g->o->grammar, g->o->grammar_vocab, &g->grammar, err)))
+        return st;
+    if (g->o->end_id)
+        grammar_also_ends(g->grammar, *g->o->end_id);
+    return TERN_OK;
+}
 
 enum tern_status generate_init(struct generate *g, const struct generate_options *o,
                                const struct tern_tokenizer *tok, const struct tern_kernels *kern,
@@ -191,12 +270,14 @@ enum tern_status generate_init(struct generate *g, const struct generate_options
     g->kern = kern;
     g->n_vocab = n_vocab;
     g->n_prompt = n;
+    g->stop = -1;
     if ((st = seq_init(&g->seq, ids, n, cap < o->ctx ? (uint32_t)cap : o->ctx, err)))
         return st;
     g->seq.want = want;
     g->seq.on_logits = on_logits;
     g->seq.user = g;
-    if ((st = sampler_new(&o->sample, kern, n_vocab, &g->sampler, err)) || (st = generate_reserve(g, err)))
+    if ((st = sampler_new(&o->sample, kern, n_vocab, &g->sampler, err)) || (st = begin_grammar(g, err)) ||
+        (st = generate_reserve(g, err)))
         generate_fini(g);
     return st;
 }
@@ -205,15 +286,22 @@ void generate_fini(struct generate *g)
 {
     seq_fini(&g->seq);
     sampler_free(&g->sampler);
+    grammar_state_free(&g->grammar);
     free(g->text);
     free(g->tokens);
     free(g->tops);
     memset(g, 0, sizeof *g);
 }
 
+bool generate_wants_room(const struct generate *g)
+{
+    return g->end == GENERATE_RUNNING &&
+           (g->text_cap - g->n_text < TOKEN_TEXT || g->n_tokens == g->tokens_cap);
+}
+
 enum tern_status generate_reserve(struct generate *g, struct tern_err *err)
 {
-    if (g->end != GENERATE_RUNNING)
+    if (!generate_wants_room(g))
         return TERN_OK;
     if (g->text_cap - g->n_text < TOKEN_TEXT) {
         size_t cap = g->text_cap * 2 > 4 * TOKEN_TEXT ? g->text_cap * 2 : 4 * TOKEN_TEXT;
@@ -271,12 +359,21 @@ static uint32_t tokens_of_text(const struct generate *g)
 {
     uint32_t n = g->n_tokens;
 
-    if (g->end != GENERATE_STOP || n == 0)
+    if (g->end != GENERATE_STOP || g->complete || n == 0)
         return n;
     n--; /* the end itself, or the token that completed a stop string */
     while (g->cut && n && g->tokens[n - 1].end > g->n_text)
         n--;
     return n;
+}
+
+uint32_t generate_ready_tokens(const struct generate *g, uint32_t from)
+{
+    const uint32_t n = g->cut ? tokens_of_text(g) : g->n_tokens;
+
+    while (from < n && g->tokens[from].end <= g->n_ready)
+        from++;
+    return from;
 }
 
 uint32_t generate_length(const struct generate *g, struct tern_str *left)
@@ -310,6 +407,9 @@ enum tern_status generate_more(struct generate *g, const int32_t *ids, uint32_t 
     g->n_text = g->n_ready = 0;
     g->utf8.n = 0;
     g->end = GENERATE_RUNNING;
-    g->cut = false;
+    g->cut = g->complete = false;
+    g->stop = -1;
+    if (g->grammar)
+        grammar_restart(g->grammar);
     return generate_reserve(g, err);
 }
