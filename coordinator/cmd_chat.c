@@ -251,6 +251,7 @@ static enum tern_status prepare(struct talk *t, struct tern_err *err)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "--json is for -p and for messages from a pipe, not for a terminal");
     if ((st = session_open(&t->o.engine, &t->s, err)) || (st = choose_format(t, &format, err)) ||
+        (st = answer_options_bind(&t->o.answer, t->s->tok, t->s->arch.n_vocab, err)) ||
         (st = chat_init(&t->chat, t->s, format, &t->o.answer.gen, err)))
         return st;
     t->chat.on_text = on_text;

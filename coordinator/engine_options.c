@@ -47,7 +47,12 @@ static const char help_after_wire[] =
     ")\n"
     "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows,\n"
     "                            for tests\n"
+    "      --in-flight N         steps on their way at once, 1 to 64 (default: two for each worker and six\n"
+    "                            for the links, fewer where their buffers would take more than 32 MiB a\n"
+    "                            worker): links with delay need more, 1 + delay * links / time of a stage\n"
     "      --dead-after MS       silence of a worker that counts as its death (default: 3000)\n"
+    "      --step-timeout MS     the same for workers that answer but do not get on with their steps\n"
+    "                            (default: 60000)\n"
     "\n"
     "Output\n"
     "  -q, --quiet               no progress, no figures\n"
@@ -72,6 +77,7 @@ void engine_options_default(struct engine_options *o)
     o->wire = TERN_BOUNDARY_DEFAULT;
     o->kv = TERN_KV_DEFAULT;
     o->dead_after_ms = 3000;
+    o->step_timeout_ms = 60000;
 }
 
 static enum tern_status parse_split(struct engine_options *o, const char *text, struct tern_err *err)
@@ -149,8 +155,12 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_SPLIT: return parse_split(o, arg, err);
     case ENGINE_OPT_CLUSTER: o->cluster = arg; return TERN_OK;
     case ENGINE_OPT_KEY: o->key = arg; return TERN_OK;
+    case ENGINE_OPT_IN_FLIGHT:
+        return tern_option_u32("--in-flight", arg, 1, TERN_MAX_STEPS_IN_FLIGHT, &o->in_flight, err);
     case ENGINE_OPT_DEAD_AFTER:
         return tern_option_u32("--dead-after", arg, 500, 600000, &o->dead_after_ms, err);
+    case ENGINE_OPT_STEP_TIMEOUT:
+        return tern_option_u32("--step-timeout", arg, 1000, 3600000, &o->step_timeout_ms, err);
     case ENGINE_OPT_DUMP_STEPS: o->dump_steps = arg; return TERN_OK;
     case ENGINE_OPT_JSON: o->json = true; return TERN_OK;
     case ENGINE_OPT_VERBOSE: o->verbose = true; return TERN_OK;

@@ -47,7 +47,8 @@ struct engine_options {
     uint32_t n_split;
     uint32_t split[TERN_MAX_WORKERS];
     const char *cluster, *key; /* files; both or neither */
-    uint32_t dead_after_ms;
+    uint32_t in_flight;        /* steps on their way at once; 0: the pipe chooses (pipe.h) */
+    uint32_t dead_after_ms, step_timeout_ms;
     const char *dump_steps; /* file, or NULL: pipe_dump.h */
     bool json, quiet, verbose;
 };
@@ -65,7 +66,9 @@ enum {
     ENGINE_OPT_SPLIT,
     ENGINE_OPT_CLUSTER,
     ENGINE_OPT_KEY,
+    ENGINE_OPT_IN_FLIGHT,
     ENGINE_OPT_DEAD_AFTER,
+    ENGINE_OPT_STEP_TIMEOUT,
     ENGINE_OPT_DUMP_STEPS,
     ENGINE_OPT_JSON,
     ENGINE_OPT_VERBOSE,
@@ -89,7 +92,9 @@ enum {
     { "split", required_argument, NULL, ENGINE_OPT_SPLIT }, \
     { "cluster", required_argument, NULL, ENGINE_OPT_CLUSTER }, \
     { "key", required_argument, NULL, ENGINE_OPT_KEY }, \
+    { "in-flight", required_argument, NULL, ENGINE_OPT_IN_FLIGHT }, \
     { "dead-after", required_argument, NULL, ENGINE_OPT_DEAD_AFTER }, \
+    { "step-timeout", required_argument, NULL, ENGINE_OPT_STEP_TIMEOUT }, \
     { "dump-steps", required_argument, NULL, ENGINE_OPT_DUMP_STEPS }, \
     { "json", no_argument, NULL, ENGINE_OPT_JSON }, { "verbose", no_argument, NULL, ENGINE_OPT_VERBOSE }
 /* clang-format on */

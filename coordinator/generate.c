@@ -2,6 +2,7 @@
 /* One answer being made: see generate.h. */
 #include "coordinator/generate.h"
 
+#include "coordinator/grammar.h"
 #include "engine/base/limits.h"
 #include "engine/base/log.h"
 
@@ -139,8 +140,7 @@ static bool shift(struct generate *g, int32_t id)
     if (!g->o->shift || q->n_ids < 2 || g->o->n_keep > q->n_ids - 2)
         return false;
     seq_shift(q, g->o->n_keep, (q->n_ids - g->o->n_keep) / 2);
-    seq_push(q, id);
-    q->want_from = q->n_ids - 1;
+    seq_extend(q, &id, 1);
     g->n_shifts++;
     return true;
 }
@@ -150,10 +150,49 @@ static void want(struct seq *q, uint32_t pos, struct tern_head_want *out)
     struct generate *g = q->user;
 
     (void)pos;
-    if (g->logits_out || g->o->n_logprobs >= 0)
+    if (g->logits_out || g->grammar || g->o->n_logprobs >= 0)
         out->full = true;
     else
         sampler_want(g->sampler, q->ids, q->n_ids, out);
+}
+
+/* The tokens the grammar allows are the only ones to draw from.  TERN_END: the text is whole, and no token of
+ * the vocabulary can go on or end it. */
+static enum tern_status constrain(struct generate *g, struct tern_err *err)
+{
+    const size_t n_words = ((size_t)g->n_vocab + 63) / 64;
+    const uint64_t *mask;
+
+    if (grammar_is_done(g->grammar)) /* an empty text, then */
+        return TERN_END;
+    mask = grammar_mask(g->grammar);
+    for (size_t i = 0; i < n_words; i++)
+        if (mask[i]) {
+            sampler_allow(g->sampler, mask);
+            return TERN_OK;
+        }
+    if (grammar_is_whole(g->grammar))
+        return TERN_END;
+    return TERN_FAIL(err, TERN_ERR_UNSUPPORTED, "the answer cannot go on by its grammar: %s",
+                     grammar_why(g->grammar));
+}
+
+/* One token more, drawn by all the rules; TERN_END as above. */
+static enum tern_status draw(struct generate *g, const struct tern_head_row *row, int32_t *id,
+                             struct tern_err *err)
+{
+    const struct seq *q = &g->seq;
+    enum tern_status st = g->grammar ? constrain(g, err) : TERN_OK;
+
+    return st ? st : sampler_pick(g->sampler, row, q->ids, q->n_ids, id, err);
+}
+
+/* Behind a token that belongs to the text.  True: nothing can follow it in the grammar. */
+static bool complete(struct generate *g, int32_t id)
+{
+    if (g->grammar && grammar_accept(g->grammar, id))
+        g->complete = grammar_is_done(g->grammar);
+    return g->complete;
 }
 
 static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *row)
@@ -162,6 +201,7 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
     const float *logits = row->logits;
     struct tern_err err;
     double norm = 0;
+    enum tern_status st;
     int32_t id;
 
     (void)pos;
@@ -173,8 +213,12 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
     }
     if (g->logits_out)
         fwrite(logits, sizeof *logits, g->n_vocab, g->logits_out);
-    if (sampler_pick(g->sampler, row, q->ids, q->n_ids, &id, &err)) {
-        seq_fail(q, &err);
+    if ((st = draw(g, row, &id, &err))) {
+        g->complete = st == TERN_END;
+        if (g->complete)
+            end(g, GENERATE_STOP);
+        else
+            seq_fail(q, &err);
         return;
     }
     if (g->o->n_logprobs >= 0 && !logprobs_norm(g->kern, logits, g->n_vocab, &norm)) {
@@ -188,6 +232,8 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
         end(g, GENERATE_STOP);
     else if (add_piece(g, tern_tokenizer_piece(g->tok, id, false)))
         end(g, GENERATE_STOP);
+    else if (complete(g, id))
+        end(g, GENERATE_STOP);
     else if (g->n_tokens >= g->o->n_predict)
         end(g, GENERATE_LENGTH);
     else if (q->n_ids < g->o->ctx)
@@ -197,6 +243,19 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */
+
+static enum tern_status begin_grammar(struct generate *g, struct tern_err *err)
+{
+    enum tern_status st;
+
+    if (!g->o->grammar)
+        return TERN_OK;
+    if ((st = grammar_state_new(g->o->grammar, g->o->grammar_vocab, &g->grammar, err)))
+        return st;
+    if (g->o->end_id)
+        grammar_also_ends(g->grammar, *g->o->end_id);
+    return TERN_OK;
+}
 
 enum tern_status generate_init(struct generate *g, const struct generate_options *o,
                                const struct tern_tokenizer *tok, const struct tern_kernels *kern,
@@ -217,7 +276,8 @@ enum tern_status generate_init(struct generate *g, const struct generate_options
     g->seq.want = want;
     g->seq.on_logits = on_logits;
     g->seq.user = g;
-    if ((st = sampler_new(&o->sample, kern, n_vocab, &g->sampler, err)) || (st = generate_reserve(g, err)))
+    if ((st = sampler_new(&o->sample, kern, n_vocab, &g->sampler, err)) || (st = begin_grammar(g, err)) ||
+        (st = generate_reserve(g, err)))
         generate_fini(g);
     return st;
 }
@@ -226,6 +286,7 @@ void generate_fini(struct generate *g)
 {
     seq_fini(&g->seq);
     sampler_free(&g->sampler);
+    grammar_state_free(&g->grammar);
     free(g->text);
     free(g->tokens);
     free(g->tops);
@@ -298,7 +359,7 @@ static uint32_t tokens_of_text(const struct generate *g)
 {
     uint32_t n = g->n_tokens;
 
-    if (g->end != GENERATE_STOP || n == 0)
+    if (g->end != GENERATE_STOP || g->complete || n == 0)
         return n;
     n--; /* the end itself, or the token that completed a stop string */
     while (g->cut && n && g->tokens[n - 1].end > g->n_text)
@@ -346,7 +407,9 @@ enum tern_status generate_more(struct generate *g, const int32_t *ids, uint32_t 
     g->n_text = g->n_ready = 0;
     g->utf8.n = 0;
     g->end = GENERATE_RUNNING;
-    g->cut = false;
+    g->cut = g->complete = false;
     g->stop = -1;
+    if (g->grammar)
+        grammar_restart(g->grammar);
     return generate_reserve(g, err);
 }

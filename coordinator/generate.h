@@ -19,6 +19,7 @@
 #include <stdio.h>
 
 struct grammar;
+struct grammar_state;
 struct grammar_vocab;
 
 #define GENERATE_MAX_STOPS      16 /* a user's */
@@ -26,7 +27,7 @@ struct grammar_vocab;
 
 enum generate_end {
     GENERATE_RUNNING,
-    GENERATE_STOP,    /* end-of-text token, or a stop string */
+    GENERATE_STOP,    /* end-of-text token, a stop string, or nothing can follow in the grammar */
     GENERATE_LENGTH,  /* n_predict tokens */
     GENERATE_CONTEXT, /* no position left */
     GENERATE_ERROR,
@@ -45,8 +46,10 @@ struct generate_options {
     uint32_t n_stops;
     const char *stops[GENERATE_MAX_STOPS + 1]; /* and a chat format's */
     const struct grammar *grammar;             /* what the answer must match, or NULL; borrowed, */
-    const struct grammar_vocab *grammar_vocab; /* ... as is this, which it needs */
-    int n_logprobs; /* -1: none; else the chosen token's, and this many of the most probable */
+    const struct grammar_vocab *grammar_vocab; /* ... as is this, of as many tokens as there are logits */
+    /* -1: none; else the chosen token's, and this many of the most probable.  Of the raw logits, whatever
+     * options and grammar forbid. */
+    int n_logprobs;
     struct sample_options sample;
 };
 
@@ -67,6 +70,7 @@ struct generate {
     uint32_t n_kept;   /* ids there were before this answer's prompt */
     uint32_t n_prompt; /* ids of the prompt behind them */
     struct sampler *sampler;
+    struct grammar_state *grammar; /* or NULL */
     struct tern_utf8 utf8;
     char *text; /* [n_text], generated so far */
     size_t n_text, text_cap;
@@ -75,8 +79,9 @@ struct generate {
     struct logprob *tops;          /* [tokens_cap][n_logprobs] */
     uint32_t n_tokens, tokens_cap;
     enum generate_end end;
-    bool cut; /* ended by a stop string, which some of the last tokens print, */
-    int stop; /* ... namely stops[stop]; else -1 */
+    bool complete; /* ended by its grammar: the last token is text like those before it */
+    bool cut;      /* ended by a stop string, which some of the last tokens print, */
+    int stop;      /* ... namely stops[stop]; else -1 */
     uint32_t n_shifts;
 };
 

@@ -22,8 +22,9 @@ struct sampler {
     int32_t *top;   /* [n_vocab] survivors in descending order */
     double *weight; /* [n_vocab] of the survivors */
     uint32_t n_top;
-    int32_t *forced; /* [n_vocab] what sampler_want says */
-    uint32_t *count; /* [n_vocab] occurrences in the window; all zero between calls */
+    int32_t *forced;         /* [n_vocab] what sampler_want says */
+    uint32_t *count;         /* [n_vocab] occurrences in the window; all zero between calls */
+    const uint64_t *allowed; /* mask of the next pick, or NULL */
 };
 
 void sample_options_default(struct sample_options *o)
@@ -207,6 +208,25 @@ void sampler_want(struct sampler *s, const int32_t *history, uint32_t n_history,
         s->count[s->forced[i]] = 0;
 }
 
+void sampler_allow(struct sampler *s, const uint64_t *mask)
+{
+    s->allowed = mask;
+}
+
+/* Tokens outside the mask become impossible, for all that follows. */
+static void apply_mask(struct sampler *s, const struct tern_head_row *row)
+{
+    const uint64_t *mask = s->allowed;
+
+    s->allowed = NULL;
+    if (!mask)
+        return;
+    TERN_BUG_IF(!row->logits);
+    for (uint32_t i = 0; i < s->n_vocab; i++)
+        if (!(mask[i / 64] >> (i % 64) & 1))
+            s->logits[i] = -INFINITY;
+}
+
 /* -- heap ------------------------------------------------------------------------------------------------ */
 
 /* True when a comes before b. */
@@ -366,14 +386,17 @@ enum tern_status sampler_pick(struct sampler *s, const struct tern_head_row *row
     enum tern_status st = take_logits(s, row, err);
     int32_t best;
 
-    if (st)
+    if (st) {
+        s->allowed = NULL;
         return st;
+    }
     for (uint32_t i = 0; i < o->n_bias; i++)
         s->logits[o->bias[i].id] += o->bias[i].value;
     penalize(s, history, n_history);
+    apply_mask(s, row);
     best = list_possible(s, row);
     if (best < 0 || !(s->logits[best] < INFINITY))
-        return TERN_FAIL(err, TERN_ERR_NUMERIC, "no token can be drawn: bias and penalties leave %s",
+        return TERN_FAIL(err, TERN_ERR_NUMERIC, "no token can be drawn: bias, penalties and grammar leave %s",
                          best < 0 ? "none" : "infinite logits");
     if (o->temperature <= 0) {
         s->n_top = 0;

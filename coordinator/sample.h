@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From logits to one token: bias and penalties, top-k, top-p, min-p, temperature, draw, in this order.
+ * From logits to one token: bias and penalties, a mask if there is one, top-k, top-p, min-p, temperature,
+ * draw, in this order.
  *
  * The same logits, options, history and seed give the same token on every machine: the generator is our
  * own, exp and log are kernels/exact_math.h, sums have one order, and equal logits are ordered by the lower
@@ -66,6 +67,10 @@ void sampler_want(struct sampler *s, const int32_t *history, uint32_t n_history,
  */
 enum tern_status sampler_pick(struct sampler *s, const struct tern_head_row *row, const int32_t *history,
                               uint32_t n_history, int32_t *id, struct tern_err *err) TERN_MUST_CHECK;
+
+/* Only the tokens of the mask (bit id % 64 of word id / 64) can be drawn by the next sampler_pick, whose row
+ * must be all logits.  Borrowed until then. */
+void sampler_allow(struct sampler *s, const uint64_t *mask);
 
 /* The survivors of the last sampler_pick that was not greedy, in descending order: for tests. */
 uint32_t sampler_survivors(const struct sampler *s, const int32_t **ids);

@@ -141,7 +141,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, ui
         if ((st = cluster_spec_read(s->o->cluster, &s->cluster, err)) ||
             (st = tern_key_load(s->o->key, &s->key, err)))
             return st;
-        po->max_in_flight = steps_wanted(s->cluster.n, n_at_once);
+        po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->cluster.n, n_at_once);
         return pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err);
     }
     if ((st = choose_layout(s, err)))
@@ -149,7 +149,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, ui
     po->layout = s->layout.layout;
     if (!s->o->local)
         return pipe_local_open(po, &s->pipe, err);
-    po->max_in_flight = steps_wanted(s->o->local, n_at_once);
+    po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->o->local, n_at_once);
     if ((st = start_workers(s, err)) || (st = pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err)))
         return st;
     for (uint32_t i = 0; i < s->pipe->n_stages; i++)
@@ -191,7 +191,9 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     po.n_slots = n_slots;
     po.max_positions = room->max_len;
     po.max_rows = chunk + room->n_at_once < TERN_MAX_STEP_ROWS ? chunk + room->n_at_once : TERN_MAX_STEP_ROWS;
+    po.max_in_flight = s->o->in_flight;
     po.dead_after_ms = s->o->dead_after_ms;
+    po.step_timeout_ms = s->o->step_timeout_ms;
     po.join_timeout_ms = JOIN_TIMEOUT_MS;
     po.quiet = s->o->quiet;
     st = open_pipe(s, &po, room->n_at_once, err);
@@ -207,7 +209,7 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     so.n_pages = po.n_pages;
     so.max_positions = room->max_len;
     so.n_at_once = room->n_at_once;
-    so.chunk = chunk;
+    so.chunk = s->o->chunk;
     so.on_step = room->on_step;
     so.on_step_user = room->on_step_user;
     return sched_new(&so, &s->sched, err);

@@ -5,6 +5,7 @@
 #include "coordinator/grammar.h"
 #include "coordinator/json_out.h"
 #include "coordinator/serve/api_impl.h"
+#include "coordinator/serve/page/page.h"
 #include "engine/identity.h"
 
 #include <sodium.h>
@@ -41,6 +42,9 @@ static const struct route {
     { "GET", "/v1/health", api_get_health, true },
     { "GET", "/props", api_get_props, true },
     { "GET", "/slots", api_get_slots, true },
+    { "GET", "/", api_get_page, true },
+    { "GET", "/tern/cluster", api_get_cluster, true },
+    { "GET", "/tern/events", api_get_events, true },
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 
@@ -53,7 +57,7 @@ static bool is_path(const struct route *r, const char *path)
     return strcmp(path, r->path) == 0;
 }
 
-/* TERN_OK with *out; else 404, or 405 with what would be allowed. */
+/* TERN_OK with *out; else 404, or 405 with what would be allowed (and a route of that path in *out). */
 static enum tern_status find(const char *method, const char *path, const struct route **out,
                              struct api_fault *f)
 {
@@ -73,6 +77,7 @@ static enum tern_status find(const char *method, const char *path, const struct 
         (void)snprintf(text, sizeof text, "%s is asked for with %s, not with %.20s.", other->path,
                        other->method, method);
         api_fault_http(f, 405, text);
+        *out = other;
         f->allow = other->method[0] == 'G' ? "GET, HEAD" : other->method;
     } else {
         (void)snprintf(text, sizeof text, "There is nothing at %.100s.", path);
@@ -123,38 +128,46 @@ void api_error(void *user, unsigned status, const char *message, struct http_tex
 
 /* -- life ------------------------------------------------------------------------------------------------ */
 
+/* Hex digits of a hash of two pieces; out [2 * 8 + 1]. */
+static void hash_hex(const void *one, size_t n_one, const void *two, size_t n_two, char *out)
+{
+    crypto_generichash_state h;
+    uint8_t hash[crypto_generichash_BYTES];
+
+    crypto_generichash_init(&h, NULL, 0, sizeof hash);
+    crypto_generichash_update(&h, one, n_one);
+    crypto_generichash_update(&h, two, n_two);
+    crypto_generichash_final(&h, hash, sizeof hash);
+    sodium_bin2hex(out, 17, hash, 8);
+}
+
 /* Of everything that decides over the bits of an answer: weights, rounding between layers, the KV's numbers,
- * how a text becomes ids, and this program. */
+ * the head, how a text becomes ids, and this program. */
 static enum tern_status make_fingerprint(struct api *a, struct tern_err *err)
 {
     const struct session *s = service_session(a->o.service);
     struct tern_identity *id;
-    crypto_generichash_state h;
-    uint8_t out[8];
     char rest[256];
-    size_t n;
     enum tern_status st =
         tern_identity_compute(s->gguf, &s->arch, TERN_IDENTITY_ALL, s->pool, NULL, NULL, &id, err);
 
     if (st)
         return st;
-    (void)snprintf(rest, sizeof rest, "%s|%s|%s|%s|%s|%d", TERN_VERSION, tern_boundary_name(s->o->wire),
-                   tern_kv_type_name(s->o->kv), tern_tokenizer_pre(s->tok),
-                   a->model.format ? tern_chat_format_name(a->model.format) : "", TERN_PAGE);
-    n = strlen(rest);
-    crypto_generichash_init(&h, NULL, 0, 16);
-    crypto_generichash_update(&h, id->model_hash, sizeof id->model_hash);
-    crypto_generichash_update(&h, (const uint8_t *)rest, n);
-    {
-        uint8_t all[16];
-
-        crypto_generichash_final(&h, all, sizeof all);
-        memcpy(out, all, sizeof out);
-    }
-    tern_identity_free(&id);
+    (void)snprintf(rest, sizeof rest, "%s|%s|%s|%d|%s|%s|%d", TERN_VERSION, tern_boundary_name(s->o->wire),
+                   tern_kv_type_name(s->o->kv), s->o->head == TERN_HEAD_STATISTICAL,
+                   tern_tokenizer_pre(s->tok), a->model.format ? tern_chat_format_name(a->model.format) : "",
+                   TERN_PAGE);
     memcpy(a->fingerprint, "tern-", 5);
-    sodium_bin2hex(a->fingerprint + 5, sizeof a->fingerprint - 5, out, sizeof out);
+    hash_hex(id->model_hash, sizeof id->model_hash, rest, strlen(rest), a->fingerprint + 5);
+    tern_identity_free(&id);
     return TERN_OK;
+}
+
+static void make_etag(struct api *a)
+{
+    a->etag[0] = '"';
+    hash_hex(tern_page, tern_page_len, tern_page_csp, strlen(tern_page_csp), a->etag + 1);
+    strcat(a->etag, "\"");
 }
 
 static enum tern_status name_model(struct api *a, struct tern_err *err)
@@ -191,6 +204,7 @@ enum tern_status api_new(const struct api_options *o, struct api **out, struct t
                                    .max_tokens = o->max_tokens,
                                    .n_keep = o->n_keep,
                                    .pooling = o->pooling_given ? o->pooling : s->arch.pooling };
+    make_etag(a);
     if ((st = name_model(a, err)) || (st = make_fingerprint(a, err)) ||
         (st = grammar_vocab_new(s->tok, s->arch.n_vocab, &a->grammar_vocab, err))) {
         api_free(&a);

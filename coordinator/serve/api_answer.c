@@ -5,6 +5,7 @@
 #include "engine/base/log.h"
 #include "engine/utf8.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -220,17 +221,32 @@ json_t *api_answer_usage(const struct api_answer *a)
                      "prompt_tokens_details", "cached_tokens", (json_int_t)cached);
 }
 
+/* Of a sum of milliseconds and what was done in it, to the microsecond. */
+static double thousandth(double v)
+{
+    return floor(v * 1e3 + 0.5) / 1e3;
+}
+
+static double each(double ms, double n)
+{
+    return n > 0 ? thousandth(ms / n) : 0;
+}
+
+static double per_second(double ms, double n)
+{
+    return ms > 0 ? thousandth(n * 1e3 / ms) : 0;
+}
+
 json_t *api_answer_timings(const struct job_state *s)
 {
     const double n_prompt = s->n_prompt - s->n_cached, n = s->n_tokens;
 
     return json_pack("{s:I, s:I, s:f, s:f, s:f, s:I, s:f, s:f, s:f}", "cache_n", (json_int_t)s->n_cached,
-                     "prompt_n", (json_int_t)n_prompt, "prompt_ms", s->prompt_ms, "prompt_per_token_ms",
-                     n_prompt > 0 ? s->prompt_ms / n_prompt : 0.0, "prompt_per_second",
-                     s->prompt_ms > 0 ? n_prompt * 1e3 / s->prompt_ms : 0.0, "predicted_n",
-                     (json_int_t)s->n_tokens, "predicted_ms", s->answer_ms, "predicted_per_token_ms",
-                     n > 0 ? s->answer_ms / n : 0.0, "predicted_per_second",
-                     s->answer_ms > 0 ? n * 1e3 / s->answer_ms : 0.0);
+                     "prompt_n", (json_int_t)n_prompt, "prompt_ms", thousandth(s->prompt_ms),
+                     "prompt_per_token_ms", each(s->prompt_ms, n_prompt), "prompt_per_second",
+                     per_second(s->prompt_ms, n_prompt), "predicted_n", (json_int_t)s->n_tokens,
+                     "predicted_ms", thousandth(s->answer_ms), "predicted_per_token_ms",
+                     each(s->answer_ms, n), "predicted_per_second", per_second(s->answer_ms, n));
 }
 
 json_t *api_answer_shell(const struct api_answer *a, const char *object, json_t *choices)

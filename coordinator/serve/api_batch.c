@@ -44,7 +44,7 @@ enum tern_status api_batch_begin(struct api_batch *b, struct service *service, u
     return submit(b, f);
 }
 
-/* One job: true when something had come. */
+/* One job: true when something had come.  A piece for which there is no memory fails the request. */
 static bool look(struct api_batch *b, uint32_t i, int wait_ms)
 {
     struct job_piece p;
@@ -53,6 +53,7 @@ static bool look(struct api_batch *b, uint32_t i, int wait_ms)
 
     job_wait(b->jobs[i], wait_ms, &s);
     job_take(b->jobs[i], &p);
+    b->no_memory |= p.failed;
     any = p.n_text > 0 || p.n_tokens > 0;
     if (any)
         b->calls->piece(b->user, i, &p, &s);
@@ -83,6 +84,8 @@ enum tern_status api_batch_turn(struct api_batch *b, int wait_ms, struct api_fau
     }
     if (!any && first < b->n)
         (void)look(b, first, alone || wait_ms < SHARED_WAIT_MS ? wait_ms : SHARED_WAIT_MS);
+    if (b->no_memory)
+        return api_fault_set(f, TERN_ERR_MEMORY, NULL, NULL, "No memory for the answer.");
     return b->n_ended == b->n ? TERN_END : TERN_OK;
 }
 

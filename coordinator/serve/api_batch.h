@@ -30,6 +30,7 @@ struct api_batch {
     void *user;
     struct job **jobs; /* [n], NULL before and after */
     uint32_t n, n_submitted, n_ended;
+    bool no_memory;
 };
 
 /* Submits the first ones.  TERN_ERR_BUSY when there was no room for one. */

@@ -34,6 +34,7 @@ static enum tern_status parse_pooling(struct embeddings *e, struct api_fault *f)
 {
     struct tern_str name = { NULL, 0 };
     enum tern_status st = api_get_string(e->body, "pooling", &name, f);
+    const bool chosen = name.ptr || e->api->o.pooling_given;
 
     if (st)
         return st;
@@ -41,12 +42,11 @@ static enum tern_status parse_pooling(struct embeddings *e, struct api_fault *f)
     if (name.ptr && !embed_pooling_by_name(name.ptr, &e->pooling))
         return API_REFUSE(f, "pooling", "'pooling' is '%.*s': there are mean, last, cls and none.",
                           TERN_STR_ARGS(name));
-    if (e->pooling != TERN_POOL_NONE || (name.ptr && e->llama))
+    if (e->pooling != TERN_POOL_NONE || (chosen && e->llama))
         return TERN_OK;
-    if (name.ptr)
+    if (chosen)
         return API_UNSUPPORTED(f, "pooling",
-                               "'pooling' is none, for which OpenAI's form has no place; "
-                               "use /embedding.");
+                               "'pooling' is none, for which OpenAI's form has no place; use /embedding.");
     return API_UNSUPPORTED(f, "pooling",
                            "The model writes text and does not say how to pool its rows: send \"pooling\": "
                            "\"mean\" or \"last\", or serve with --pooling.");

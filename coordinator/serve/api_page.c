@@ -16,14 +16,12 @@ enum tern_status api_get_page(struct api *a, struct http_exchange *x, const stru
         return TERN_ERR_USAGE;
     }
     http_reply_header(x, "Content-Security-Policy", tern_page_csp);
-    http_reply_header(x, "X-Content-Type-Options", "nosniff");
     http_reply_header(x, "X-Frame-Options", "DENY");
-    http_reply_header(x, "Referrer-Policy", "no-referrer");
     http_reply_header(x, "Cache-Control", "no-cache"); /* to be asked about each time */
     http_reply_header(x, "ETag", a->etag);
     if (known && strstr(known, a->etag))
         http_reply(x, 304, "text/html; charset=utf-8", "", 0);
     else
-        http_reply(x, 200, "text/html; charset=utf-8", (const char *)tern_page, tern_page_len);
+        http_reply_static(x, 200, "text/html; charset=utf-8", (const char *)tern_page, tern_page_len);
     return TERN_OK;
 }

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DUMP_FLAGS (JSON_COMPACT | JSON_PRESERVE_ORDER)
+/* Fifteen digits: more than a log-probability means, and 0.8 stays 0.8. */
+#define DUMP_FLAGS (JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15))
 
 static const char no_memory[] =
     "{\"error\":{\"message\":\"No memory for the answer.\",\"type\":\"server_error\",\"param\":null,"

@@ -135,9 +135,9 @@ static void drain(const struct serve *s, int sig)
 
 static void close_all(struct serve *s)
 {
-    http_server_close(&s->http); /* its handlers have jobs */
+    http_server_close(&s->http); /* its handlers have jobs, */
+    service_close(&s->service);  /* and these what the API made for grammars */
     api_free(&s->api);
-    service_close(&s->service);
     free(s);
 }
 

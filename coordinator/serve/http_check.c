@@ -86,14 +86,29 @@ static unsigned check_header_size(struct http_exchange *x)
     return refuse(&x->server->totals.refused_size, 431);
 }
 
+/* Does it bring a key of ours?  Then whose is known, too. */
+static unsigned find_key(struct http_exchange *x)
+{
+    const char *authorization = http_header(x, "Authorization"), *key = http_header(x, "x-api-key");
+    struct http_keys *keys = x->server->keys;
+
+    if (authorization && strncasecmp(authorization, "Bearer ", 7) == 0)
+        key = authorization + 7 + strspn(authorization + 7, " ");
+    x->has_key = key != NULL;
+    x->key_valid = keys && key && http_keys_find(keys, key, strlen(key), &x->request.client);
+    return 0;
+}
+
 static unsigned check_site(struct http_exchange *x)
 {
     const char *origin = http_header(x, "Origin");
+    struct http_sites sites = x->server->sites;
 
-    switch (http_sites_judge(&x->server->sites, http_header(x, "Host"), origin, x->server->o.tls_cert != NULL,
-                             &x->why)) {
+    sites.any_host = x->key_valid;
+    switch (
+        http_sites_judge(&sites, http_header(x, "Host"), origin, x->server->o.tls_cert != NULL, &x->why)) {
     case HTTP_OWN: return 0;
-    case HTTP_GUEST: x->own_origin = origin; return 0;
+    case HTTP_GUEST: x->guest_origin = origin; return 0;
     case HTTP_REFUSED: break;
     }
     return refuse(&x->server->totals.refused_host, 403);
@@ -107,7 +122,7 @@ static unsigned check_preflight(struct http_exchange *x)
     if (strcmp(x->method, "OPTIONS") != 0)
         return 0;
     http_reply_header(x, "Allow", "GET, HEAD, POST, OPTIONS");
-    if (x->own_origin) {
+    if (x->guest_origin) {
         http_reply_header(x, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
         http_reply_header(x, "Access-Control-Max-Age", "600");
         if (wanted && strlen(wanted) <= 1024 &&
@@ -122,19 +137,10 @@ static unsigned check_preflight(struct http_exchange *x)
 
 static unsigned check_key(struct http_exchange *x)
 {
-    const char *authorization = http_header(x, "Authorization"), *key = http_header(x, "x-api-key");
-    struct http_keys *keys = x->server->keys;
-
-    if (!keys)
-        return 0;
-    if (authorization && strncasecmp(authorization, "Bearer ", 7) == 0)
-        key = authorization + 7 + strspn(authorization + 7, " ");
-    if (key && http_keys_find(keys, key, strlen(key), &x->request.client))
-        return 0;
-    if (is_public(x))
+    if (!x->server->keys || x->key_valid || is_public(x))
         return 0;
     http_reply_header(x, "WWW-Authenticate", "Bearer realm=\"tern\"");
-    if (key)
+    if (x->has_key)
         (void)TERN_FAIL(&x->why, TERN_ERR_AUTH, "the API key is not one of this server's");
     else
         (void)TERN_FAIL(&x->why, TERN_ERR_AUTH,
@@ -173,7 +179,7 @@ static unsigned check_length(struct http_exchange *x)
 void http_check(struct http_exchange *x)
 {
     static unsigned (*const checks[])(struct http_exchange *) = {
-        check_room,      check_framing, check_header_size, check_site,
+        check_room,      check_framing, check_header_size, find_key,     check_site,
         check_preflight, check_key,     check_type,        check_length,
     };
 

@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <gnutls/gnutls.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <poll.h>
@@ -152,10 +153,10 @@ unsigned http_conn_crowd(struct http_conn *c, struct tern_err *err)
     unsigned status = 0;
 
     pthread_mutex_lock(&s->lock);
-    if (c->crowded && count_address(s, c) > s->o.max_per_client)
-        status = 429;
-    else if (c->crowded && s->n_open > s->o.max_connections)
+    if (c->crowded && s->n_open > s->o.max_connections)
         status = 503;
+    else if (c->crowded && count_address(s, c) > s->o.max_per_client)
+        status = 429;
     else
         c->crowded = false;
     pthread_mutex_unlock(&s->lock);
@@ -168,21 +169,29 @@ unsigned http_conn_crowd(struct http_conn *c, struct tern_err *err)
     return status;
 }
 
-void http_conn_farewell(struct http_conn *c, unsigned status, const char *message)
+/* What does not fit into the socket's buffer at once is lost. */
+static bool say(struct http_conn *c, struct MHD_Connection *mhd, const struct http_text *all)
+{
+    const union MHD_ConnectionInfo *tls =
+        mhd ? MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION) : NULL;
+
+    if (!c->server->o.tls_cert)
+        return send(c->fd, all->ptr, all->len, MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+    return tls && tls->tls_session && gnutls_record_send(tls->tls_session, all->ptr, all->len) > 0;
+}
+
+void http_conn_farewell(struct http_conn *c, struct MHD_Connection *mhd, unsigned status, const char *message)
 {
     struct http_text body = { 0 }, all = { 0 };
-    const char *type = "text/plain";
+    const char *type = "text/plain; charset=utf-8";
 
-    if (c->server->o.tls_cert)
-        return;
     http_reply_build_error(c->server, status, message, &body, &type);
     http_text_addf(&all,
                    "HTTP/1.1 %u %s\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
                    "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n",
                    status, MHD_get_reason_phrase_for(status), type, body.len);
     http_text_add(&all, body.ptr, body.len);
-    /* What does not fit into the socket's buffer at once is lost. */
-    if (!all.failed && send(c->fd, all.ptr, all.len, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+    if (!all.failed && say(c, mhd, &all))
         atomic_fetch_add(&c->server->totals.bytes_out, body.len);
     http_text_free(&body);
     http_text_free(&all);
@@ -248,7 +257,7 @@ static void watch(struct http_server *s, struct http_conn *c, uint64_t now)
     asked = c->phase == HTTP_HEADER || c->phase == HTTP_BODY ||
             (c->phase == HTTP_WAITING && !c->used && tcp_state(c->fd).tcpi_bytes_received > 0);
     if (asked)
-        http_conn_farewell(c, 408,
+        http_conn_farewell(c, NULL, 408,
                            c->phase == HTTP_BODY ? "the body of the request did not come in time"
                                                  : "the header of the request did not come in time");
     if (asked || c->phase == HTTP_SENDING || !c->used) {

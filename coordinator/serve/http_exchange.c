@@ -91,30 +91,26 @@ static enum MHD_Result take_header(struct http_exchange *x)
     return MHD_YES;
 }
 
-/* A body without a length may be too long only now; it is read on for a while, for an answer can only be
- * given at its end. */
+/* A body without a length may prove too long only here, where libmicrohttpd takes no answer. */
 static enum MHD_Result take_body(struct http_exchange *x, const char *data, size_t n)
 {
     size_t most = x->server->o.max_body;
 
     atomic_fetch_add(&x->server->totals.bytes_in, n);
-    if (x->discarded == 0 && n <= most - x->body.len) {
+    if (n <= most - x->body.len) {
         http_text_add(&x->body, data, n);
         if (!x->body.failed)
             return MHD_YES;
-        x->refused = 503;
+        x->status = 503;
         (void)TERN_FAIL(&x->why, TERN_ERR_MEMORY, "the server has no memory for the body of the request");
-    } else if (!x->refused) {
-        x->refused = 413;
+    } else {
+        x->status = 413;
         (void)TERN_FAIL(&x->why, TERN_ERR_LIMIT, "the body of the request has more than %zu bytes", most);
         atomic_fetch_add(&x->server->totals.refused_size, 1);
     }
     http_text_free(&x->body);
-    x->discarded += n;
-    if (x->discarded <= most)
-        return MHD_YES;
-    http_conn_farewell(x->conn, x->refused, x->why.text);
-    http_conn_linger(x->conn);
+    x->early = true;
+    http_conn_farewell(x->conn, x->mhd, x->status, x->why.text);
     return MHD_NO;
 }
 
@@ -196,11 +192,12 @@ void http_exchange_end(void *server, struct MHD_Connection *mhd, void **context,
 {
     struct http_exchange *x = *context;
     struct http_server *s = server;
-    bool whole = code == MHD_REQUEST_TERMINATED_COMPLETED_OK; /* as far as we know */
+    bool whole; /* as far as we know */
 
     (void)mhd;
     if (!x)
         return;
+    whole = code == MHD_REQUEST_TERMINATED_COMPLETED_OK || (x->early && !x->response);
     *context = NULL;
     if ((!whole || x->was_gone) && !atomic_load(&s->closing))
         atomic_fetch_add(&s->totals.gone, 1);

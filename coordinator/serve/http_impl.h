@@ -81,12 +81,13 @@ struct http_exchange {
     struct http_request request;
     char *path; /* for the log, also after libmicrohttpd's is gone */
     struct http_text body;
-    uint64_t begun_ms, discarded;
+    uint64_t begun_ms;
 
     unsigned refused; /* before the handler: the status, and why */
     struct tern_err why;
-    bool early;             /* answered before its body was read */
-    const char *own_origin; /* of a guest: goes into the CORS headers */
+    bool early; /* answered before its body was read */
+    bool has_key, key_valid;
+    const char *guest_origin; /* goes into the CORS headers */
 
     struct {
         const char *name;
@@ -110,8 +111,10 @@ void http_conn_phase(struct http_conn *c, enum http_phase phase);
 bool http_conn_hung_up(const struct http_conn *c);
 /* 0, or 429 or 503 when it is one too many; *err says why. */
 unsigned http_conn_crowd(struct http_conn *c, struct tern_err *err);
-/* A last word and the end, for a connection whose thread cannot answer any more.  Not with TLS. */
-void http_conn_farewell(struct http_conn *c, unsigned status, const char *message);
+/* A last word before the end, where libmicrohttpd takes no answer any more.  mhd is NULL for the watchdog,
+ * who cannot say it through TLS: that belongs to the connection's thread. */
+void http_conn_farewell(struct http_conn *c, struct MHD_Connection *mhd, unsigned status,
+                        const char *message);
 /* Reads what a client still sends, for a second at most, so that it sees the answer and no reset. */
 void http_conn_linger(struct http_conn *c);
 void *http_conn_watch(void *server);

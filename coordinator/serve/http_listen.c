@@ -58,14 +58,15 @@ static const char *advice(int no)
 static int open_socket(const struct addrinfo *a, uint32_t send_timeout_ms)
 {
     int on = 1, off = 0, no, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    unsigned patience = send_timeout_ms;
+    unsigned patience = send_timeout_ms < UINT32_MAX / 2 ? 2 * send_timeout_ms + 1000 : send_timeout_ms;
 
     if (fd < 0)
         return -1;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (a->ai_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    /* Inherited by connections: a peer that has fallen silent without a word is found out by the kernel. */
+    /* Inherited by connections: a machine that has fallen silent without a word is found out by the kernel;
+     * later than the watchdog finds a reader that is merely slow. */
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

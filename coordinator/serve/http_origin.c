@@ -40,7 +40,7 @@ static bool take_name(const char *text, size_t len, char name[static HTTP_NAME_B
 
         if (c >= 'A' && c <= 'Z')
             c = (char)(c + ('a' - 'A'));
-        if (!is_name_char(c))
+        if (!is_name_char(c) || (c == '.' && (i == 0 || text[i - 1] == '.')))
             return false;
         name[i] = c;
     }
@@ -150,7 +150,8 @@ static bool host_allowed(const struct http_sites *sites, const struct http_autho
     for (uint32_t i = 0; i < sites->n_hosts; i++)
         if (is_star(sites->hosts[i]))
             return true;
-    return host->is_address || strcmp(host->name, "localhost") == 0 || is_listed(sites, host->name);
+    return sites->any_host || host->is_address || strcmp(host->name, "localhost") == 0 ||
+           is_listed(sites, host->name);
 }
 
 static bool is_guest(const struct http_sites *sites, const char *origin)

@@ -5,7 +5,7 @@
  * A page of a stranger can make a browser send requests to this server: by DNS rebinding, where the
  * stranger's own name suddenly means our address (then Host has that name), or plainly across origins (then
  * Origin has its page).  Addresses cannot be rebound, nor can localhost; every other name must have been
- * allowed.
+ * allowed.  A request that brings a key needs no such proof: no stranger's page has one.
  *
  * Pure functions over text from outside; `sites` is read only.
  */
@@ -39,6 +39,7 @@ struct http_sites {
     uint32_t n_hosts;
     const char *const *origins; /* [n_origins] as a browser writes them; "*": any Origin */
     uint32_t n_origins;
+    bool any_host; /* of this request: any Host will do */
 };
 
 /* Are the configured names and origins what they should be? */

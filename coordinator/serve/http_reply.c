@@ -58,6 +58,15 @@ static void add(struct MHD_Response *r, const char *name, const char *value)
 /* Takes response over as the answer, unless there is one or it could not be made. */
 static bool answer(struct http_exchange *x, unsigned status, const char *type, struct MHD_Response *response)
 {
+    static const struct {
+        const char *name, *value;
+    } defaults[] = {
+        { "X-Content-Type-Options", "nosniff" },
+        { "Referrer-Policy", "no-referrer" },
+        { "Cross-Origin-Resource-Policy", "same-origin" },
+        { "Cache-Control", "no-store" },
+    };
+
     if (!response || x->response) {
         if (response)
             MHD_destroy_response(response);
@@ -65,15 +74,13 @@ static bool answer(struct http_exchange *x, unsigned status, const char *type, s
     }
     if (type)
         add(response, "Content-Type", type);
-    add(response, "X-Content-Type-Options", "nosniff");
-    add(response, "Referrer-Policy", "no-referrer");
-    add(response, "Cross-Origin-Resource-Policy", "same-origin");
-    if (!has_header(x, "Cache-Control"))
-        add(response, "Cache-Control", "no-store");
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++)
+        if (!has_header(x, defaults[i].name))
+            add(response, defaults[i].name, defaults[i].value);
     if (x->server->sites.n_origins)
         add(response, "Vary", "Origin");
-    if (x->own_origin)
-        add(response, "Access-Control-Allow-Origin", x->own_origin);
+    if (x->guest_origin)
+        add(response, "Access-Control-Allow-Origin", x->guest_origin);
     for (unsigned i = 0; i < x->n_headers; i++)
         add(response, x->headers[i].name, x->headers[i].value);
     x->status = status;

@@ -58,17 +58,24 @@ static enum tern_status check_options(const struct http_options *o, struct tern_
     return TERN_OK;
 }
 
-/* A connection is a descriptor: the soft limit of a shell is often 1024. */
-static void raise_files(uint32_t n)
+/* A connection is a descriptor: the soft limit of a shell is often 1024.  Where the hard one is too low,
+ * fewer connections are better than an accept that fails. */
+static void fit_files(struct http_options *o)
 {
+    rlim_t want = o->max_connections + SPARE_CONNECTIONS + SPARE_FILES;
     struct rlimit limit;
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= n)
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= want)
         return;
-    limit.rlim_cur = limit.rlim_max < n ? limit.rlim_max : n;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < n)
-        tern_log(TERN_LOG_WARN, "http.files", "only %llu files may be open, less than %u connections need",
-                 (unsigned long long)limit.rlim_cur, n);
+    limit.rlim_cur = limit.rlim_max < want ? limit.rlim_max : want;
+    if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= want)
+        return;
+    o->max_connections = limit.rlim_cur > 2 * (SPARE_CONNECTIONS + SPARE_FILES)
+                             ? (uint32_t)(limit.rlim_cur - SPARE_CONNECTIONS - SPARE_FILES)
+                             : SPARE_CONNECTIONS;
+    tern_log(TERN_LOG_WARN, "http.files",
+             "%llu files may be open, so %u connections; raise it with ulimit -n",
+             (unsigned long long)limit.rlim_cur, o->max_connections);
 }
 
 static enum tern_status start_daemon(struct http_server *s, const struct http_tls *tls, struct tern_err *err)
@@ -172,7 +179,7 @@ enum tern_status http_server_open(const struct http_options *o, struct http_serv
     s->sites = (struct http_sites){ o->hosts, o->n_hosts, o->origins, o->n_origins };
     s->listen_fd = -1;
     set_defaults(&s->o);
-    raise_files(s->o.max_connections + SPARE_CONNECTIONS + SPARE_FILES);
+    fit_files(&s->o);
     randombytes_buf(s->hash_key, sizeof s->hash_key);
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_init(&attr);

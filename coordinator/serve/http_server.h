@@ -56,7 +56,8 @@ void http_reply(struct http_exchange *x, unsigned status, const char *type, cons
 /* The whole answer without a copy, for bytes that live as long as the program. */
 void http_reply_static(struct http_exchange *x, unsigned status, const char *type, const char *body,
                        size_t len);
-/* One more header, before http_reply or http_stream; name is a constant, value is copied.  At most 16. */
+/* One more header, before http_reply or http_stream; name is a constant, value is copied.  At most 16.  Those
+ * that every answer has (nosniff, no-referrer, CORP same-origin, Cache-Control: no-store) give way to it. */
 void http_reply_header(struct http_exchange *x, const char *name, const char *value);
 /* An error in the form of the house. */
 void http_reply_error(struct http_exchange *x, unsigned status, const char *message);
@@ -80,7 +81,7 @@ struct http_options {
     uint16_t port;                  /* 0: any */
     const char *api_key_file;       /* lines "[name] key"; NULL: everybody may */
     const char *tls_cert, *tls_key; /* PEM files; both or neither */
-    const char *const *hosts;       /* [n_hosts] further names that may stand in Host and Origin ("*": any) */
+    const char *const *hosts;       /* [n_hosts] further names of ours, in Host and Origin ("*": any Host) */
     uint32_t n_hosts;
     const char *const *origins; /* [n_origins] pages from elsewhere that may call us ("*": any) */
     uint32_t n_origins;

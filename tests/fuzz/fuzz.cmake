@@ -24,11 +24,13 @@ function(tern_fuzz name)
 endfunction()
 
 # One line for each target, sorted.
+tern_fuzz(api tern_coordinator m)
 tern_fuzz(chat tern_coordinator)
 tern_fuzz(gguf tern_engine m)
 tern_fuzz(hf_config tern_engine m)
 tern_fuzz(safetensors tern_engine m)
 tern_fuzz(hf_tokenizer tern_engine PkgConfig::JANSSON)
+tern_fuzz(http tern_coordinator)
 tern_fuzz(pull tern_coordinator)
 tern_fuzz(split tern_engine)
 tern_fuzz(tokenizer tern_engine)

@@ -3,7 +3,8 @@
  * A server with toy handlers and a client that sends what it is told, byte by byte if need be.
  *
  * Paths: /echo the body, /show method, path, argument `a`, header X-A and client, /big?n=, /stream?n= pieces,
- * /endless, /stall a stream without a piece, /block until the client is gone, /nothing, /twice, /public.
+ * /drops 20 of them 20 ms apart, /endless, /stall a stream without a piece, /block until the client is gone,
+ * /nothing, /twice, /public.
  */
 #ifndef TERN_TESTS_UNIT_HTTP_BED_H
 #define TERN_TESTS_UNIT_HTTP_BED_H
@@ -35,6 +36,7 @@ struct bed_stream {
     struct bed *bed;
     int left;    /* pieces, -1: for ever */
     bool silent; /* never a piece */
+    bool slow;   /* 20 ms in front of each */
     size_t bytes;
 };
 
@@ -55,6 +57,8 @@ static bool bed_more(void *user, struct http_text *out)
     }
     if (s->left == 0)
         return false;
+    if (s->slow)
+        bed_sleep(20);
     if (s->left > 0)
         s->left--;
     for (size_t i = 0; i < s->bytes; i++)
@@ -71,12 +75,13 @@ static void bed_done(void *user)
     free(s);
 }
 
-static void bed_begin_stream(struct bed *b, struct http_exchange *x, int left, bool silent, size_t bytes)
+static void bed_begin_stream(struct bed *b, struct http_exchange *x, struct bed_stream how)
 {
     struct bed_stream *s = calloc(1, sizeof *s);
 
     TERN_BUG_IF(!s);
-    *s = (struct bed_stream){ b, left, silent, bytes };
+    *s = how;
+    s->bed = b;
     atomic_fetch_add(&b->n_begun, 1);
     http_stream(x, 200, "text/event-stream",
                 &(struct http_stream){ .more = bed_more, .done = bed_done, .user = s });
@@ -129,17 +134,19 @@ static void bed_handle(void *user, struct http_exchange *x, const struct http_re
     } else if (strcmp(r->path, "/big") == 0) {
         bed_big(x);
     } else if (strcmp(r->path, "/stream") == 0) {
-        bed_begin_stream(b, x, n ? atoi(n) : 3, false, 0);
+        bed_begin_stream(b, x, (struct bed_stream){ .left = n ? atoi(n) : 3 });
+    } else if (strcmp(r->path, "/drops") == 0) {
+        bed_begin_stream(b, x, (struct bed_stream){ .left = 20, .slow = true });
     } else if (strcmp(r->path, "/endless") == 0) {
-        bed_begin_stream(b, x, -1, false, 65536);
+        bed_begin_stream(b, x, (struct bed_stream){ .left = -1, .bytes = 65536 });
     } else if (strcmp(r->path, "/stall") == 0) {
-        bed_begin_stream(b, x, -1, true, 0);
+        bed_begin_stream(b, x, (struct bed_stream){ .left = -1, .silent = true });
     } else if (strcmp(r->path, "/block") == 0) {
         bed_block(b, x);
     } else if (strcmp(r->path, "/twice") == 0) {
         http_reply_static(x, 200, "text/plain", "one", 3);
         http_reply(x, 200, "text/plain", "two", 3);
-        bed_begin_stream(b, x, 1, false, 0);
+        bed_begin_stream(b, x, (struct bed_stream){ .left = 1 });
     } else if (strcmp(r->path, "/nothing") != 0) {
         bed_show(x, r);
     }

@@ -82,7 +82,7 @@ static void test_pieces_larger_than_buffers(void **state)
 
     (void)state;
     assert_non_null(s);
-    *s = (struct bed_stream){ &bed, 1, false, 300000 };
+    *s = (struct bed_stream){ .bed = &bed, .left = 1, .bytes = 300000 };
     assert_true(bed_more(s, &t));
     assert_int_equal(t.len, 300003);
     free(s);
@@ -123,6 +123,33 @@ static void test_kinds_of_clients(void **state)
     assert_int_equal(bed_counts(&bed).connections, 1);
     assert_int_equal(bed_counts(&bed).requests, 5);
     expect("GET /show HTTP/1.0\r\n\r\n", 200, "GET /show");
+}
+
+/* Nothing may wait for a full packet or a late acknowledgement, 40 ms and more each. */
+static void test_at_once(void **state)
+{
+    uint64_t begin = tern_now_ms(), last, longest = 0;
+    int fd = bed_dial(&bed), n = 0;
+    char buf[4096];
+
+    (void)state;
+    for (int i = 0; i < 100; i++) {
+        bed_say(fd, "GET /show HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        bed_hear(fd, buf, sizeof buf, "client=", BED_GIVE_UP_MS);
+    }
+    if (tern_now_ms() - begin > 2000)
+        fail_msg("%d ms for 100 requests", (int)(tern_now_ms() - begin));
+    bed_say(fd, "GET /drops HTTP/1.1\r\nHost: localhost\r\n" END);
+    for (last = tern_now_ms(); recv(fd, buf, sizeof buf, 0) > 0; n++) {
+        uint64_t now = tern_now_ms();
+
+        if (now - last > longest)
+            longest = now - last;
+        last = now;
+    }
+    close(fd);
+    if (n < 20 || longest > 300)
+        fail_msg("%d receipts, at most %d ms between two", n, (int)longest);
 }
 
 static void open_must_fail(struct http_options o, const char *part)
@@ -197,6 +224,7 @@ static void test_ipv6(void **state)
 static void test_drain(void **state)
 {
     int idle = bed_dial(&bed), busy = bed_dial(&bed);
+    clock_t before;
 
     (void)state;
     bed_say(idle, "GET /show HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -207,6 +235,10 @@ static void test_drain(void **state)
     http_server_drain(bed.server);
     assert_true(bed_closed(idle, 1000));
     assert_int_equal(bed_dial(&bed), -1);
+    /* Waiting for the rest does not cost the processor. */
+    before = clock();
+    bed_sleep(500);
+    assert_true(clock() - before < CLOCKS_PER_SEC / 4);
     assert_int_equal(http_server_busy(bed.server), 1);
     close(idle);
     close(busy);
@@ -251,6 +283,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_streams, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pieces_larger_than_buffers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kinds_of_clients, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_listening, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ipv6, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drain, setup, teardown),

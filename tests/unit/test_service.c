@@ -5,11 +5,14 @@
  */
 #include "unit/unit.h"
 
+#include "coordinator/grammar.h"
 #include "coordinator/serve/service.h"
+#include "coordinator/serve/snapshot_json.h"
 #include "engine/base/log.h"
 #include "kernels/cpu.h"
 
 #include <dirent.h>
+#include <jansson.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,7 +21,7 @@
 #include <unistd.h>
 
 #define MODEL     TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-#define N_KINDS   12
+#define N_KINDS   14
 #define N_THREADS 16
 /* Requests of each thread. */
 #if defined(__SANITIZE_THREAD__)
@@ -56,6 +59,33 @@ static uint32_t encode(const char *text, int32_t *ids, uint32_t cap)
     return (uint32_t)out.n;
 }
 
+static const struct grammar *grammars[2];
+static struct grammar_vocab *vocab;
+
+static void make_grammars(void)
+{
+    static const char *const rules[] = {
+        "root ::= \"The \" [a-z]{3,9} (\" and \" [a-z]{3,9})* \".\"",
+        "root ::= \"{\" ([0-9] (\",\" root)?)? \"}\"",
+    };
+    const struct session *s = service_session(service);
+
+    assert_ok(grammar_vocab_new(s->tok, s->arch.n_vocab, &vocab, &unit_err));
+    for (uint32_t i = 0; i < 2; i++) {
+        struct grammar *g;
+
+        assert_ok(grammar_parse(rules[i], strlen(rules[i]), &g, &unit_err));
+        grammars[i] = g;
+    }
+}
+
+static void free_grammars(void)
+{
+    grammar_drop(&grammars[0]);
+    grammar_drop(&grammars[1]);
+    grammar_vocab_free(&vocab);
+}
+
 /* Request number i of those whose answers are known. */
 static void make_request(uint32_t i, int32_t *ids, struct job_request *r)
 {
@@ -81,6 +111,10 @@ static void make_request(uint32_t i, int32_t *ids, struct job_request *r)
     if (i == 8) {
         r->gen.stops[r->gen.n_stops++] = "zebra";
         r->gen.stops[r->gen.n_stops++] = "the";
+    }
+    if (i >= 12) {
+        r->grammar = grammars[i - 12];
+        r->gen.grammar_vocab = vocab;
     }
     if (i == 10) { /* goes on beyond the context */
         r->gen.n_predict = 2 * CTX;
@@ -202,7 +236,9 @@ static void ask_alone(uint32_t i, struct answer *a)
 
 static void open_service(uint32_t parallel, uint32_t max_queue)
 {
-    struct service_options o = { .engine = &engine, .parallel = parallel, .max_queue = max_queue };
+    struct service_options o = {
+        .engine = &engine, .parallel = parallel, .max_queue = max_queue, .n_prefixes = parallel + 2
+    };
 
     assert_ok(service_open(&o, &service, &unit_err));
 }
@@ -283,26 +319,19 @@ static void *client_main(void *user)
     return NULL;
 }
 
-static void test_company(void **state)
+/* N_THREADS clients at a service that is open. */
+static void keep_company(void)
 {
     struct client clients[N_THREADS] = { { 0 } };
     uint32_t same = 0, refused = 0;
 
-    (void)state;
-    open_service(5, 6);
-    for (uint32_t i = 0; i < N_KINDS; i++) {
-        ask_alone(i, &known[i]);
-        assert_int_not_equal(known[i].state.end, GENERATE_ERROR);
-    }
-    assert_true(known[10].state.shifted);
-    assert_int_equal(known[10].state.n_tokens, 2 * CTX);
-    check_idle();
     for (uint32_t i = 0; i < N_THREADS; i++) {
         clients[i].random = 88172645463325252u + i * 1000003u;
         assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
     }
-    for (uint32_t i = 0; i < N_THREADS; i++) {
+    for (uint32_t i = 0; i < N_THREADS; i++)
         pthread_join(clients[i].thread, NULL);
+    for (uint32_t i = 0; i < N_THREADS; i++) {
         if (clients[i].wrong)
             fail_msg("request of kind %u: %s is another in company", (unsigned)clients[i].wrong_kind,
                      clients[i].wrong);
@@ -313,6 +342,31 @@ static void test_company(void **state)
     assert_true(refused > 0);
     check_idle();
     service_close(&service);
+}
+
+/* Alone in this process, in company here, and in company on workers. */
+static void test_company(void **state)
+{
+    (void)state;
+    open_service(5, 6);
+    make_grammars();
+    for (uint32_t i = 0; i < N_KINDS; i++) {
+        ask_alone(i, &known[i]);
+        assert_int_not_equal(known[i].state.end, GENERATE_ERROR);
+    }
+    assert_true(known[10].state.shifted);
+    assert_true(known[12].n_text > 4 && memcmp(known[12].text, "The ", 4) == 0);
+    assert_true(known[13].n_text > 0 && known[13].text[0] == '{');
+    assert_int_equal(known[10].state.n_tokens, 2 * CTX);
+    check_idle();
+    keep_company();
+    free_grammars();
+    engine.local = 3;
+    open_service(8, 4);
+    make_grammars();
+    keep_company();
+    free_grammars();
+    engine.local = 0;
     for (uint32_t i = 0; i < N_KINDS; i++)
         answer_free(&known[i]);
 }
@@ -461,6 +515,91 @@ static void test_cancel(void **state)
     service_close(&service);
 }
 
+/* The picture as JSON, with the steps behind one. */
+static void check_json(uint64_t since)
+{
+    static const char *const keys[] = { "version", "uptime_s",    "now_us",  "ready", "why",
+                                        "model",   "coordinator", "stages",  "hops",  "scheduler",
+                                        "rates",   "totals",      "latency", "slots" };
+    char *text = NULL;
+    size_t len = 0;
+    json_t *o, *steps;
+
+    assert_ok(snapshot_json(service, true, since, &text, &len, &unit_err));
+    assert_int_equal(strlen(text), len);
+    assert_null(strchr(text, '\n'));
+    o = json_loads(text, 0, NULL);
+    assert_non_null(o);
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        assert_non_null(json_object_get(o, keys[i]));
+    assert_int_equal(json_array_size(json_object_get(o, "stages")), 1);
+    assert_int_equal(json_array_size(json_object_get(o, "hops")), 2);
+    assert_true(json_is_null(json_object_get(o, "why")));
+    steps = json_object_get(o, "steps");
+    assert_true(json_array_size(steps) >= 1);
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(steps, 0), "n")), since + 1);
+    json_decref(o);
+    free(text);
+    assert_ok(snapshot_json(service, false, 0, &text, &len, &unit_err));
+    assert_null(strstr(text, "\"steps\":["));
+    free(text);
+}
+
+/* What is told of a service that is at work. */
+static void test_snapshot(void **state)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    struct snapshot_step *steps = calloc(2000, sizeof *steps);
+    struct snapshot_slot slots[4];
+    struct job_request r;
+    struct job_state st;
+    int32_t ids[CTX];
+    struct job *j;
+    uint32_t n;
+
+    (void)state;
+    assert_non_null(s);
+    assert_non_null(steps);
+    open_service(2, 2);
+    make_request(10, ids, &r);
+    r.gen.n_predict = UINT32_MAX;
+    assert_ok(service_submit(service, &r, &j, &unit_err));
+    for (uint32_t i = 0; i < 20; i++) {
+        struct job_piece p;
+
+        job_wait(j, PATIENCE, &st);
+        job_take(j, &p);
+        job_piece_free(&p);
+    }
+    n = service_slots(service, slots, 4);
+    assert_int_equal(n, 1);
+    assert_int_equal(slots[0].job, 1);
+    assert_int_equal(slots[0].n_prompt, r.n_ids);
+    assert_int_equal(slots[0].n_prompt_done, r.n_ids);
+    assert_true(slots[0].n_tokens > 1 && !slots[0].prompting);
+    service_snapshot(service, s);
+    assert_true(s->ready);
+    assert_int_equal(s->n_stages, 1);
+    assert_int_equal(s->n_running, 1);
+    assert_int_equal(s->n_waiting, 0);
+    assert_true(s->steps > 1 && s->answer_tokens > 1 && s->answer_per_s > 0);
+    assert_int_equal(s->prompt_tokens, r.n_ids);
+    assert_true(s->stages[0].ms_per_step > 0 && s->stages[0].idle_share >= 0);
+    assert_true(s->first_token.n == 1 && s->first_token_last.p50_us > 0);
+    assert_true(s->between_tokens.n > 0 && s->between_tokens_last.p99_us >= s->between_tokens_last.p50_us);
+    n = service_traces(service, 0, steps, 2000);
+    assert_true(n > 1);
+    for (uint32_t i = 1; i < n; i++)
+        assert_int_equal(steps[i].number, steps[i - 1].number + 1);
+    assert_int_equal(service_traces(service, steps[n - 1].number - 1, steps, 1), 1);
+    job_free(&j);
+    check_idle();
+    check_json(steps[n - 2].number);
+    free(steps);
+    free(s);
+    service_close(&service);
+}
+
 /* Processes that are ours: pids [cap], how many. */
 static uint32_t children(pid_t *pids, uint32_t cap)
 {
@@ -533,10 +672,24 @@ static void test_broken(void **state)
     ask_alone(3, &after);
     assert_null(difference(&before, &after));
     assert_int_equal(children(pids, 8), 2);
-    service_snapshot(service, s);
+    /* Clocks are compared by heartbeats, which come by and by. */
+    for (int i = 0; i < 500; i++) {
+        service_snapshot(service, s);
+        if (s->hops[1].latency.n)
+            break;
+        answer_free(&after);
+        ask_alone(3, &after);
+    }
     assert_true(s->ready);
     assert_int_equal(s->reopened, 1);
     assert_int_equal(s->jobs_failed, 2);
+    assert_true(s->steps > s->sched.steps && s->sched.steps > 0);
+    assert_int_equal(s->n_stages, 2);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_true(s->hops[i].bytes > 0 && s->hops[i].latency.n > 0);
+        assert_true(s->hops[i].p99_us >= s->hops[i].p50_us);
+    }
+    assert_true(s->stages[1].live.memory_bytes > 0 && *s->stages[1].live.endpoint);
     check_idle();
     service_close(&service);
     assert_int_equal(children(pids, 8), 0);
@@ -565,8 +718,8 @@ static int set_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_cancel),  cmocka_unit_test(test_shift),
-        cmocka_unit_test(test_broken),  cmocka_unit_test(test_company),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_cancel), cmocka_unit_test(test_shift),
+        cmocka_unit_test(test_snapshot), cmocka_unit_test(test_broken), cmocka_unit_test(test_company),
     };
 
     return cmocka_run_group_tests(tests, set_up, NULL);
