@@ -102,7 +102,8 @@ class Soak:
         return "hung up"
 
     def slow_reader(self, r):
-        s, data = self.raw(self.body(r, stream=True, max_tokens=200), receive_buffer=2048)
+        body = self.body(r, stream=True, max_tokens=300, logprobs=5, n=2)  # more than sockets hold
+        s, data = self.raw(body, receive_buffer=2048)
         with s:
             s.sendall(data)
             got, end = b"", time.monotonic() + r.uniform(1, 4)
