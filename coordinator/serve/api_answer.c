@@ -96,6 +96,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->ids = api_answer_prompt(a, &a->choices[i], &n);
     out->n_ids = (uint32_t)n;
     out->client = a->client;
+    out->at_end = !r->stream;
     out->no_cache = r->no_cache;
     out->gen = r->gen;
     out->gen.sample.seed += i % r->n;
