@@ -15,10 +15,11 @@
 #include "coordinator/session.h"
 #include "coordinator/synthetic_file.h"
 
-#define BENCH_MAX_LIST  16 /* values of one option */
-#define BENCH_MAX_TESTS 256
-#define BENCH_MAX_REPS  100
-#define BENCH_MAX_SEQS  32
+#define BENCH_MAX_LIST    16 /* values of one option */
+#define BENCH_MAX_TESTS   256
+#define BENCH_MAX_REPS    100
+#define BENCH_MAX_SEQS    32
+#define BENCH_MAX_STREAMS 192
 
 enum bench_format { BENCH_MD, BENCH_CSV, BENCH_JSON };
 
@@ -31,6 +32,12 @@ struct bench_test {
     uint32_t n_prompt, n_gen, depth, n_seqs;
 };
 
+struct bench_streams_test {
+    uint32_t n_streams;
+    uint32_t n_prompt; /* one prompt among them; 0: none */
+    uint32_t n_gen;    /* tokens of each stream; with a prompt as many as it takes */
+};
+
 struct bench_options {
     struct engine_options engine; /* threads: of the session being run */
     struct bench_list threads;
@@ -41,6 +48,10 @@ struct bench_options {
     struct tern_synthetic synthetic;
     bool kernels;    /* ops alone, and no model */
     unsigned levels; /* bit i: level i; kernels only */
+    /* --streams: its own tests instead of the others (bench_streams.h). */
+    uint32_t n_stream_tests, stream_prompt; /* stream_prompt: tokens of each stream's own prompt */
+    struct bench_streams_test stream_tests[BENCH_MAX_TESTS];
+    bool split_measured;
 };
 
 /* Parses and checks argv; TERN_END: --help was printed. */
@@ -103,6 +114,9 @@ enum tern_status bench_run(const struct bench_options *o, struct bench_probe *pr
                            const struct bench_sink *sink, struct bench_session *out,
                            struct tern_err *err) TERN_MUST_CHECK;
 
+/* Ids that are the same in every run; sequence k's differ from the others'. */
+int32_t bench_fixed_id(uint32_t n_vocab, uint32_t k, uint32_t i);
+
 /* "pp512", "tg128", "tg128 @ d4096", "pp512+tg128", "tg128 x 4 seqs". */
 void bench_test_name(const struct bench_test *t, char out[64]);
 
@@ -110,6 +124,8 @@ void bench_test_name(const struct bench_test *t, char out[64]);
 
 /* "AMD EPYC (x86_64)". */
 void bench_machine_name(char *out, size_t cap);
+/* A file's name as a CSV field. */
+void bench_print_quoted(const char *text);
 
 struct bench_print;
 enum tern_status bench_print_new(const struct bench_options *o, struct bench_print **out,

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OPT_PG = ENGINE_OPT_LAST, OPT_SYNTHETIC, OPT_TYPE, OPT_EMBD, OPT_KERNELS };
+enum { OPT_PG = ENGINE_OPT_LAST, OPT_SYNTHETIC, OPT_TYPE, OPT_EMBD, OPT_KERNELS, OPT_STREAMS };
 
 static const struct option longs[] = {
     ENGINE_LONG_OPTIONS,
@@ -18,6 +18,7 @@ static const struct option longs[] = {
     { "pg", required_argument, NULL, OPT_PG },
     { "synthetic", required_argument, NULL, OPT_SYNTHETIC },
     { "kernels", no_argument, NULL, OPT_KERNELS },
+    { "streams", required_argument, NULL, OPT_STREAMS },
     { "type", required_argument, NULL, OPT_TYPE },
     { "embd-type", required_argument, NULL, OPT_EMBD },
     { "sequences", required_argument, NULL, 'b' },
@@ -78,6 +79,24 @@ static const char help[] =
     "load: from opening the file until the first step may go; first token: until that of a prompt of one.\n"
     "\n";
 
+static const char help_streams[] =
+    "Many streams at once, instead of all that (--local N, --cluster FILE or in this process)\n"
+    "      --streams S,...       S sequences generate at once, each -n tokens (default: 64) behind a\n"
+    "                            prompt of its own of -d tokens (default: 16); measured while all do\n"
+    "  -p N,...                  also: one prompt of N tokens while S sequences generate; with -n 0 only\n"
+    "                            that, and S may be 0\n"
+    "      --split measured      layers of --local N by the time that each worker needs for one\n"
+    "  t/s, a stream             tokens per second of all streams and of one; -r: 1 unless given\n"
+    "  ttft, itl                 ms from the start of all to a stream's first token; from token to token\n"
+    "  rows, in flight           streams in one step; steps on their way, mean\n"
+    "  head                      share of the time in which the head and the sampler were at work\n"
+    "  idle, empty               of each stage: share of the time not computing; with nothing to compute\n"
+    "  chunks, ideal, fill       steps that the prompt went in; n / (n + stages - 1) for n of them; share\n"
+    "                            of the time in which stages computed\n"
+    "  chunk, trip, delay        ms of a chunk in the slowest stage and in all; how much later than\n"
+    "                            before the prompt tokens of the streams came\n"
+    "\n";
+
 /* Comma-separated numbers, added behind those that are there. */
 static enum tern_status add_list(const char *option, const char *text, uint32_t min, uint32_t max,
                                  struct bench_list *l, struct tern_err *err)
@@ -105,7 +124,7 @@ static enum tern_status add_list(const char *option, const char *text, uint32_t 
 }
 
 struct lists {
-    struct bench_list prompt, gen, depth, seqs, pg; /* pg: P, N, P, N, ... */
+    struct bench_list prompt, gen, depth, seqs, streams, pg; /* pg: P, N, P, N, ... */
     const char *shape, *cpu;
     bool has_type, has_embd;
     uint32_t type, embd;
@@ -156,6 +175,11 @@ static enum tern_status parse_one(struct bench_options *o, struct lists *l, int 
     case OPT_TYPE: l->has_type = true; return synthetic_file_type(arg, &l->type, err);
     case OPT_EMBD: l->has_embd = true; return synthetic_file_embd("--embd-type", arg, &l->embd, err);
     case OPT_PG: return parse_pg(&l->pg, arg, err);
+    case OPT_STREAMS: return add_list("--streams", arg, 0, BENCH_MAX_STREAMS, &l->streams, err);
+    case ENGINE_OPT_SPLIT:
+        o->split_measured = strcmp(arg, "measured") == 0;
+        o->engine.n_split = 0; /* the last one counts */
+        return o->split_measured ? TERN_OK : engine_option(&o->engine, c, arg, err);
     default:
         st = engine_option(&o->engine, c, arg, err);
         TERN_BUG_IF(st == TERN_END);
@@ -270,13 +294,72 @@ static enum tern_status kernels_alone(const struct bench_options *o, const struc
     if (*o->engine.model || l->shape || l->has_type || l->has_embd)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "--kernels takes no model, its shapes are fixed: leave out -m and --synthetic");
-    if (o->threads.n || l->prompt.n || l->gen.n || l->pg.n || l->depth.n || l->seqs.n || o->reps)
+    if (o->threads.n || l->prompt.n || l->gen.n || l->pg.n || l->depth.n || l->seqs.n || l->streams.n ||
+        o->reps)
         return TERN_FAIL(err, TERN_ERR_USAGE,
-                         "--kernels measures ops on one thread: leave out -p, -n, -pg, -d, -b, -t and -r");
+                         "--kernels measures ops on one thread: leave out -p, -n, -pg, -d, -b, -t, -r and "
+                         "--streams");
     if (o->engine.local || o->engine.cluster)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "--kernels measures ops in this process: leave out --local and --cluster");
     return TERN_OK;
+}
+
+/* -- streams --------------------------------------------------------------------------------------------- */
+
+static enum tern_status add_streams(struct bench_options *o, uint32_t n_streams, uint32_t n_prompt,
+                                    uint32_t n_gen, struct tern_err *err)
+{
+    if (o->n_stream_tests == BENCH_MAX_TESTS)
+        return TERN_FAIL(err, TERN_ERR_LIMIT, "the lists make more than %d tests", BENCH_MAX_TESTS);
+    o->stream_tests[o->n_stream_tests++] = (struct bench_streams_test){ n_streams, n_prompt, n_gen };
+    return TERN_OK;
+}
+
+/* Tests of streams alone first, then prompts among them. */
+static enum tern_status stream_tests(struct bench_options *o, struct lists *l, struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    if (l->pg.n || l->seqs.n || l->depth.n > 1)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--streams takes no -pg, no -b and only one -d");
+    default_list(&l->prompt, 0);
+    default_list(&l->gen, 64);
+    o->stream_prompt = l->depth.n && l->depth.v[0] ? l->depth.v[0] : 16;
+    o->reps = o->reps ? o->reps : 1;
+    for (uint32_t i = 0; i < l->gen.n && !st; i++)
+        for (uint32_t k = 0; l->gen.v[i] && k < l->streams.n && !st; k++)
+            if (l->streams.v[k])
+                st = add_streams(o, l->streams.v[k], 0, l->gen.v[i], err);
+    for (uint32_t i = 0; i < l->prompt.n && !st; i++)
+        for (uint32_t k = 0; l->prompt.v[i] && k < l->streams.n && !st; k++)
+            st = add_streams(o, l->streams.v[k], l->prompt.v[i], 0, err);
+    if (!st && o->n_stream_tests == 0)
+        st = TERN_FAIL(err, TERN_ERR_USAGE,
+                       "nothing to measure: --streams 0 goes with -p N, a prompt of N tokens");
+    return st;
+}
+
+static enum tern_status measure_tests(struct bench_options *o, struct lists *l, struct tern_err *err)
+{
+    enum tern_status st;
+
+    if (o->split_measured)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --streams");
+    /* -pg alone measures nothing else. */
+    if (!l->pg.n || l->prompt.n || l->gen.n) {
+        default_list(&l->prompt, 512);
+        default_list(&l->gen, 128);
+    }
+    o->reps = o->reps ? o->reps : 5;
+    default_list(&l->depth, 0);
+    if ((st = one_first(&l->seqs, err)))
+        return st;
+    for (uint32_t i = 0; i < l->depth.n && !st; i++)
+        st = add_tests_at(o, l, l->depth.v[i], err);
+    if (!st && o->n_tests == 0)
+        st = TERN_FAIL(err, TERN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
+    return st;
 }
 
 static enum tern_status finish(struct bench_options *o, struct lists *l, struct tern_err *err)
@@ -291,21 +374,10 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
         return kernels_alone(o, l, err);
     if ((st = take_shape(o, l, err)))
         return st;
-    /* -pg alone measures nothing else. */
-    if (!l->pg.n || l->prompt.n || l->gen.n) {
-        default_list(&l->prompt, 512);
-        default_list(&l->gen, 128);
-    }
-    o->reps = o->reps ? o->reps : 5;
-    default_list(&l->depth, 0);
-    if ((st = one_first(&l->seqs, err)))
+    if ((st = l->streams.n ? stream_tests(o, l, err) : measure_tests(o, l, err)))
         return st;
-    for (uint32_t i = 0; i < l->depth.n && !st; i++)
-        st = add_tests_at(o, l, l->depth.v[i], err);
-    if (st)
-        return st;
-    if (o->n_tests == 0)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
+    if (o->split_measured && !o->engine.local)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --local N");
     if ((st = engine_options_finish(&o->engine, err)))
         return st;
     default_list(&o->threads, o->engine.threads);
@@ -330,6 +402,7 @@ enum tern_status bench_options_parse(int argc, char **argv, struct bench_options
     while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
+            fputs(help_streams, stdout);
             engine_options_print_help(false);
             return TERN_END;
         }

@@ -128,8 +128,7 @@ static void print_md_end(const struct bench_print *p)
 
 /* -- CSV ------------------------------------------------------------------------------------------------- */
 
-/* A file's name as a CSV field. */
-static void print_quoted(const char *text)
+void bench_print_quoted(const char *text)
 {
     putchar('"');
     for (; *text; text++) {
@@ -152,9 +151,9 @@ static void print_csv(const struct bench_print *p, const struct bench_session *s
              "n_depth,n_seqs,mean_ts,stddev_ts,median_ts,bytes_per_token,macs_per_token,share,limit,"
              "read_bytes_per_s,int8_macs_per_s,load_ms,first_token_ms");
     bench_test_name(t, test);
-    print_quoted(p->machine);
+    bench_print_quoted(p->machine);
     putchar(',');
-    print_quoted(c->model);
+    bench_print_quoted(c->model);
     printf(",%llu,%llu,%s,%s,%s,%s,%s,%u,%u,%s,%u,%u,%u,%u,%.6g,%.6g,%.6g,%.0f,%.0f,", //
            (unsigned long long)c->file_bytes, (unsigned long long)c->params, s->level, c->layout, c->head,
            tern_kv_type_name(p->o->engine.kv), tern_boundary_name(p->o->engine.wire), (unsigned)r->threads,

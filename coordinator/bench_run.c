@@ -83,13 +83,12 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
     }
 }
 
-/* Ids that are the same in every run; sequence k's differ from the others'. */
-static int32_t fixed_id(const struct run *r, uint32_t k, uint32_t i)
+int32_t bench_fixed_id(uint32_t n_vocab, uint32_t k, uint32_t i)
 {
     uint64_t z = ((uint64_t)k << 32 | i) * 0x9e3779b97f4a7c15u;
 
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    return (int32_t)((z ^ z >> 27) % r->s->arch.n_vocab);
+    return (int32_t)((z ^ z >> 27) % n_vocab);
 }
 
 static enum tern_status player_begin(struct run *r, const struct bench_test *t, uint32_t k,
@@ -104,7 +103,7 @@ static enum tern_status player_begin(struct run *r, const struct bench_test *t, 
     if (!ids)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a sequence of %u tokens", (unsigned)n);
     for (uint32_t i = 0; i < n; i++)
-        ids[i] = fixed_id(r, k, i);
+        ids[i] = bench_fixed_id(r->s->arch.n_vocab, k, i);
     memset(p, 0, sizeof *p);
     st = seq_init(&p->seq, ids, n, n + (primed ? t->n_prompt : 0) + t->n_gen, err);
     free(ids);
@@ -113,6 +112,7 @@ static enum tern_status player_begin(struct run *r, const struct bench_test *t, 
     p->seq.want = want;
     p->seq.on_logits = on_logits;
     p->seq.user = p;
+    p->seq.no_cache = true; /* every repetition computes its prompt */
     p->sampler = r->sampler;
     p->priming = primed;
     p->left = t->n_gen;
@@ -131,7 +131,7 @@ static void player_go(struct run *r, const struct bench_test *t, uint32_t k)
         return;
     }
     for (uint32_t i = 0; i < t->n_prompt; i++)
-        seq_push(&p->seq, fixed_id(r, k, t->depth + i));
+        seq_push(&p->seq, bench_fixed_id(r->s->arch.n_vocab, k, t->depth + i));
     p->seq.want_from = p->seq.n_ids - 1;
 }
 
@@ -278,6 +278,7 @@ static void limits(const struct bench_session *s, struct bench_result *x, double
 static enum tern_status measure(struct run *r, struct bench_probe *probe, const struct bench_test *t,
                                 struct bench_session *s, struct bench_result *x, struct tern_err *err)
 {
+    const uint32_t chunk = r->o->engine.chunk ? r->o->engine.chunk : CHUNK_MOST;
     struct bench_test warm = *t;
     enum tern_status st;
 
@@ -285,9 +286,9 @@ static enum tern_status measure(struct run *r, struct bench_probe *probe, const 
     x->test = *t;
     x->threads = s->threads;
     x->workers = s->workers;
-    warm.n_prompt = t->n_prompt < r->o->engine.chunk ? t->n_prompt : r->o->engine.chunk;
+    warm.n_prompt = t->n_prompt < chunk ? t->n_prompt : chunk;
     warm.n_gen = t->n_gen < WARM_TOKENS ? t->n_gen : WARM_TOKENS;
-    warm.depth = t->depth < r->o->engine.chunk ? t->depth : r->o->engine.chunk;
+    warm.depth = t->depth < chunk ? t->depth : chunk;
     if ((st = repetition(r, &warm, &x->samples[0], err)))
         return st;
     bench_probe_take(probe, &r->s->kern, r->s->pool, &x->around);
@@ -361,7 +362,8 @@ static enum tern_status open_run(struct run *r, struct bench_session *out, struc
     sample_options_default(&greedy);
     greedy.temperature = 0;
     if ((st = session_open(&r->o->engine, &r->s, err)) ||
-        (st = session_connect(r->s, n_seqs, max_len, err)) ||
+        (st =
+             session_connect(r->s, &(struct session_room){ .n_at_once = n_seqs, .max_len = max_len }, err)) ||
         (st = sampler_new(&greedy, &r->s->kern, r->s->arch.n_vocab, &r->sampler, err)))
         return st;
     out->load_ms = (double)(tern_now_ns() - t0) / 1e6;

@@ -41,7 +41,10 @@ enum tern_status cluster_new(const struct pipe_options *o, const struct cluster_
         p->info.first = p->member->first;
         p->info.last = p->member->last;
         memcpy(p->info.name, p->member->name, sizeof p->info.name);
+        memcpy(p->live.endpoint, p->member->endpoint, sizeof p->live.endpoint);
+        c->live[i] = p->live;
     }
+    pthread_mutex_init(&c->live_lock, NULL);
     st = tern_arena_init(&c->arena, TERN_WIRE_ARENA_BYTES, "received messages", err);
     if (st == TERN_OK)
         st = tern_queue_new(QUEUE_ITEMS, &c->commands, err);
@@ -63,8 +66,16 @@ void cluster_free(struct cluster **cp)
     tern_queue_free(&c->commands);
     tern_queue_free(&c->events);
     tern_arena_fini(&c->arena);
+    pthread_mutex_destroy(&c->live_lock);
     free(c);
     *cp = NULL;
+}
+
+void cluster_live(struct cluster *c, uint32_t i, struct pipe_stage_live *out)
+{
+    pthread_mutex_lock(&c->live_lock);
+    *out = c->live[i];
+    pthread_mutex_unlock(&c->live_lock);
 }
 
 /* -- what all parts use --------------------------------------------------------------------------------- */
@@ -140,9 +151,7 @@ enum tern_status cluster_post(struct cluster *c, struct cluster_peer *p, const T
 
     if (st == TERN_OK)
         st = tern_client_send(p->client, c->header, len, NULL, 0, &err);
-    if (st == TERN_AGAIN)
-        p->blocked = true;
-    else if (st)
+    if (st && st != TERN_AGAIN)
         cluster_break(c, st, "cannot send to %s: %s", peer_describe(p).z, err.text);
     return st;
 }
@@ -264,11 +273,12 @@ static int until(uint64_t now, uint64_t then)
 /* Waits for a command, for a worker, or for the next tick. */
 static void wait_for_work(struct cluster *c)
 {
-    zmq_pollitem_t items[1 + TERN_CLIENT_POLL_ITEMS * TERN_MAX_WORKERS];
-    int n = 0, timeout = -1;
+    struct pollfd fds[1 + TERN_CLIENT_FDS * TERN_MAX_WORKERS];
+    nfds_t n = 0;
+    int timeout = -1;
     uint64_t now = tern_now_ms();
 
-    items[n++] = (zmq_pollitem_t){ .fd = tern_queue_fd(c->commands), .events = ZMQ_POLLIN };
+    fds[n++] = (struct pollfd){ .fd = tern_queue_fd(c->commands), .events = POLLIN };
     if (!c->broken) {
         timeout = until(now, c->next_ping_ms);
         if (c->hold_until_ms && until(now, c->hold_until_ms) < timeout)
@@ -278,14 +288,13 @@ static void wait_for_work(struct cluster *c)
 
             if (!p->client)
                 continue;
-            tern_client_poll_items(p->client, &items[n]);
-            if (p->blocked && items[n].socket)
-                items[n].events |= ZMQ_POLLOUT;
-            n += TERN_CLIENT_POLL_ITEMS;
+            if (tern_client_poll_fds(p->client, &fds[n]))
+                timeout = 0;
+            n += TERN_CLIENT_FDS;
         }
     }
-    if (zmq_poll(items, n, timeout) < 0 && errno != EINTR)
-        cluster_break(c, TERN_ERR_IO, "cannot wait for the workers: %s", zmq_strerror(errno));
+    if (poll(fds, n, timeout) < 0 && errno != EINTR)
+        cluster_break(c, TERN_ERR_IO, "cannot wait for the workers: %s", strerror(errno));
 }
 
 static void turn(struct cluster *c, uint64_t slept_from)
@@ -296,6 +305,8 @@ static void turn(struct cluster *c, uint64_t slept_from)
     if (now - slept_from > 2 * CLUSTER_PING_MS)
         for (uint32_t i = 0; i < c->spec.n; i++)
             c->peers[i].heard_ms += now - slept_from;
+    if (now - slept_from > 2 * CLUSTER_PING_MS)
+        c->progress_ms += now - slept_from;
     take_commands(c);
     for (uint32_t i = 0; i < c->spec.n && !c->broken; i++)
         visit_peer(c, &c->peers[i], now);

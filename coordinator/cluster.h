@@ -10,11 +10,12 @@
  * received any more.
  *
  * Thread: cluster_main runs in the link thread and touches everything; the scheduler touches what a tag has
- * published.
+ * published, and anybody may ask cluster_live.
  */
 #ifndef TERN_COORDINATOR_CLUSTER_H
 #define TERN_COORDINATOR_CLUSTER_H
 
+#include "coordinator/peer_clock.h"
 #include "coordinator/pipe.h"
 #include "coordinator/progress.h"
 
@@ -25,10 +26,15 @@
 #include "proto/link.h"
 #include "proto/wire.h"
 
+#include <pthread.h>
+
 #define CLUSTER_PING_MS    100u
 #define CLUSTER_SUSPECT_MS 400u
 /* How long a worker's word that its neighbour is gone waits for our own link to that neighbour to say so. */
 #define CLUSTER_HOLD_MS 150u
+/* How long steps on their way may take to come home when a worker has said that it is leaving; less than what
+ * it waits for us. */
+#define CLUSTER_LEAVE_MS 1500u
 /* A busy worker is asked again until its holder, if that has died, must have been noticed. */
 #define CLUSTER_BUSY_RETRY_MS 300u
 /* Tensor entries in one message: 64 of the longest (255 bytes of name, 4 dimensions of 10, 32 of hash and
@@ -60,8 +66,9 @@ struct cluster_peer {
     size_t tensor_next, tensor_end; /* entries of the identity still to be looked at */
     uint64_t load_done, load_total;
     uint64_t load_ms; /* when loading last got on */
-    bool blocked;     /* a send was answered AGAIN: wait for room */
     struct pipe_stage_info info;
+    struct peer_clock clock;
+    struct pipe_stage_live live; /* ours; copied for others when it changes */
 };
 
 struct cluster {
@@ -86,6 +93,7 @@ struct cluster {
     /* Steps on their way, oldest first: a ring.  n_sent of them have left, and parts_sent parts of the
      * next one. */
     struct tern_step *flight[TERN_MAX_STEPS_IN_FLIGHT];
+    uint64_t flight_us[TERN_MAX_STEPS_IN_FLIGHT]; /* when it had left */
     uint32_t flight_head, n_flight, n_sent, parts_sent;
     /* Ops and runs of the oldest step while its result comes in: they do not travel home, but the
      * scheduler wants them back. */
@@ -98,11 +106,17 @@ struct cluster {
     uint64_t join_until_ms, next_ping_ms, ping_seq;
     uint64_t hold_until_ms; /* not 0: a neighbour's word is held back */
     struct tern_err hold_error;
+    const struct cluster_peer *leaving; /* nothing new is sent; what is on its way may come home */
+    uint64_t leave_until_ms;
+    uint64_t progress_ms; /* when a stage last got on with the steps in flight */
     bool joined, assigned, ready, receiving, broken, stop;
     struct tern_err error;
     uint64_t n_stale; /* messages of another epoch */
     struct tern_log_limit stale_log;
     struct progress bar;
+
+    pthread_mutex_t live_lock;
+    struct pipe_stage_live live[TERN_MAX_WORKERS]; /* under the lock */
 };
 
 /* -- cluster.c ------------------------------------------------------------------------------------------ */
@@ -112,6 +126,9 @@ enum tern_status cluster_new(const struct pipe_options *o, const struct cluster_
                              const struct tern_key *key, struct cluster **out,
                              struct tern_err *err) TERN_MUST_CHECK;
 void cluster_free(struct cluster **c);
+
+/* What was known of worker i at the last heartbeat; from any thread. */
+void cluster_live(struct cluster *c, uint32_t i, struct pipe_stage_live *out);
 
 /* The link thread: returns after the tag `stop`. */
 void *cluster_main(void *cluster);
@@ -127,7 +144,7 @@ struct peer_text peer_describe(const struct cluster_peer *p);
 
 /* Version and epoch filled in. */
 void cluster_header(const struct cluster *c, Tern__Header *h, Tern__Header__BodyCase body);
-/* TERN_AGAIN marks the peer blocked; a failure breaks the cluster. */
+/* TERN_AGAIN: no room, try again next turn; a failure breaks the cluster. */
 enum tern_status cluster_post(struct cluster *c, struct cluster_peer *p, const Tern__Header *h);
 
 /* -- cluster_join.c ------------------------------------------------------------------------------------- */

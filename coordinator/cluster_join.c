@@ -158,6 +158,7 @@ static void send_assign(struct cluster *c, struct cluster_peer *p)
     }
     a.stage = p->index;
     a.dead_after_ms = c->o.dead_after_ms;
+    a.max_in_flight = c->o.max_in_flight;
     cluster_header(c, &h, TERN__HEADER__BODY_ASSIGN);
     h.assign = &a;
     if (cluster_post(c, p, &h) == TERN_OK) {
@@ -306,7 +307,6 @@ void cluster_join_tick(struct cluster *c, uint64_t now)
     for (uint32_t i = 0; i < c->spec.n && !c->broken; i++) {
         struct cluster_peer *p = &c->peers[i];
 
-        p->blocked = false;
         if (p->state < PEER_WELCOMED)
             tick_joining(c, p, now);
         else

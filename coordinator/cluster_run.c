@@ -10,6 +10,11 @@
 #include <inttypes.h>
 #include <string.h>
 
+static uint64_t now_us(void)
+{
+    return tern_now_ns() / 1000;
+}
+
 /* -- steps ---------------------------------------------------------------------------------------------- */
 
 static struct tern_step *in_flight(const struct cluster *c, uint32_t i)
@@ -32,10 +37,8 @@ static bool send_step(struct cluster *c, const struct tern_step *s)
 
         if (st == TERN_OK)
             st = tern_client_send(p->client, c->header, len, payload_len ? payload : NULL, payload_len, &err);
-        if (st == TERN_AGAIN) {
-            p->blocked = true;
+        if (st == TERN_AGAIN)
             return false;
-        }
         if (st) {
             cluster_break(c, st, "cannot send step %" PRIu64 " to %s: %s", s->step, peer_describe(p).z,
                           err.text);
@@ -48,8 +51,11 @@ static bool send_step(struct cluster *c, const struct tern_step *s)
 
 void cluster_send_steps(struct cluster *c)
 {
-    c->peers[0].blocked = false;
-    while (!c->broken && c->n_sent < c->n_flight && send_step(c, in_flight(c, c->n_sent))) {
+    while (!c->broken && c->n_sent < c->n_flight && (!c->leaving || c->parts_sent > 0) &&
+           send_step(c, in_flight(c, c->n_sent))) {
+        if (c->n_sent == 0)
+            c->progress_ms = tern_now_ms();
+        c->flight_us[(c->flight_head + c->n_sent) % TERN_MAX_STEPS_IN_FLIGHT] = now_us();
         c->n_sent++;
         c->parts_sent = 0;
     }
@@ -102,10 +108,17 @@ static bool failed_are_known(const struct tern_step *s)
     return true;
 }
 
+static void break_leaving(struct cluster *c, const struct cluster_peer *p)
+{
+    cluster_break(c, TERN_ERR_PEER, "%s is leaving: its ternd was told to end (draining)",
+                  peer_describe(p).z);
+}
+
 /* The result is whole: what it says must fit what was sent. */
 static void finish_step(struct cluster *c, struct cluster_peer *p, struct tern_step *s)
 {
     restore(c, s);
+    s->t_in_ns = tern_now_ns();
     if (s->n_rows != wanted_rows(c)) {
         cluster_break(c, TERN_ERR_FORMAT,
                       "%s broke the protocol: step %" PRIu64 " came back with %u rows, %u were wanted",
@@ -120,10 +133,16 @@ static void finish_step(struct cluster *c, struct cluster_peer *p, struct tern_s
                       peer_describe(p).z, s->step, s->n_times, c->spec.n);
         return;
     }
+    for (uint32_t i = 0; i < s->n_times; i++)
+        s->times[i].t_in_us =
+            peer_clock_ours(&c->peers[i].clock, s->times[i].t_in_us, c->flight_us[c->flight_head], now_us());
     c->flight_head = (c->flight_head + 1) % TERN_MAX_STEPS_IN_FLIGHT;
     c->n_flight--;
     c->n_sent--;
+    c->progress_ms = tern_now_ms();
     TERN_BUG_IF(!tern_queue_push(c->events, s));
+    if (c->leaving && c->n_sent == 0)
+        break_leaving(c, c->leaving);
 }
 
 /* Why this result cannot be one: NULL when it may. */
@@ -175,26 +194,56 @@ void cluster_on_result(struct cluster *c, struct cluster_peer *p, const Tern__He
 
 /* -- life ----------------------------------------------------------------------------------------------- */
 
+/* Number of the last step that has left: a worker cannot have computed more. */
+static uint64_t last_sent(const struct cluster *c)
+{
+    return c->n_sent > 0 ? in_flight(c, c->n_sent - 1)->step : 0;
+}
+
+static void publish(struct cluster *c, struct cluster_peer *p, uint64_t now)
+{
+    uint64_t silent = now > p->heard_ms ? now - p->heard_ms : 0;
+
+    p->live.suspect = p->suspect;
+    p->live.silent_ms = silent < UINT32_MAX ? (uint32_t)silent : UINT32_MAX;
+    pthread_mutex_lock(&c->live_lock);
+    c->live[p->index] = p->live;
+    pthread_mutex_unlock(&c->live_lock);
+}
+
 void cluster_on_pong(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)
 {
-    (void)now;
-    if (h->pong->seq > c->ping_seq)
+    const Tern__Pong *pong = h->pong;
+
+    if (pong->seq > c->ping_seq) {
         cluster_break(c, TERN_ERR_STATE, "%s broke the protocol: it answered a ping that was never sent",
                       peer_describe(p).z);
+        return;
+    }
+    peer_clock_got(&p->clock, pong->seq, pong->clock_us, now_us());
+    p->live.round_trip_us = p->clock.round_trip_us;
+    p->live.clock_ahead_us = p->clock.ahead_us;
+    p->live.clock_within_us = p->clock.within_us;
+    p->live.memory_bytes = pong->memory_bytes;
+    p->live.rejected = pong->rejected;
+    if (pong->steps > p->live.steps && pong->steps <= last_sent(c))
+        c->progress_ms = now;
+    p->live.steps = pong->steps;
+    p->live.busy_us = pong->busy_us;
+    publish(c, p, now);
 }
 
 static void send_ping(struct cluster *c, struct cluster_peer *p)
 {
     Tern__Header h;
     Tern__Ping ping = TERN__PING__INIT;
-    bool blocked = p->blocked;
 
     ping.seq = c->ping_seq;
     cluster_header(c, &h, TERN__HEADER__BODY_PING);
     h.ping = &ping;
     /* No room means that enough is on its way to count as life for the worker. */
-    (void)cluster_post(c, p, &h);
-    p->blocked = blocked;
+    if (cluster_post(c, p, &h) == TERN_OK)
+        peer_clock_sent(&p->clock, c->ping_seq, now_us());
 }
 
 static void check_silence(struct cluster *c, struct cluster_peer *p, uint64_t now)
@@ -214,12 +263,42 @@ static void check_silence(struct cluster *c, struct cluster_peer *p, uint64_t no
     }
 }
 
+/* The workers answer, but the steps do not get on: computing hangs somewhere, or a step was lost.  The first
+ * stage that has not finished the oldest step is where to look. */
+static void break_stuck(struct cluster *c, uint64_t ms)
+{
+    uint64_t step = in_flight(c, 0)->step;
+
+    for (uint32_t i = 0; i < c->spec.n; i++)
+        if (c->peers[i].live.steps < step) {
+            cluster_break(c, TERN_ERR_PEER,
+                          "%s answers but has not finished step %" PRIu64
+                          " for %.1f s; is it stuck, or too slow for --step-timeout? restart its ternd and "
+                          "see its log",
+                          peer_describe(&c->peers[i]).z, step, (double)ms / 1000.0);
+            return;
+        }
+    cluster_break(c, TERN_ERR_PEER,
+                  "%s says that step %" PRIu64
+                  " is done but has not sent its result for %.1f s; restart its ternd and see its log",
+                  peer_describe(&c->peers[c->spec.n - 1]).z, step, (double)ms / 1000.0);
+}
+
 void cluster_run_tick(struct cluster *c, uint64_t now)
 {
     bool ping = now >= c->next_ping_ms;
 
     if (c->hold_until_ms && now >= c->hold_until_ms) {
         cluster_break(c, c->hold_error.status, "%s", c->hold_error.text);
+        return;
+    }
+    if (c->leaving && now >= c->leave_until_ms) {
+        break_leaving(c, c->leaving);
+        return;
+    }
+    if (c->n_sent > 0 && !c->leaving && c->o.step_timeout_ms > 0 && now > c->progress_ms &&
+        now - c->progress_ms >= c->o.step_timeout_ms) {
+        break_stuck(c, now - c->progress_ms);
         return;
     }
     if (ping) {
@@ -235,6 +314,8 @@ void cluster_run_tick(struct cluster *c, uint64_t now)
             send_ping(c, p);
         if (!c->broken)
             check_silence(c, p, now);
+        if (ping)
+            publish(c, p, now);
     }
 }
 
@@ -242,15 +323,25 @@ void cluster_run_tick(struct cluster *c, uint64_t now)
 
 void cluster_on_lost(struct cluster *c, struct cluster_peer *p)
 {
+    if (c->leaving == p) {
+        break_leaving(c, p);
+        return;
+    }
     cluster_break(c, TERN_ERR_PEER, "%s died: connection lost", peer_describe(p).z);
 }
 
 void cluster_on_bye(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)
 {
-    (void)now;
-    p->state = PEER_GONE;
-    cluster_break(c, TERN_ERR_PEER, "%s is leaving%s", peer_describe(p).z,
-                  h->bye->reason == TERN_BYE_DRAINING ? ": its ternd was told to end (draining)" : "");
+    if (h->bye->reason != TERN_BYE_DRAINING) {
+        p->state = PEER_GONE;
+        cluster_break(c, TERN_ERR_PEER, "%s is leaving", peer_describe(p).z);
+    } else if (!c->leaving && c->n_sent > 0) {
+        tern_log(TERN_LOG_INFO, "leaving", "worker=%s steps_in_flight=%u", p->member->name, c->n_sent);
+        c->leaving = p;
+        c->leave_until_ms = now + CLUSTER_LEAVE_MS;
+    } else {
+        break_leaving(c, p);
+    }
 }
 
 void cluster_on_fault(struct cluster *c, struct cluster_peer *p, const Tern__Header *h, uint64_t now)

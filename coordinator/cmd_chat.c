@@ -256,7 +256,8 @@ static enum tern_status prepare(struct talk *t, struct tern_err *err)
         return st;
     t->chat.on_text = on_text;
     t->chat.user = t;
-    if ((st = begin_log(t, err)) || (st = session_connect(t->s, 1, t->s->ctx, err)))
+    if ((st = begin_log(t, err)) ||
+        (st = session_connect(t->s, &(struct session_room){ .n_at_once = 1, .max_len = t->s->ctx }, err)))
         return st;
     if (t->typed)
         interrupt_outlive();

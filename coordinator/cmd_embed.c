@@ -317,7 +317,8 @@ static enum tern_status work(struct work *w, struct tern_err *err)
     w->window = calloc(w->n_window, sizeof *w->window);
     if (!w->window)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %zu texts at once", w->n_window);
-    if ((st = session_connect(w->s, (uint32_t)slots, longest, err)))
+    if ((st = session_connect(
+             w->s, &(struct session_room){ .n_at_once = (uint32_t)slots, .max_len = longest }, err)))
         return st;
     print_head(w);
     if ((st = loop(w, err)))

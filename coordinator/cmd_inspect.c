@@ -189,9 +189,7 @@ static enum tern_status predict_all(struct inspect *in, const struct options *o,
     in->kv = o->kv;
     in->ctx = o->ctx ? o->ctx : in->arch.n_ctx_train > DEFAULT_CTX ? DEFAULT_CTX : in->arch.n_ctx_train;
     layers_in_file(in->g, &in->first, &in->last);
-    /* As `tern run`: a chunk of a prompt, and one token of a sequence.  A slice can only be a worker's. */
-    in->rows = o->layers || in->last - in->first < in->arch.n_layers ? CHUNK_OVER_WORKERS : CHUNK_IN_PROCESS;
-    in->rows++;
+    in->rows = CHUNK_MOST + 1; /* as `tern run`: a chunk of a prompt, and one token of a sequence */
     if (o->layers &&
         (st = tern_option_layers(o->layers, "the model", in->arch.n_layers, &in->first, &in->last, err)))
         return st;

@@ -185,7 +185,11 @@ static enum tern_status score(struct options *o, const struct tern_ids *ids, str
     enum tern_status st = perplexity_new(s, ids->ids, ids->n, s->ctx, o->chunks, &p, err);
 
     if (!st)
-        st = session_connect(s, p->n_chunks < CHUNKS_AT_ONCE ? p->n_chunks : CHUNKS_AT_ONCE, s->ctx, err);
+        st = session_connect(
+            s,
+            &(struct session_room){ .n_at_once = p->n_chunks < CHUNKS_AT_ONCE ? p->n_chunks : CHUNKS_AT_ONCE,
+                                    .max_len = s->ctx },
+            err);
     if (!st)
         st = perplexity_run(p, on_chunk, o, err);
     if (!st) {

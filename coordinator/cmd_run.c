@@ -227,7 +227,10 @@ static enum tern_status prepare(struct run *r, struct tern_err *err)
             return st;
         longest = r->gens[i].seq.max_len > longest ? r->gens[i].seq.max_len : longest;
     }
-    if ((st = session_connect(r->s, n < MAX_AT_ONCE ? n : MAX_AT_ONCE, longest, err)))
+    if ((st = session_connect(
+             r->s,
+             &(struct session_room){ .n_at_once = n < MAX_AT_ONCE ? n : MAX_AT_ONCE, .max_len = longest },
+             err)))
         return st;
     for (uint32_t i = 0; i < n; i++)
         if ((st = sched_add(r->s->sched, &r->gens[i].seq, err)))

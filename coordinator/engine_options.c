@@ -25,7 +25,8 @@ static const char help_layout[] =
     "                            the same text)\n"
     "      --kv f16|int8         what the KV cache holds (default: f16); int8 takes half the memory and\n"
     "                            changes the text a little, on all machines alike\n"
-    "      --chunk ROWS|all      prompt tokens in one step (default: 256; over workers 64)\n"
+    "      --chunk ROWS|all      prompt tokens in one step (default: chosen as it goes, by how long\n"
+    "                            the stages take)\n"
     "      --head MODE           reading the output head: full; screened: an int8 copy says which rows\n"
     "                            matter, only those are computed: the same tokens from half the bytes of\n"
     "                            an f16 head; statistical: a 4-bit copy, may differ (designed: once in\n"
@@ -46,7 +47,12 @@ static const char help_after_wire[] =
     ")\n"
     "      --dump-steps FILE     write what goes over the links to FILE in clear: prompts and rows,\n"
     "                            for tests\n"
+    "      --in-flight N         steps on their way at once, 1 to 64 (default: two for each worker and six\n"
+    "                            for the links, fewer where their buffers would take more than 32 MiB a\n"
+    "                            worker): links with delay need more, 1 + delay * links / time of a stage\n"
     "      --dead-after MS       silence of a worker that counts as its death (default: 3000)\n"
+    "      --step-timeout MS     the same for workers that answer but do not get on with their steps\n"
+    "                            (default: 60000)\n"
     "\n"
     "Output\n"
     "  -q, --quiet               no progress, no figures\n"
@@ -70,8 +76,8 @@ void engine_options_default(struct engine_options *o)
     memset(o, 0, sizeof *o);
     o->wire = TERN_BOUNDARY_DEFAULT;
     o->kv = TERN_KV_DEFAULT;
-    o->chunk = CHUNK_IN_PROCESS;
     o->dead_after_ms = 3000;
+    o->step_timeout_ms = 60000;
 }
 
 static enum tern_status parse_split(struct engine_options *o, const char *text, struct tern_err *err)
@@ -135,7 +141,6 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_PRE: o->pre = arg; return TERN_OK;
     case ENGINE_OPT_LAYOUT: return tern_option_layout(arg, &o->layout, err);
     case ENGINE_OPT_CHUNK:
-        o->chunk_given = true;
         if (strcmp(arg, "all") == 0) {
             o->chunk = TERN_MAX_STEP_ROWS;
             return TERN_OK;
@@ -150,8 +155,12 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
     case ENGINE_OPT_SPLIT: return parse_split(o, arg, err);
     case ENGINE_OPT_CLUSTER: o->cluster = arg; return TERN_OK;
     case ENGINE_OPT_KEY: o->key = arg; return TERN_OK;
+    case ENGINE_OPT_IN_FLIGHT:
+        return tern_option_u32("--in-flight", arg, 1, TERN_MAX_STEPS_IN_FLIGHT, &o->in_flight, err);
     case ENGINE_OPT_DEAD_AFTER:
         return tern_option_u32("--dead-after", arg, 500, 600000, &o->dead_after_ms, err);
+    case ENGINE_OPT_STEP_TIMEOUT:
+        return tern_option_u32("--step-timeout", arg, 1000, 3600000, &o->step_timeout_ms, err);
     case ENGINE_OPT_DUMP_STEPS: o->dump_steps = arg; return TERN_OK;
     case ENGINE_OPT_JSON: o->json = true; return TERN_OK;
     case ENGINE_OPT_VERBOSE: o->verbose = true; return TERN_OK;
@@ -179,8 +188,6 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
         return TERN_FAIL(err, TERN_ERR_USAGE, "--key goes with --cluster FILE");
     if (o->quiet && o->verbose)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--quiet and --verbose exclude each other");
-    if (!o->chunk_given && (o->local || o->cluster))
-        o->chunk = CHUNK_OVER_WORKERS;
     if (!o->threads_given)
         o->threads = tern_option_default_threads();
     if (!o->cpu_given)

@@ -23,10 +23,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Rows of a prompt in one step.  Alone a stage computes faster with many rows (engine/PERFORMANCE.md); with
- * several, small chunks follow each other through them. */
-#define CHUNK_IN_PROCESS   256
-#define CHUNK_OVER_WORKERS 64
+/* Rows of a prompt in one step at most, when their number is chosen by measurement: more make no stage faster
+ * (engine/PERFORMANCE.md). */
+#define CHUNK_MOST 256
 
 struct engine_options {
     char model[4096]; /* filled by engine_options_finish when not given */
@@ -43,13 +42,13 @@ struct engine_options {
     enum tern_head_mode head;
     bool no_head; /* no option: a command that wants no logits says so */
     enum tern_kv_type kv;
-    uint32_t chunk; /* prompt rows per step */
-    bool chunk_given;
+    uint32_t chunk; /* prompt rows per step; 0: chosen by measurement */
     uint32_t local; /* child processes; 0: none */
     uint32_t n_split;
     uint32_t split[TERN_MAX_WORKERS];
     const char *cluster, *key; /* files; both or neither */
-    uint32_t dead_after_ms;
+    uint32_t in_flight;        /* steps on their way at once; 0: the pipe chooses (pipe.h) */
+    uint32_t dead_after_ms, step_timeout_ms;
     const char *dump_steps; /* file, or NULL: pipe_dump.h */
     bool json, quiet, verbose;
 };
@@ -67,7 +66,9 @@ enum {
     ENGINE_OPT_SPLIT,
     ENGINE_OPT_CLUSTER,
     ENGINE_OPT_KEY,
+    ENGINE_OPT_IN_FLIGHT,
     ENGINE_OPT_DEAD_AFTER,
+    ENGINE_OPT_STEP_TIMEOUT,
     ENGINE_OPT_DUMP_STEPS,
     ENGINE_OPT_JSON,
     ENGINE_OPT_VERBOSE,
@@ -91,7 +92,9 @@ enum {
     { "split", required_argument, NULL, ENGINE_OPT_SPLIT }, \
     { "cluster", required_argument, NULL, ENGINE_OPT_CLUSTER }, \
     { "key", required_argument, NULL, ENGINE_OPT_KEY }, \
+    { "in-flight", required_argument, NULL, ENGINE_OPT_IN_FLIGHT }, \
     { "dead-after", required_argument, NULL, ENGINE_OPT_DEAD_AFTER }, \
+    { "step-timeout", required_argument, NULL, ENGINE_OPT_STEP_TIMEOUT }, \
     { "dump-steps", required_argument, NULL, ENGINE_OPT_DUMP_STEPS }, \
     { "json", no_argument, NULL, ENGINE_OPT_JSON }, { "verbose", no_argument, NULL, ENGINE_OPT_VERBOSE }
 /* clang-format on */

@@ -37,8 +37,8 @@ enum tern_status generate_forbid_eog(struct sample_options *o, const struct tern
 
 /* -- text ------------------------------------------------------------------------------------------------ */
 
-/* Where the earliest stop string begins at or after `from`; n_text when there is none. */
-static size_t find_stop(const struct generate *g, size_t from)
+/* Where the earliest stop string begins at or after `from`, and which it is; n_text when there is none. */
+static size_t find_stop(const struct generate *g, size_t from, int *which)
 {
     size_t best = g->n_text;
 
@@ -46,8 +46,10 @@ static size_t find_stop(const struct generate *g, size_t from)
         size_t len = strlen(g->o->stops[i]);
         const char *hit = memmem(g->text + from, g->n_text - from, g->o->stops[i], len);
 
-        if (hit && (size_t)(hit - g->text) < best)
+        if (hit && (size_t)(hit - g->text) < best) {
             best = (size_t)(hit - g->text);
+            *which = (int)i;
+        }
     }
     return best;
 }
@@ -73,11 +75,13 @@ static size_t held_back(const struct generate *g)
 static bool add_text(struct generate *g, struct tern_str piece)
 {
     size_t stop;
+    int which = -1;
 
     g->n_text += tern_utf8_feed(&g->utf8, piece.ptr, piece.len, g->text + g->n_text);
     /* Nothing before n_ready can begin a stop string: it would have been held back. */
-    stop = find_stop(g, g->n_ready);
+    stop = find_stop(g, g->n_ready, &which);
     if (stop < g->n_text) {
+        g->stop = which;
         g->n_text = stop;
         g->n_ready = stop;
         g->utf8.n = 0;
@@ -118,12 +122,27 @@ static void note_token(struct generate *g, int32_t id, double norm, const float 
 
     memset(t, 0, sizeof *t);
     t->id = id;
+    t->end = g->n_text;
     if (g->o->n_logprobs >= 0) {
         t->logprob = (double)logits[id] - norm;
         t->n_top = logprobs_top(logits, g->n_vocab, norm, (uint32_t)g->o->n_logprobs,
                                 g->tops + (size_t)g->n_tokens * (size_t)g->o->n_logprobs);
     }
     g->n_tokens++;
+}
+
+/* The context is full: the older half of what may go goes, and the rest is computed again where it then
+ * stands, behind it the token that found no room.  False when too little may go. */
+static bool shift(struct generate *g, int32_t id)
+{
+    struct seq *q = &g->seq;
+
+    if (!g->o->shift || q->n_ids < 2 || g->o->n_keep > q->n_ids - 2)
+        return false;
+    seq_shift(q, g->o->n_keep, (q->n_ids - g->o->n_keep) / 2);
+    seq_extend(q, &id, 1);
+    g->n_shifts++;
+    return true;
 }
 
 static void want(struct seq *q, uint32_t pos, struct tern_head_want *out)
@@ -217,10 +236,10 @@ static void on_logits(struct seq *q, uint32_t pos, const struct tern_head_row *r
         end(g, GENERATE_STOP);
     else if (g->n_tokens >= g->o->n_predict)
         end(g, GENERATE_LENGTH);
-    else if (q->n_ids >= g->o->ctx)
-        end(g, GENERATE_CONTEXT);
-    else
+    else if (q->n_ids < g->o->ctx)
         seq_push(q, id);
+    else if (!shift(g, id))
+        end(g, GENERATE_CONTEXT);
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */
@@ -251,6 +270,7 @@ enum tern_status generate_init(struct generate *g, const struct generate_options
     g->kern = kern;
     g->n_vocab = n_vocab;
     g->n_prompt = n;
+    g->stop = -1;
     if ((st = seq_init(&g->seq, ids, n, cap < o->ctx ? (uint32_t)cap : o->ctx, err)))
         return st;
     g->seq.want = want;
@@ -273,9 +293,15 @@ void generate_fini(struct generate *g)
     memset(g, 0, sizeof *g);
 }
 
+bool generate_wants_room(const struct generate *g)
+{
+    return g->end == GENERATE_RUNNING &&
+           (g->text_cap - g->n_text < TOKEN_TEXT || g->n_tokens == g->tokens_cap);
+}
+
 enum tern_status generate_reserve(struct generate *g, struct tern_err *err)
 {
-    if (g->end != GENERATE_RUNNING)
+    if (!generate_wants_room(g))
         return TERN_OK;
     if (g->text_cap - g->n_text < TOKEN_TEXT) {
         size_t cap = g->text_cap * 2 > 4 * TOKEN_TEXT ? g->text_cap * 2 : 4 * TOKEN_TEXT;
@@ -341,6 +367,15 @@ static uint32_t tokens_of_text(const struct generate *g)
     return n;
 }
 
+uint32_t generate_ready_tokens(const struct generate *g, uint32_t from)
+{
+    const uint32_t n = g->cut ? tokens_of_text(g) : g->n_tokens;
+
+    while (from < n && g->tokens[from].end <= g->n_ready)
+        from++;
+    return from;
+}
+
 uint32_t generate_length(const struct generate *g, struct tern_str *left)
 {
     const uint32_t n = tokens_of_text(g);
@@ -373,6 +408,7 @@ enum tern_status generate_more(struct generate *g, const int32_t *ids, uint32_t 
     g->utf8.n = 0;
     g->end = GENERATE_RUNNING;
     g->cut = g->complete = false;
+    g->stop = -1;
     if (g->grammar)
         grammar_restart(g->grammar);
     return generate_reserve(g, err);

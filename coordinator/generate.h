@@ -39,6 +39,9 @@ struct generate_options {
     uint32_t ctx;       /* positions */
     bool ignore_eos; /* end-of-text tokens are text like any other (bias forbids them: generate_forbid_eog) */
     bool keep;       /* an ended answer's sequence keeps its slot, for generate_more */
+    bool shift; /* a full context forgets the older half of what is behind the first n_keep tokens, which is
+                      * computed again as if the text had begun so; not together with keep */
+    uint32_t n_keep;       /* with shift */
     const int32_t *end_id; /* a token that ends an answer beside the end-of-text tokens, or NULL */
     uint32_t n_stops;
     const char *stops[GENERATE_MAX_STOPS + 1]; /* and a chat format's */
@@ -79,6 +82,7 @@ struct generate {
     bool complete; /* ended by its grammar: the last token is text like those before it */
     bool cut;      /* ended by a stop string, which some of the last tokens print, */
     int stop;      /* ... namely stops[stop]; else -1 */
+    uint32_t n_shifts;
 };
 
 /* "stop", "length", "context", "error", "interrupted". */
@@ -95,7 +99,8 @@ enum tern_status generate_init(struct generate *g, const struct generate_options
                                struct tern_err *err) TERN_MUST_CHECK;
 void generate_fini(struct generate *g);
 
-/* Room for what the next turn may add. */
+/* Room for what the next turn may add; text, tokens and tops move only here, and only when asked for. */
+bool generate_wants_room(const struct generate *g);
 enum tern_status generate_reserve(struct generate *g, struct tern_err *err) TERN_MUST_CHECK;
 
 /* Ends what has not ended, keeping its text. */
@@ -106,6 +111,10 @@ bool generate_ended(struct generate *g);
 
 /* Text from offset *shown that may be shown; advances *shown. */
 struct tern_str generate_ready(struct generate *g, size_t *shown);
+
+/* How many tokens are final, at least `from`, of which that is known: their text may be shown (or they have
+ * none), and they do not belong to a stop string. */
+uint32_t generate_ready_tokens(const struct generate *g, uint32_t from);
 
 /* The ids an ended answer leaves behind, prompt and all: the end-of-text token and those that print a stop
  * string do not belong to it.  *left: the end of the text, if none of these ids prints it. */

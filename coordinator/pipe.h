@@ -39,7 +39,7 @@ struct pipe_stage_live {
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1]; /* empty in process */
     bool suspect;                               /* silent for longer than it should be */
     uint32_t silent_ms;                         /* since anything came from it */
-    uint32_t round_trip_us;   /* of a heartbeat, the shortest of the last ones; 0: not known */
+    uint32_t round_trip_us;   /* of a heartbeat, the shortest of the last ones; 0: not known, or in process */
     int64_t clock_ahead_us;   /* of its clock against ours, from the same heartbeats */
     uint32_t clock_within_us; /* how far that may be off */
     uint64_t memory_bytes;    /* resident in its process */
@@ -54,6 +54,7 @@ struct pipe {
     uint32_t max_rows;      /* of one step */
     uint32_t row_bytes;     /* of one encoded row */
     bool remote;
+    int fd; /* readable when recv would not wait; for poll only, by the thread that schedules */
 
     /* Free steps to fill: never blocks, NULL when all are in flight. */
     struct tern_step *(*take)(struct pipe *p);
@@ -62,7 +63,8 @@ struct pipe {
     /* Sends s (given away, also when it fails); its number is set here. */
     enum tern_status (*send)(struct pipe *p, struct tern_step *s, struct tern_err *err);
     /* The next result, waiting up to timeout_ms (-1 for ever): the step as it was sent, with the wanted
-     * rows as its payload, failed and times filled (one per stage), bytes_in what came over the last hop.
+     * rows as its payload, failed and times filled (one per stage, t_in_us by our clock and between sending
+     * and coming home), bytes_in what came over the last hop, from workers t_in_ns when.
      * TERN_AGAIN on time-out; TERN_ERR_PEER and others once the pipe is broken: final, and the sentence
      * names the worker. */
     enum tern_status (*recv)(struct pipe *p, int timeout_ms, struct tern_step **out, struct tern_err *err);
@@ -82,11 +84,21 @@ struct pipe_options {
     enum tern_boundary boundary;
     enum tern_kv_type kv;
     uint32_t n_pages, n_slots, max_positions, max_rows;
-    uint32_t max_in_flight;   /* steps on their way at once; 0: as many as keep n stages without delay busy */
+    uint32_t max_in_flight;   /* steps on their way at once, up to 64; 0: see below */
     uint32_t dead_after_ms;   /* silence of a worker that counts as death; 3000 */
+    uint32_t step_timeout_ms; /* steps on their way and no stage gets on with them; 60000; 0: never */
     uint32_t join_timeout_ms; /* how long a worker may take to answer the first time; 5000 */
     bool quiet;               /* no progress on stderr */
 };
+
+/*
+ * Steps in flight when nobody says: in process 2; over n workers one computing and one waiting in each, and
+ * PIPE_ON_THE_WAY on links with some delay, as far as each process's buffers for them, max_rows * row_bytes a
+ * step, stay within PIPE_STEPS_BYTES; at least n + 2, which links without delay need.  A buffer becomes
+ * resident as far as a step fills it.
+ */
+#define PIPE_ON_THE_WAY  6u
+#define PIPE_STEPS_BYTES ((size_t)32 << 20)
 
 /* All layers in this process. */
 enum tern_status pipe_local_open(const struct pipe_options *o, struct pipe **out,

@@ -92,6 +92,13 @@ static enum tern_status dump_recv(struct pipe *p, int timeout_ms, struct tern_st
     return TERN_OK;
 }
 
+static void dump_live(struct pipe *p, uint32_t i, struct pipe_stage_live *out)
+{
+    struct pipe_dump *d = p->impl;
+
+    d->inner->live(d->inner, i, out);
+}
+
 static void dump_close(struct pipe *p)
 {
     struct pipe_dump *d = p->impl;
@@ -113,6 +120,7 @@ enum tern_status pipe_dump_wrap(struct pipe **p, int fd, struct tern_err *err)
     d->outer.give = dump_give;
     d->outer.send = dump_send;
     d->outer.recv = dump_recv;
+    d->outer.live = dump_live;
     d->outer.close = dump_close;
     d->outer.impl = d;
     *p = &d->outer;

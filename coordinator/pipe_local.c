@@ -8,6 +8,7 @@
 #include "coordinator/progress.h"
 
 #include "engine/base/log.h"
+#include "engine/base/mem.h"
 #include "worker/stage.h"
 
 #include <stdio.h>
@@ -23,8 +24,9 @@ struct local {
     struct tern_model *model;
     struct tern_stage *stage;
     uint64_t next_step;
-    struct tern_err broken;       /* status not TERN_OK: final */
-    void *users[LOCAL_IN_FLIGHT]; /* the scheduler's step->user while the stage has the step, by number */
+    struct tern_err broken; /* status not TERN_OK: final */
+    /* The scheduler's step->user while the stage has the step, by number. */
+    void *users[TERN_MAX_STEPS_IN_FLIGHT];
 };
 
 static struct tern_step *local_take(struct pipe *p)
@@ -55,7 +57,7 @@ static enum tern_status local_send(struct pipe *p, struct tern_step *s, struct t
     s->step = l->next_step++;
     s->t_in_ns = tern_now_ns();
     s->bytes_in = 0;
-    l->users[s->step % LOCAL_IN_FLIGHT] = s->user;
+    l->users[s->step % TERN_MAX_STEPS_IN_FLIGHT] = s->user;
     s->user = l; /* any value but NULL, which is the stage's word for "not run" */
     TERN_BUG_IF(!tern_queue_push(tern_stage_in(l->stage), s));
     return TERN_OK;
@@ -78,9 +80,20 @@ static enum tern_status local_recv(struct pipe *p, int timeout_ms, struct tern_s
             (void)TERN_FAIL(&l->broken, TERN_ERR_STATE, "the compute thread has ended");
         return fail_broken(l, err);
     }
-    s->user = l->users[s->step % LOCAL_IN_FLIGHT];
+    s->user = l->users[s->step % TERN_MAX_STEPS_IN_FLIGHT];
     *out = s;
     return TERN_OK;
+}
+
+/* One process, one clock. */
+static void local_live(struct pipe *p, uint32_t i, struct pipe_stage_live *out)
+{
+    const struct local *l = p->impl;
+
+    (void)i;
+    *out = (struct pipe_stage_live){ .memory_bytes = tern_memory_resident(),
+                                     .steps = tern_stage_steps(l->stage),
+                                     .busy_us = tern_stage_busy_us(l->stage) };
 }
 
 static void local_close(struct pipe *p)
@@ -99,13 +112,16 @@ static void fill_info(struct local *l, const struct pipe_options *o)
     struct pipe_stage_info *s = &p->stages[0];
 
     p->n_stages = 1;
-    p->max_in_flight = LOCAL_IN_FLIGHT;
+    p->max_in_flight = o->max_in_flight ? o->max_in_flight : LOCAL_IN_FLIGHT;
+    if (p->max_in_flight > TERN_MAX_STEPS_IN_FLIGHT)
+        p->max_in_flight = TERN_MAX_STEPS_IN_FLIGHT;
     p->max_rows = o->max_rows;
     p->row_bytes = (uint32_t)tern_boundary_row_bytes(o->boundary, o->arch->n_embd);
     p->take = local_take;
     p->give = local_give;
     p->send = local_send;
     p->recv = local_recv;
+    p->live = local_live;
     p->close = local_close;
     p->impl = l;
     snprintf(s->name, sizeof s->name, "local");
@@ -158,13 +174,14 @@ enum tern_status pipe_local_open(const struct pipe_options *o, struct pipe **out
     if (st == TERN_OK)
         st = tern_stage_new(l->model, o->pool, &so, &l->stage, err);
     if (st == TERN_OK)
-        st = pipe_steps_init(&l->steps, LOCAL_IN_FLIGHT, o->max_rows, l->pipe.row_bytes, err);
+        st = pipe_steps_init(&l->steps, l->pipe.max_in_flight, o->max_rows, l->pipe.row_bytes, err);
     if (st == TERN_OK)
         st = tern_stage_start(l->stage, err);
     if (st) {
         local_close(&l->pipe);
         return st;
     }
+    l->pipe.fd = tern_queue_fd(tern_stage_out(l->stage));
     l->pipe.stages[0].weight_bytes = l->model->tiles_bytes + l->model->norms_bytes;
     l->pipe.stages[0].kv_bytes = tern_stage_kv_bytes(l->stage);
     *out = &l->pipe;

@@ -73,6 +73,11 @@ static enum tern_status remote_recv(struct pipe *p, int timeout_ms, struct tern_
     return TERN_OK;
 }
 
+static void remote_live(struct pipe *p, uint32_t i, struct pipe_stage_live *out)
+{
+    cluster_live(((struct remote *)p->impl)->cluster, i, out);
+}
+
 static void remote_close(struct pipe *p)
 {
     struct remote *r = p->impl;
@@ -145,6 +150,21 @@ static enum tern_status join(struct remote *r, const struct pipe_options *o, str
     return await(r, &c->tag.ready, err);
 }
 
+/* Links without delay need a step computing in every stage, and one on its way out and one home. */
+static uint32_t choose_in_flight(const struct pipe_options *o, uint32_t n_stages)
+{
+    const size_t buffer = (size_t)o->max_rows * tern_boundary_row_bytes(o->boundary, o->arch->n_embd);
+    uint32_t n = 2 * n_stages + PIPE_ON_THE_WAY;
+
+    if (o->max_in_flight)
+        n = o->max_in_flight;
+    else if (n > PIPE_STEPS_BYTES / buffer)
+        n = (uint32_t)(PIPE_STEPS_BYTES / buffer);
+    if (!o->max_in_flight && n < n_stages + 2)
+        n = n_stages + 2;
+    return n < TERN_MAX_STEPS_IN_FLIGHT ? n : TERN_MAX_STEPS_IN_FLIGHT;
+}
+
 static void fill_pipe(struct remote *r, const struct pipe_options *o)
 {
     struct pipe *p = &r->pipe;
@@ -152,16 +172,16 @@ static void fill_pipe(struct remote *r, const struct pipe_options *o)
     p->n_stages = r->cluster->spec.n;
     p->max_rows = o->max_rows;
     p->remote = true;
+    p->fd = tern_queue_fd(r->cluster->events);
     p->take = remote_take;
     p->give = remote_give;
     p->send = remote_send;
     p->recv = remote_recv;
+    p->live = remote_live;
     p->close = remote_close;
     p->impl = r;
     p->row_bytes = (uint32_t)tern_boundary_row_bytes(o->boundary, o->arch->n_embd);
-    /* One step in every stage and one on its way home or out keeps all stages busy. */
-    p->max_in_flight =
-        p->n_stages + 1 < TERN_MAX_STEPS_IN_FLIGHT ? p->n_stages + 1 : TERN_MAX_STEPS_IN_FLIGHT;
+    p->max_in_flight = r->cluster->o.max_in_flight;
 }
 
 enum tern_status pipe_remote_open(const struct pipe_options *o, const struct cluster_spec *cluster,
@@ -169,6 +189,7 @@ enum tern_status pipe_remote_open(const struct pipe_options *o, const struct clu
 {
     struct remote *r = calloc(1, sizeof *r);
     struct cluster_spec *spec = malloc(sizeof *spec);
+    struct pipe_options sized = *o;
     enum tern_status st = TERN_OK;
 
     if (!r || !spec)
@@ -177,8 +198,10 @@ enum tern_status pipe_remote_open(const struct pipe_options *o, const struct clu
         *spec = *cluster;
         st = cluster_spec_plan(spec, o->arch->n_layers, err);
     }
-    if (st == TERN_OK)
-        st = cluster_new(o, spec, key, &r->cluster, err);
+    if (st == TERN_OK) {
+        sized.max_in_flight = choose_in_flight(o, spec->n);
+        st = cluster_new(&sized, spec, key, &r->cluster, err);
+    }
     free(spec);
     if (st) {
         free(r);

@@ -3,10 +3,14 @@
  * The scheduler: which rows of which sequences make up the next step, and what becomes of the rows that
  * come home.
  *
- * Each step takes one row of every sequence that is ready for its next token (with several stages: of a
- * share of them, so that all stages have work) and up to `chunk` rows of prompts.  Several steps are in
- * flight; chunks of one prompt follow each other without waiting.  KV slots are opened and freed by
- * operations that ride in the steps; a table of our own, to which the same operations are applied, says
+ * Several steps are in flight.  Sequences that wait for their next token form as many groups as keep the
+ * slowest stage busy, one row each and a step for each group (step_tuner.h); up to `chunk` rows of prompts
+ * ride along, or go alone.  Of several prompts the oldest gets at least half of them, the shortest the rest.
+ *
+ * A sequence gets a slot when the pages it may ever take fit beside those of all that are LIVE; it is the
+ * turn of the client that has the fewest.  It begins with the longest prefix that any slot holds
+ * (kv_slots.h), and leaves its own KV behind as one; the least recently used goes when room is needed.
+ * Slots are opened, forked, cut and freed by operations that ride in the steps; a table of our own says
  * beforehand that they will succeed on every worker.
  *
  * What a sequence gets never depends on what else runs: see engine/forward.h.  Results are checked as bytes
@@ -46,6 +50,8 @@ struct sched_options {
      * its allocation guard.  NULL: nobody wants to know. */
     void (*on_step)(void *user, const struct sched_trace *t);
     void *on_step_user;
+    /* Microseconds on a clock that only goes forward; NULL: tern_now_ns() / 1000. */
+    uint64_t (*now_us)(void);
 };
 
 struct sched_stage_stats {

@@ -28,6 +28,7 @@ enum seq_state {
 struct seq {
     int32_t *ids; /* [cap], owned */
     uint32_t n_ids, cap;
+    uint32_t n_given;   /* ids it began with, or was extended to; those pushed since are an answer */
     uint32_t want_from; /* first position whose logits or hidden row are wanted */
     uint32_t max_len;   /* positions it may ever take in the KV cache; what the scheduler reserves */
     uint32_t n_sent;    /* positions given to the pipeline */
@@ -39,6 +40,8 @@ struct seq {
     struct tern_err err;
     uint32_t slot, gen; /* while LIVE */
     struct seq *next;   /* in the scheduler's queue */
+    uint64_t passed;    /* the scheduler's: the round in which it was passed over */
+    bool retried;       /* the prefix it was given had failed, it begins anew without one */
     uint64_t client; /* sequences of one client wait for each other before those of others do; 0: nobody's */
     bool no_cache;   /* its KV is of no use to others, nor theirs to it */
     uint32_t n_cached; /* positions that were there already when it got its slot */
@@ -71,6 +74,10 @@ void seq_push(struct seq *q, int32_t id);
 void seq_extend(struct seq *q, const int32_t *ids, uint32_t n);
 /* Forgets ids from len on, sent or not; nothing of the sequence may be in flight. */
 void seq_rewind(struct seq *q, uint32_t len);
+
+/* Forgets n_drop ids behind the first n_keep; those behind them move up and are sent again, for what they are
+ * depends on all before them.  Nothing of the sequence may be in flight; seq_extend follows. */
+void seq_shift(struct seq *q, uint32_t n_keep, uint32_t n_drop);
 
 /* No more from this sequence: what is in flight is dropped when it comes back. */
 void seq_finish(struct seq *q);

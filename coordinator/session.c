@@ -87,6 +87,8 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     struct tern_pool *pool = s->pool, *own = NULL;
     enum tern_status st = TERN_OK;
 
+    if (s->layout_chosen)
+        return TERN_OK;
     if (stage_threads(s->o) != tern_pool_threads(pool)) {
         st = tern_pool_new(stage_threads(s->o), &own, err);
         pool = own;
@@ -96,6 +98,7 @@ static enum tern_status choose_layout(struct session *s, struct tern_err *err)
     tern_layout_choose(s->o->layout, &s->kern, pool, &s->layout);
     tern_layout_log(&s->layout);
     tern_pool_free(&own);
+    s->layout_chosen = true;
     return TERN_OK;
 }
 
@@ -118,7 +121,17 @@ static enum tern_status start_workers(struct session *s, struct tern_err *err)
     return local_workers_start(&lo, &s->workers, &s->cluster, &s->key, err);
 }
 
-static enum tern_status open_pipe(struct session *s, struct pipe_options *po, struct tern_err *err)
+/* Steps on their way at once: one for each sequence that waits for a token, as links with a long delay hold
+ * many; and for chunks of prompts, one in every stage and one on its way to each. */
+static uint32_t steps_wanted(uint32_t n_stages, uint32_t n_at_once)
+{
+    const uint32_t n = 2 * n_stages + n_at_once;
+
+    return n < TERN_MAX_STEPS_IN_FLIGHT ? n : TERN_MAX_STEPS_IN_FLIGHT;
+}
+
+static enum tern_status open_pipe(struct session *s, struct pipe_options *po, uint32_t n_at_once,
+                                  struct tern_err *err)
 {
     enum tern_status st = interrupt_check(err);
 
@@ -128,6 +141,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, st
         if ((st = cluster_spec_read(s->o->cluster, &s->cluster, err)) ||
             (st = tern_key_load(s->o->key, &s->key, err)))
             return st;
+        po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->cluster.n, n_at_once);
         return pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err);
     }
     if ((st = choose_layout(s, err)))
@@ -135,6 +149,7 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, st
     po->layout = s->layout.layout;
     if (!s->o->local)
         return pipe_local_open(po, &s->pipe, err);
+    po->max_in_flight = po->max_in_flight ? po->max_in_flight : steps_wanted(s->o->local, n_at_once);
     if ((st = start_workers(s, err)) || (st = pipe_remote_open(po, &s->cluster, &s->key, &s->pipe, err)))
         return st;
     for (uint32_t i = 0; i < s->pipe->n_stages; i++)
@@ -142,32 +157,46 @@ static enum tern_status open_pipe(struct session *s, struct pipe_options *po, st
     return TERN_OK;
 }
 
-enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len, struct tern_err *err)
+static enum tern_status check_room(const struct session_room *room, uint64_t n_pages, struct tern_err *err)
 {
+    const uint32_t n = room->n_at_once;
+
+    if (n == 0 || room->max_len == 0 || n > TERN_MAX_SLOTS || room->n_prefixes > TERN_MAX_SLOTS - n ||
+        room->max_len > TERN_MAX_CONTEXT || n_pages > UINT32_MAX)
+        return TERN_FAIL(
+            err, TERN_ERR_LIMIT,
+            "%u sequences of %u positions and %u more that stay are more than a KV cache can hold",
+            (unsigned)n, (unsigned)room->max_len, (unsigned)room->n_prefixes);
+    return TERN_OK;
+}
+
+enum tern_status session_connect(struct session *s, const struct session_room *room, struct tern_err *err)
+{
+    const uint32_t n_slots = room->n_at_once + room->n_prefixes;
+    const uint64_t pages = ((uint64_t)room->max_len + TERN_PAGE - 1) / TERN_PAGE * room->n_at_once;
+    const uint32_t chunk = s->o->chunk ? s->o->chunk : CHUNK_MOST;
     struct pipe_options po = { 0 };
     struct sched_options so = { 0 };
-    const uint32_t pages = (max_len + TERN_PAGE - 1) / TERN_PAGE;
-    enum tern_status st;
+    enum tern_status st = check_room(room, pages, err);
 
-    if (n_slots == 0 || max_len == 0 || n_slots > TERN_MAX_SLOTS || max_len > TERN_MAX_CONTEXT ||
-        (uint64_t)pages * n_slots > UINT32_MAX)
-        return TERN_FAIL(err, TERN_ERR_LIMIT,
-                         "%u sequences of %u positions are more than a KV cache can hold", (unsigned)n_slots,
-                         (unsigned)max_len);
+    if (st)
+        return st;
     po.gguf = s->gguf;
     po.arch = &s->arch;
     po.kern = &s->kern;
     po.pool = s->pool;
     po.boundary = s->o->wire;
     po.kv = s->o->kv;
-    po.n_pages = pages * n_slots;
+    po.n_pages = room->n_pages ? room->n_pages : (uint32_t)pages;
     po.n_slots = n_slots;
-    po.max_positions = max_len;
-    po.max_rows = s->o->chunk + n_slots < TERN_MAX_STEP_ROWS ? s->o->chunk + n_slots : TERN_MAX_STEP_ROWS;
+    po.max_positions = room->max_len;
+    po.max_rows = chunk + room->n_at_once < TERN_MAX_STEP_ROWS ? chunk + room->n_at_once : TERN_MAX_STEP_ROWS;
+    po.max_in_flight = s->o->in_flight;
     po.dead_after_ms = s->o->dead_after_ms;
+    po.step_timeout_ms = s->o->step_timeout_ms;
     po.join_timeout_ms = JOIN_TIMEOUT_MS;
     po.quiet = s->o->quiet;
-    st = open_pipe(s, &po, err);
+    st = open_pipe(s, &po, room->n_at_once, err);
     if (!st && s->dump_fd >= 0)
         st = pipe_dump_wrap(&s->pipe, s->dump_fd, err);
     if (st)
@@ -178,9 +207,25 @@ enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t m
     so.boundary = s->o->wire;
     so.n_slots = n_slots;
     so.n_pages = po.n_pages;
-    so.max_positions = max_len;
+    so.max_positions = room->max_len;
+    so.n_at_once = room->n_at_once;
     so.chunk = s->o->chunk;
+    so.on_step = room->on_step;
+    so.on_step_user = room->on_step_user;
     return sched_new(&so, &s->sched, err);
+}
+
+void session_disconnect(struct session *s)
+{
+    sched_free(&s->sched);
+    if (s->pipe)
+        s->pipe->close(s->pipe);
+    s->pipe = NULL;
+    if (s->workers)
+        local_workers_stop(&s->workers);
+    if (s->key.secret_key)
+        tern_key_wipe(&s->key);
+    memset(&s->cluster, 0, sizeof s->cluster);
 }
 
 void session_close(struct session **sp)
@@ -189,13 +234,7 @@ void session_close(struct session **sp)
 
     if (!s)
         return;
-    sched_free(&s->sched);
-    if (s->pipe)
-        s->pipe->close(s->pipe);
-    if (s->workers)
-        local_workers_stop(&s->workers);
-    if (s->key.secret_key)
-        tern_key_wipe(&s->key);
+    session_disconnect(s);
     if (s->dump_fd >= 0)
         close(s->dump_fd);
     tern_head_free(&s->head);

@@ -31,6 +31,7 @@ struct session {
     struct tern_head *head;           /* NULL with no_head */
     uint32_t ctx;                     /* positions of one sequence */
     struct tern_layout_choice layout; /* of tiles on this machine; not chosen with --cluster */
+    bool layout_chosen;
     struct cluster_spec cluster;
     struct tern_key key;
     struct local_workers *workers;
@@ -42,9 +43,20 @@ struct session {
 enum tern_status session_open(const struct engine_options *o, struct session **out,
                               struct tern_err *err) TERN_MUST_CHECK;
 
-/* Room for n_slots sequences at a time of at most max_len positions each. */
-enum tern_status session_connect(struct session *s, uint32_t n_slots, uint32_t max_len,
+/* What the pipeline and the scheduler are made for. */
+struct session_room {
+    uint32_t n_at_once;  /* sequences computed at a time, at least 1 */
+    uint32_t n_prefixes; /* further slots, in which the KV of ended ones may stay */
+    uint32_t max_len;    /* positions of one sequence */
+    uint32_t n_pages;    /* of the KV cache; 0: max_len for each of n_at_once */
+    void (*on_step)(void *user, const struct sched_trace *t); /* as in sched_options, or NULL */
+    void *on_step_user;
+};
+
+enum tern_status session_connect(struct session *s, const struct session_room *room,
                                  struct tern_err *err) TERN_MUST_CHECK;
+/* Closes the pipeline and ends --local's workers; session_connect may follow.  No sequence may be in use. */
+void session_disconnect(struct session *s);
 
 void session_close(struct session **s);
 

@@ -215,6 +215,19 @@ enum tern_status tern_kv_fork(struct tern_kv_table *t, uint32_t slot, uint32_t g
     return TERN_OK;
 }
 
+/* A page shared with others is not written: its end becomes a copy. */
+static bool must_copy(const struct tern_kv_table *t, const struct slot *s, uint32_t n)
+{
+    return n > 0 && s->len % TERN_PAGE != 0 && t->refs[s->pages[s->n_pages - 1]] > 1;
+}
+
+uint32_t tern_kv_pages_needed(const struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t n)
+{
+    const struct slot *s = find(t, slot, gen);
+
+    return s ? pages_for(s->len + n) - s->n_pages + must_copy(t, s, n) : 0;
+}
+
 enum tern_status tern_kv_append(struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t pos,
                                 uint32_t n, uint32_t *copy_from, uint32_t *copy_to, struct tern_err *err)
 {
@@ -232,7 +245,7 @@ enum tern_status tern_kv_append(struct tern_kv_table *t, uint32_t slot, uint32_t
     if (n > t->max_positions - s->len)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "%u more positions in slot %u would pass the context of %u", n,
                          slot, t->max_positions);
-    copy = n > 0 && s->len % TERN_PAGE != 0 && t->refs[s->pages[s->n_pages - 1]] > 1;
+    copy = must_copy(t, s, n);
     want = pages_for(s->len + n) - s->n_pages + (copy ? 1 : 0);
     if (want > t->n_free)
         return TERN_FAIL(err, TERN_ERR_LIMIT, "the KV cache has %u free pages and %u are needed", t->n_free,

@@ -16,6 +16,7 @@
 #include "engine/base/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +38,11 @@
 
 struct tern_client {
     struct tern_link_context *ctx;
-    void *dealer; /* NULL between two attempts */
-    void *monitor;
+    pthread_mutex_t lock; /* of the socket and the state: sends come from other threads */
+    void *dealer;         /* NULL between two attempts */
+    void *monitor;        /* the owner's alone */
+    int fds[TERN_CLIENT_FDS];
+    bool unsure; /* a send may have taken the news of messages in from the descriptor */
     struct tern_key key;
     uint8_t server_key[TERN_KEY_BYTES];
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
@@ -71,8 +75,11 @@ static enum tern_status set_options(struct tern_client *c, struct tern_err *err)
     return st;
 }
 
+/* With the lock, as all that is static here and touches the socket. */
 static void end_attempt(struct tern_client *c)
 {
+    c->fds[0] = c->fds[1] = -1;
+    c->unsure = false;
     if (!c->dealer)
         return;
     tern_link_monitor_close(c->dealer, &c->monitor);
@@ -98,9 +105,14 @@ static enum tern_status begin_attempt(struct tern_client *c, struct tern_err *er
     if (!st && zmq_connect(c->dealer, c->endpoint) != 0)
         st = TERN_FAIL_SYS(err, TERN_ERR_USAGE, zmq_errno(), "cannot connect to %s: %s", c->endpoint,
                            zmq_strerror(zmq_errno()));
-    if (st)
+    if (st) {
         end_attempt(c);
-    return st;
+        return st;
+    }
+    c->fds[0] = tern_link_fd(c->dealer);
+    c->fds[1] = tern_link_fd(c->monitor);
+    c->unsure = true;
+    return TERN_OK;
 }
 
 enum tern_status tern_client_open(struct tern_link_context *ctx, const char *endpoint,
@@ -116,6 +128,7 @@ enum tern_status tern_client_open(struct tern_link_context *ctx, const char *end
     if (!c)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a link");
     c->ctx = ctx;
+    pthread_mutex_init(&c->lock, NULL);
     memcpy(c->endpoint, endpoint, strlen(endpoint) + 1);
     memcpy(c->server_key, server_key, TERN_KEY_BYTES);
     st = tern_key_copy(key, &c->key, err);
@@ -134,16 +147,23 @@ void tern_client_close(struct tern_client **c)
     if (!*c)
         return;
     end_attempt(*c);
+    pthread_mutex_destroy(&(*c)->lock);
     tern_key_wipe(&(*c)->key);
     free(*c);
     *c = NULL;
 }
 
-/* Between two attempts there is no socket: an item with the descriptor -1 is never ready. */
-void tern_client_poll_items(struct tern_client *c, zmq_pollitem_t items[static TERN_CLIENT_POLL_ITEMS])
+/* Between two attempts there is no socket: the descriptor -1 is never ready. */
+bool tern_client_poll_fds(struct tern_client *c, struct pollfd fds[static TERN_CLIENT_FDS])
 {
-    items[0] = (zmq_pollitem_t){ c->dealer, c->dealer ? 0 : -1, c->dealer ? ZMQ_POLLIN : 0, 0 };
-    items[1] = (zmq_pollitem_t){ c->monitor, c->monitor ? 0 : -1, c->monitor ? ZMQ_POLLIN : 0, 0 };
+    bool unsure;
+
+    pthread_mutex_lock(&c->lock);
+    for (int i = 0; i < TERN_CLIENT_FDS; i++)
+        fds[i] = (struct pollfd){ .fd = c->fds[i], .events = POLLIN };
+    unsure = c->unsure;
+    pthread_mutex_unlock(&c->lock);
+    return unsure;
 }
 
 static void refuse(struct tern_client *c, const char *what)
@@ -215,7 +235,9 @@ enum tern_client_state tern_client_pump(struct tern_client *c)
     uint16_t event;
     uint32_t value;
     struct tern_err err;
+    enum tern_client_state state;
 
+    pthread_mutex_lock(&c->lock);
     while (c->monitor && tern_link_monitor_read(c->monitor, &event, &value))
         on_event(c, event, value);
     if (c->state == TERN_CLIENT_REFUSED) {
@@ -233,7 +255,9 @@ enum tern_client_state tern_client_pump(struct tern_client *c)
             c->retry_at_ms = now + RETRY_MS;
         }
     }
-    return c->state;
+    state = c->state;
+    pthread_mutex_unlock(&c->lock);
+    return state;
 }
 
 bool tern_client_unlisted(const struct tern_client *c)
@@ -248,18 +272,29 @@ const char *tern_client_why(const struct tern_client *c)
 
 enum tern_status tern_client_recv(struct tern_client *c, struct tern_link_message *m, struct tern_err *err)
 {
+    enum tern_status st = TERN_AGAIN;
+
     tern_link_message_close(m);
-    if (!c->dealer)
-        return TERN_AGAIN;
-    return tern_link_recv_frames(c->dealer, m, err);
+    pthread_mutex_lock(&c->lock);
+    if (c->dealer)
+        st = tern_link_recv_frames(c->dealer, m, err);
+    c->unsure = st != TERN_AGAIN;
+    pthread_mutex_unlock(&c->lock);
+    return st;
 }
 
 enum tern_status tern_client_send(struct tern_client *c, const void *header, size_t header_len,
                                   const void *payload, size_t payload_len, struct tern_err *err)
 {
-    if (c->state == TERN_CLIENT_LOST || c->state == TERN_CLIENT_REFUSED)
-        return TERN_FAIL(err, TERN_ERR_PEER, "%s", c->why.text);
-    if (c->state != TERN_CLIENT_UP)
-        return TERN_AGAIN;
-    return tern_link_send_frames(c->dealer, header, header_len, payload, payload_len, err);
+    enum tern_status st = TERN_AGAIN;
+
+    pthread_mutex_lock(&c->lock);
+    if (c->state == TERN_CLIENT_LOST || c->state == TERN_CLIENT_REFUSED) {
+        st = TERN_FAIL(err, TERN_ERR_PEER, "%s", c->why.text);
+    } else if (c->state == TERN_CLIENT_UP) {
+        st = tern_link_send_frames(c->dealer, header, header_len, payload, payload_len, err);
+        c->unsure = true;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return st;
 }

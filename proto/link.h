@@ -7,8 +7,12 @@
  * wrapped), a handshake interval of 2 s, RCVHWM 8 a peer, and a raised descriptor limit
  * (tern_link_context_new).
  *
- * A link belongs to one thread.  Nothing blocks: sends answer TERN_AGAIN when the peer's queue is full (try
- * the whole message again later).  One server a context.
+ * A link belongs to one thread, but for sending, which any thread may do while the link is open.  Nothing
+ * blocks: sends answer TERN_AGAIN when the peer's queue is full (try the whole message again later).  One
+ * server a context.
+ *
+ * To wait for a link, poll its descriptors with poll(2).  They tell of news only, and of more than messages:
+ * so after each poll receive until TERN_AGAIN, try again to send what had no room, and pump.
  */
 #ifndef TERN_PROTO_LINK_H
 #define TERN_PROTO_LINK_H
@@ -17,6 +21,7 @@
 #include "proto/allow.h"
 #include "proto/keys.h"
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,10 +65,12 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
 void tern_server_close(struct tern_server **s);
 /* "tcp://127.0.0.1:41234", the port really bound. */
 const char *tern_server_endpoint(const struct tern_server *s);
-/* Fills items[0..3) for zmq_poll; after a poll, and also when nothing was readable, call tern_server_pump. */
-#define TERN_SERVER_POLL_ITEMS 3
-void tern_server_poll_items(struct tern_server *s, zmq_pollitem_t items[static TERN_SERVER_POLL_ITEMS]);
-/* Answers pending ZAP requests, reads monitor events, logs (seldom) that peers were refused. */
+/* fds[0]: messages, or room for some; the others: call tern_server_pump.  True when the descriptors may not
+ * tell of all there is: look at everything instead of waiting. */
+#define TERN_SERVER_FDS 3
+bool tern_server_poll_fds(struct tern_server *s, struct pollfd fds[static TERN_SERVER_FDS]);
+/* Answers pending ZAP requests, reads monitor events, logs (seldom) that peers were refused.  Call it at
+ * least every 100 ms. */
 void tern_server_pump(struct tern_server *s);
 /* TERN_AGAIN when nothing is waiting.  `m` is initialised; what it held is closed first.  Messages of the
  * wrong form are counted and skipped. */
@@ -87,10 +94,10 @@ enum tern_status tern_client_open(struct tern_link_context *ctx, const char *end
                                   const struct tern_key *key, const uint8_t server_key[static TERN_KEY_BYTES],
                                   struct tern_client **out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_client_close(struct tern_client **c);
-/* items[0] is the link itself: whoever waits for room to send adds ZMQ_POLLOUT to its events. */
-#define TERN_CLIENT_POLL_ITEMS 2
-/* Fill them anew before every poll: each attempt to connect has new sockets. */
-void tern_client_poll_items(struct tern_client *c, zmq_pollitem_t items[static TERN_CLIENT_POLL_ITEMS]);
+/* fds[0]: messages, or room for some; fds[1]: call tern_client_pump.  Fill them anew before every poll: each
+ * attempt to connect has new sockets.  True as for a server. */
+#define TERN_CLIENT_FDS 2
+bool tern_client_poll_fds(struct tern_client *c, struct pollfd fds[static TERN_CLIENT_FDS]);
 /* Reads monitor events and returns the state; call it at least every 100 ms.  What came before a
  * connection was LOST can still be received. */
 enum tern_client_state tern_client_pump(struct tern_client *c);

@@ -132,6 +132,14 @@ enum tern_status tern_link_set_common(void *socket, bool ipv6, struct tern_err *
     return st;
 }
 
+int tern_link_fd(void *socket)
+{
+    int fd = -1;
+    size_t n = sizeof fd;
+
+    return socket && zmq_getsockopt(socket, ZMQ_FD, &fd, &n) == 0 ? fd : -1;
+}
+
 enum tern_status tern_link_monitor_open(struct tern_link_context *ctx, void *socket, int events, void **out,
                                         struct tern_err *err)
 {

@@ -43,6 +43,9 @@ enum tern_status tern_link_set_bytes(void *socket, int option, const void *bytes
 /* What both ends set: frame limit, handshake interval, linger, IPv6. */
 enum tern_status tern_link_set_common(void *socket, bool ipv6, struct tern_err *err) TERN_MUST_CHECK;
 
+/* The descriptor that is readable when the socket has news (ZMQ_FD); -1 without a socket. */
+int tern_link_fd(void *socket);
+
 /* Opens a PAIR that gets `events` of the socket. */
 enum tern_status tern_link_monitor_open(struct tern_link_context *ctx, void *socket, int events, void **out,
                                         struct tern_err *err) TERN_MUST_CHECK;
@@ -77,7 +80,7 @@ struct tern_zap {
 enum tern_status tern_zap_open(struct tern_link_context *ctx, const struct tern_allow *allow,
                                struct tern_zap *out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_zap_close(struct tern_zap *z);
-/* Answers what is waiting, at most a few dozen requests. */
-void tern_zap_pump(struct tern_zap *z);
+/* Answers what is waiting, at most a few dozen requests: true when there may be more. */
+bool tern_zap_pump(struct tern_zap *z);
 
 #endif

@@ -14,6 +14,7 @@
 #include "engine/base/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -32,8 +33,12 @@
 #define LOG_EVERY_MS 10000
 
 struct tern_server {
+    pthread_mutex_t lock; /* of the ROUTER: sends come from other threads */
     void *router;
-    void *monitor;
+    bool unsure;   /* a send may have taken the news of messages in from the descriptor */
+    void *monitor; /* the owner's alone, as all that follows */
+    int fds[TERN_SERVER_FDS];
+    bool more_events; /* than one pump reads */
     struct tern_zap zap;
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
     struct tern_server_stats stats;
@@ -116,6 +121,7 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
     s = calloc(1, sizeof *s);
     if (!s)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a server");
+    pthread_mutex_init(&s->lock, NULL);
     /* First of all: from here on every handshake in this context is asked about. */
     st = tern_zap_open(ctx, allow, &s->zap, err);
     if (!st) {
@@ -134,6 +140,10 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
         tern_server_close(&s);
         return st;
     }
+    s->fds[0] = tern_link_fd(s->router);
+    s->fds[1] = tern_link_fd(s->zap.socket);
+    s->fds[2] = tern_link_fd(s->monitor);
+    s->unsure = s->more_events = true;
     warn_of_few_descriptors();
     *out = s;
     return TERN_OK;
@@ -150,6 +160,7 @@ void tern_server_close(struct tern_server **s)
         zmq_close((*s)->router);
     }
     tern_zap_close(&(*s)->zap);
+    pthread_mutex_destroy(&(*s)->lock);
     free(*s);
     *s = NULL;
 }
@@ -159,11 +170,16 @@ const char *tern_server_endpoint(const struct tern_server *s)
     return s->endpoint;
 }
 
-void tern_server_poll_items(struct tern_server *s, zmq_pollitem_t items[static TERN_SERVER_POLL_ITEMS])
+bool tern_server_poll_fds(struct tern_server *s, struct pollfd fds[static TERN_SERVER_FDS])
 {
-    items[0] = (zmq_pollitem_t){ s->router, 0, ZMQ_POLLIN, 0 };
-    items[1] = (zmq_pollitem_t){ s->zap.socket, 0, ZMQ_POLLIN, 0 };
-    items[2] = (zmq_pollitem_t){ s->monitor, 0, ZMQ_POLLIN, 0 };
+    bool unsure;
+
+    for (int i = 0; i < TERN_SERVER_FDS; i++)
+        fds[i] = (struct pollfd){ .fd = s->fds[i], .events = POLLIN };
+    pthread_mutex_lock(&s->lock);
+    unsure = s->unsure;
+    pthread_mutex_unlock(&s->lock);
+    return unsure || s->more_events;
 }
 
 static bool is_proven(const struct tern_server *s, uint32_t fd)
@@ -232,10 +248,15 @@ void tern_server_pump(struct tern_server *s)
     uint16_t event;
     uint32_t value;
 
-    tern_zap_pump(&s->zap);
+    s->more_events = tern_zap_pump(&s->zap);
     s->stats.refused_key = s->zap.refused;
-    for (unsigned i = 0; i < MAX_EVENTS_PER_PUMP && tern_link_monitor_read(s->monitor, &event, &value); i++)
+    for (unsigned i = 0; tern_link_monitor_read(s->monitor, &event, &value); i++) {
         on_event(s, event, value);
+        if (i == MAX_EVENTS_PER_PUMP) {
+            s->more_events = true;
+            break;
+        }
+    }
     log_refused(s);
 }
 
@@ -284,39 +305,57 @@ static bool read_sender(struct tern_server *s, struct tern_link_message *m)
     return true;
 }
 
+static enum tern_status recv_message(struct tern_server *s, struct tern_link_message *m, struct tern_err *err)
+{
+    enum tern_status st;
+
+    tern_link_message_close(m);
+    st = recv_route(s, m, err);
+    if (!st)
+        st = tern_link_recv_frames(s->router, m, err);
+    if (!st && !read_sender(s, m))
+        st = TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: its sender is not known");
+    return st;
+}
+
 enum tern_status tern_server_recv(struct tern_server *s, struct tern_link_message *m, struct tern_err *err)
 {
-    /* A peer that sends nothing but refused messages must not keep us here. */
-    for (unsigned i = 0; i < MAX_REFUSED_PER_RECV; i++) {
-        enum tern_status st;
+    enum tern_status st = TERN_ERR_FORMAT;
 
-        tern_link_message_close(m);
-        st = recv_route(s, m, err);
-        if (!st)
-            st = tern_link_recv_frames(s->router, m, err);
-        if (!st && !read_sender(s, m))
-            st = TERN_FAIL(err, TERN_ERR_FORMAT, "refused message: its sender is not known");
-        if (st != TERN_ERR_FORMAT)
-            return st;
-        s->stats.refused_frames++;
+    /* A peer that sends nothing but refused messages must not keep us here. */
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < MAX_REFUSED_PER_RECV && st == TERN_ERR_FORMAT; i++) {
+        st = recv_message(s, m, err);
+        if (st == TERN_ERR_FORMAT)
+            s->stats.refused_frames++;
     }
-    return TERN_AGAIN;
+    s->unsure = st != TERN_AGAIN;
+    pthread_mutex_unlock(&s->lock);
+    return st == TERN_ERR_FORMAT ? TERN_AGAIN : st;
 }
 
 enum tern_status tern_server_send(struct tern_server *s, const uint8_t *route, size_t route_len,
                                   const void *header, size_t header_len, const void *payload,
                                   size_t payload_len, struct tern_err *err)
 {
-    if (zmq_send(s->router, route, route_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
+    enum tern_status st;
+
+    pthread_mutex_lock(&s->lock);
+    s->unsure = true;
+    if (zmq_send(s->router, route, route_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0) {
+        st = tern_link_send_frames(s->router, header, header_len, payload, payload_len, err);
+    } else {
         int no = zmq_errno();
 
         if (no == EAGAIN || no == EINTR)
-            return TERN_AGAIN;
-        if (no == EHOSTUNREACH)
-            return TERN_FAIL_SYS(err, TERN_ERR_PEER, no, "cannot send: the peer has gone");
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, no, "cannot send: %s", zmq_strerror(no));
+            st = TERN_AGAIN;
+        else if (no == EHOSTUNREACH)
+            st = TERN_FAIL_SYS(err, TERN_ERR_PEER, no, "cannot send: the peer has gone");
+        else
+            st = TERN_FAIL_SYS(err, TERN_ERR_IO, no, "cannot send: %s", zmq_strerror(no));
     }
-    return tern_link_send_frames(s->router, header, header_len, payload, payload_len, err);
+    pthread_mutex_unlock(&s->lock);
+    return st;
 }
 
 const struct tern_server_stats *tern_server_stats(const struct tern_server *s)

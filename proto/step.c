@@ -58,6 +58,7 @@ void tern_step_clear(struct tern_step *s)
     s->n_rows = 0;
     s->rows_in = 0;
     s->parts_in = 0;
+    s->parts_out = 0;
     s->t_in_ns = 0;
     s->bytes_in = 0;
     s->user = NULL;

@@ -66,11 +66,11 @@ struct tern_step {
     size_t payload_cap; /* bytes allocated */
 
     /* Book-keeping of whoever holds it; never on the wire. */
-    uint32_t rows_in; /* rows received so far while parts are coming in */
-    uint32_t parts_in;
-    uint64_t t_in_ns;     /* when the last part came in */
-    uint32_t bytes_in;    /* header and payload bytes received */
-    uint32_t n_failed_in; /* sequences that had failed before this stage */
+    uint32_t rows_in;             /* rows received so far while parts are coming in */
+    uint32_t parts_in, parts_out; /* messages received and sent */
+    uint64_t t_in_ns;             /* when the last part came in */
+    uint32_t bytes_in;            /* header and payload bytes received */
+    uint32_t n_failed_in;         /* sequences that had failed before this stage */
     void *user;
 };
 

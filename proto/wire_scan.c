@@ -43,6 +43,7 @@ static const struct limit limits[] = {
     { &tern__assign__descriptor,         10, 1, TERN_KEY_BYTES },
     { &tern__assign__descriptor,         11, 0, TERN_MAX_ENDPOINT_BYTES },
     { &tern__assign__descriptor,         12, 0, TERN_KEY_BYTES },
+    { &tern__assign__descriptor,         16, 1, TERN_MAX_STEPS_IN_FLIGHT },
     { &tern__tensors__descriptor,         1, 1, TERN_MAX_TENSORS_PER_MESSAGE },
     { &tern__tensors__entry__descriptor,  1, 1, TERN_MAX_TENSOR_NAME },
     { &tern__tensors__entry__descriptor,  3, 1, 4 },

@@ -98,6 +98,7 @@ static void fill_messages(const struct tern_step *s, struct step_messages *m)
         m->time[i].compute_us = t->compute_us;
         m->time[i].queue_us = t->queue_us;
         m->time[i].bytes = t->bytes;
+        m->time[i].t_in_us = t->t_in_us;
         m->times[i] = &m->time[i];
     }
 }
@@ -260,7 +261,7 @@ static void take_head(const struct part *p, struct tern_step *s)
     for (size_t i = 0; i < p->n_times; i++) {
         const Tern__StageTime *t = p->times[i];
 
-        s->times[i] = (struct tern_stage_time){ t->compute_us, t->queue_us, t->bytes };
+        s->times[i] = (struct tern_stage_time){ t->compute_us, t->queue_us, t->bytes, t->t_in_us };
     }
 }
 

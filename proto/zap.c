@@ -126,11 +126,13 @@ static void reply(void *socket, struct request *r, const char *status, const cha
     (void)zmq_send(socket, "", 0, ZMQ_DONTWAIT);
 }
 
-void tern_zap_pump(struct tern_zap *z)
+bool tern_zap_pump(struct tern_zap *z)
 {
     struct request r;
 
-    for (unsigned i = 0; i < MAX_PER_PUMP && request_recv(z->socket, &r); i++) {
+    for (unsigned i = 0; i < MAX_PER_PUMP; i++) {
+        if (!request_recv(z->socket, &r))
+            return false;
         if (!request_valid(&r)) {
             note_refused(z, &r);
             reply(z->socket, &r, "500", "not a request this handler knows", "");
@@ -145,4 +147,5 @@ void tern_zap_pump(struct tern_zap *z)
         }
         request_close(&r);
     }
+    return true;
 }

@@ -340,7 +340,7 @@ static uint32_t clamp_u32(uint64_t v)
 
 enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step, struct tern_err *err)
 {
-    uint64_t start = tern_now_ns(), us;
+    uint64_t in_us = step->t_in_ns / 1000, start_us = tern_now_ns() / 1000, us;
     enum tern_status st = check_step(s, step, err);
 
     if (st)
@@ -349,11 +349,13 @@ enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step, st
     compute(s, step);
     tern_alloc_guard_end();
     s->next_step++;
-    us = (tern_now_ns() - start) / 1000;
+    /* Differences of whole microseconds: the end is their sum, exactly. */
+    us = tern_now_ns() / 1000 - start_us;
     step->times[step->n_times++] = (struct tern_stage_time){
         .compute_us = clamp_u32(us),
-        .queue_us = step->t_in_ns && step->t_in_ns < start ? clamp_u32((start - step->t_in_ns) / 1000) : 0,
+        .queue_us = in_us && in_us < start_us ? clamp_u32(start_us - in_us) : 0,
         .bytes = step->bytes_in,
+        .t_in_us = in_us,
     };
     atomic_fetch_add_explicit(&s->n_steps, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->busy_us, us, memory_order_relaxed);
@@ -378,6 +380,8 @@ static void *compute_main(void *arg)
             if (!skip)
                 atomic_store(&s->gave_up, true);
             broken = true;
+        } else if (s->o.on_run) {
+            s->o.on_run(s->o.arg, step);
         }
         TERN_BUG_IF(!tern_queue_push(s->out, step));
     }

@@ -23,6 +23,9 @@ struct tern_stage_options {
     uint32_t n_pages, n_slots, max_positions, max_rows;
     uint32_t index; /* place in the pipeline, for failures */
     bool is_last;   /* compacts the payload to the wanted rows */
+    /* Called by the compute thread with every step it has run, before it goes to `out`; or NULL. */
+    void (*on_run)(void *arg, struct tern_step *step);
+    void *arg;
 };
 
 struct tern_stage; /* owns its KV and scratch, borrows model and pool */

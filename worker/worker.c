@@ -53,13 +53,19 @@ void worker_free(struct worker **wp)
     *wp = NULL;
 }
 
+void worker_shut(struct worker *w)
+{
+    if (w->run)
+        worker_run_shut(w->run);
+}
+
 /* -- edges ----------------------------------------------------------------------------------------------- */
 
 typedef enum tern_status worker_on_fn(struct worker *w, const struct worker_mail *m, const Tern__Header *h,
                                       struct tern_err *err);
 
-static worker_on_fn on_hello_idle, on_hello_held, on_hello_draining, on_assign, on_tensors, on_step, on_ping,
-    on_bye;
+static worker_on_fn on_hello_idle, on_hello_held, on_hello_draining, on_assign, on_tensors, on_step,
+    on_step_draining, on_ping, on_bye;
 
 /* Row: where we are.  Column: what came.  Empty: illegal there, dropped and counted. */
 #define N_BODIES (TERN__HEADER__BODY_FAULT + 1)
@@ -77,7 +83,7 @@ static const struct {
     [W_READY]    = { "ready",    { [ON(HELLO)] = on_hello_held, [ON(PING)] = on_ping, [ON(BYE)] = on_bye,
                                    [ON(ASSIGN)] = on_assign, [ON(STEP)] = on_step } },
     [W_DRAINING] = { "draining", { [ON(HELLO)] = on_hello_draining, [ON(PING)] = on_ping,
-                                   [ON(BYE)] = on_bye } },
+                                   [ON(BYE)] = on_bye, [ON(STEP)] = on_step_draining } },
 };
 
 /* Who may send what. */
@@ -98,17 +104,18 @@ void worker_enter(struct worker *w, enum worker_state to)
 /* Undoes the assignment.  The loaded slice stays. */
 static void drop_assignment(struct worker *w)
 {
-    w->o.net->next_close(w->o.net->impl);
     if (w->run) {
         TERN_BUG_IF(w->retired);
+        worker_run_shut(w->run);
         tern_stage_stop(w->run->stage);
         w->retired = w->run;
         w->run = NULL;
     }
+    w->o.net->next_close(w->o.net->impl);
     if (worker_loader_busy(w->loader))
         worker_loader_cancel(w->loader);
     worker_plan_fini(&w->plan);
-    w->tensors_known = w->load_started = w->loaded = w->blocked_next = w->blocked_home = false;
+    w->tensors_known = w->load_started = w->loaded = false;
 }
 
 void worker_reset(struct worker *w, const char *why)
@@ -274,6 +281,14 @@ static enum tern_status on_step(struct worker *w, const struct worker_mail *m, c
                                 struct tern_err *err)
 {
     return worker_run_take(w->run, &w->plan, m, h, err);
+}
+
+/* What was on its way when we said that we are leaving is computed.  Told to end while loading, there is
+ * nothing to compute with. */
+static enum tern_status on_step_draining(struct worker *w, const struct worker_mail *m, const Tern__Header *h,
+                                         struct tern_err *err)
+{
+    return w->run ? worker_run_take(w->run, &w->plan, m, h, err) : TERN_OK;
 }
 
 static enum tern_status on_ping(struct worker *w, const struct worker_mail *m, const Tern__Header *h,

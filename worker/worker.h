@@ -22,12 +22,15 @@
 #include "worker/worker_load.h"
 #include "worker/worker_plan.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 enum worker_state {
     W_IDLE,     /* nobody's; a slice may still be loaded */
     W_HELD,     /* somebody's, without an assignment */
     W_LOADING,  /* assigned; tensors are being compared and loaded, the next worker is being connected */
     W_READY,    /* steps pass through */
-    W_DRAINING, /* told to end: steps at hand are finished */
+    W_DRAINING, /* told to end, and has said so: steps on their way are computed until the owner lets go */
     W_N_STATES
 };
 
@@ -44,6 +47,8 @@ struct worker_net {
     enum tern_status (*next_send)(void *impl, const void *header, size_t header_len, const void *payload,
                                   size_t payload_len, struct tern_err *err);
     uint64_t (*n_refused)(void *impl); /* connections refused since the start */
+    /* reply and next_send may be called by compute threads, as long as the assignment lasts. */
+    bool any_thread;
 };
 
 /* A message that came in; everything is borrowed. */
@@ -70,17 +75,39 @@ struct worker_options { /* all borrowed */
 /* Why a message is dropped; each reason is logged once a minute and counted. */
 enum worker_reject { REJECT_UNLISTED, REJECT_ROLE, REJECT_MALFORMED, REJECT_EPOCH, REJECT_STATE, REJECT_N };
 
-/* What exists only between assignment and release: the stage and the step buffers it works on. */
+/* Where the steps of an assignment go. */
+struct worker_way {
+    const struct worker_net *net;
+    bool home; /* to the coordinator, else to the next worker */
+    uint64_t epoch;
+    uint32_t layout;
+    uint8_t route[16];
+    size_t route_len;
+};
+
+/*
+ * What exists only between assignment and release: the stage and the step buffers it works on.
+ *
+ * A computed step is sent by the compute thread itself, which spares it a wait for the loop thread to wake
+ * up; unless one before it is still waiting for room, for steps leave in order.
+ */
 struct worker_run {
     struct tern_stage *stage;
-    struct tern_step *steps[WORKER_N_STEPS]; /* all of them */
-    struct tern_step *free[WORKER_N_STEPS];
+    uint32_t n_steps;
+    struct tern_step *steps[WORKER_MAX_STEPS]; /* all of them */
+    struct tern_step *free[WORKER_MAX_STEPS];  /* the one used last goes first: its memory is there already */
     uint32_t n_free;
-    struct tern_step *filling;             /* parts are coming in, or NULL */
-    struct tern_step *out[WORKER_N_STEPS]; /* computed, in order, not yet sent */
-    uint32_t out_head, n_out, out_part;
+    struct tern_step *filling;               /* parts are coming in, or NULL */
+    struct tern_step *out[WORKER_MAX_STEPS]; /* computed, in order, not yet sent */
+    uint32_t out_head, n_out;
     uint32_t n_refused;         /* sequences this stage refused and nobody has spoken of yet */
     struct tern_failed refused; /* the last of them */
+
+    atomic_uint n_unsent; /* computed steps the compute thread has left to the loop thread */
+    pthread_mutex_t lock; /* of what follows */
+    bool shut;            /* nothing is sent any more */
+    struct worker_way way;
+    uint8_t header[TERN_MAX_HEADER_BYTES];
 };
 
 struct worker {
@@ -107,9 +134,8 @@ struct worker {
     struct worker_run *run;     /* in READY and DRAINING, or while the next worker is awaited */
     struct worker_run *retired; /* its compute thread has not ended yet */
     struct worker_loader *loader;
-    bool blocked_next, blocked_home; /* outgoing steps wait for room */
 
-    uint64_t drain_until_ms, bye_ms;
+    uint64_t drain_until_ms;
     bool done; /* the program may end */
 
     uint64_t n_rejected;
@@ -136,8 +162,11 @@ void worker_tick(struct worker *w);
  * called besides in front of handshakes, so that whoever was added a moment ago gets in.  At most ten looks a
  * second. */
 void worker_watch_list(struct worker *w);
-/* Finish the steps at hand, say bye, and be done. */
+/* Say bye, compute what is on its way until the owner lets go, and be done. */
 void worker_drain(struct worker *w);
+
+/* Nothing is sent any more, by no thread: the links may be closed. */
+void worker_shut(struct worker *w);
 
 /* Descriptors whose being readable calls for worker_turn(). */
 #define WORKER_MAX_FDS 3

@@ -13,12 +13,16 @@
 #include <unistd.h>
 
 #define MESSAGES_PER_TURN 64 /* then handshakes and clocks get their turn */
+#define PUMP_MS           40
 
 struct loop {
     const struct worker_loop_options *o;
     struct tern_link_context *ctx;
     struct tern_server *server;
-    struct tern_client *next; /* NULL: none */
+    struct tern_client *next;        /* NULL: none */
+    enum tern_client_state next_was; /* when it was looked at last */
+    bool look_at_next;
+    uint64_t pumped_ms;
     struct worker *worker;
     bool lifeline_ended;
 };
@@ -48,6 +52,7 @@ static enum tern_status net_next_open(void *impl, const char *endpoint, const ui
     struct loop *l = impl;
 
     net_next_close(l);
+    l->next_was = TERN_CLIENT_CONNECTING;
     return tern_client_open(l->ctx, endpoint, l->o->key, key, &l->next, err);
 }
 
@@ -55,7 +60,11 @@ static enum tern_client_state net_next_state(void *impl)
 {
     struct loop *l = impl;
 
-    return l->next ? tern_client_pump(l->next) : TERN_CLIENT_LOST;
+    if (!l->next)
+        return TERN_CLIENT_LOST;
+    if (l->look_at_next)
+        l->next_was = tern_client_pump(l->next);
+    return l->next_was;
 }
 
 static const char *net_next_why(void *impl)
@@ -84,25 +93,35 @@ static uint64_t net_n_refused(void *impl)
 
 /* -- turning --------------------------------------------------------------------------------------------- */
 
-/* Whose being readable only ends the poll: the state machine looks at its queues itself. */
-static int fill_items(const struct loop *l, zmq_pollitem_t *items)
-{
-    int fds[WORKER_MAX_FDS], n_fds = worker_fds(l->worker, fds), n = 0;
+/* The places in what is polled. */
+struct places {
+    struct pollfd fds[2 + WORKER_MAX_FDS + TERN_SERVER_FDS + TERN_CLIENT_FDS];
+    nfds_t n;
+    nfds_t lifeline, server, next; /* 0: none */
+    bool unsure;                   /* do not wait */
+};
 
-    items[n++] = (zmq_pollitem_t){ .fd = l->o->signal_fd, .events = ZMQ_POLLIN };
-    if (l->o->config->lifeline_fd >= 0)
-        items[n++] = (zmq_pollitem_t){ .fd = l->o->config->lifeline_fd, .events = ZMQ_POLLIN };
-    for (int i = 0; i < n_fds; i++)
-        items[n++] = (zmq_pollitem_t){ .fd = fds[i], .events = ZMQ_POLLIN };
-    tern_server_poll_items(l->server, items + n);
-    n += TERN_SERVER_POLL_ITEMS;
-    if (l->next) {
-        tern_client_poll_items(l->next, items + n);
-        if (l->worker->blocked_next)
-            items[n].events |= ZMQ_POLLOUT;
-        n += TERN_CLIENT_POLL_ITEMS;
+/* The worker's own descriptors only end the poll: the state machine looks at its queues itself. */
+static void fill_places(const struct loop *l, struct places *p)
+{
+    int fds[WORKER_MAX_FDS], n_fds = worker_fds(l->worker, fds);
+
+    memset(p, 0, sizeof *p);
+    p->fds[p->n++] = (struct pollfd){ .fd = l->o->signal_fd, .events = POLLIN };
+    if (l->o->config->lifeline_fd >= 0) {
+        p->lifeline = p->n;
+        p->fds[p->n++] = (struct pollfd){ .fd = l->o->config->lifeline_fd, .events = POLLIN };
     }
-    return n;
+    for (int i = 0; i < n_fds; i++)
+        p->fds[p->n++] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
+    p->server = p->n;
+    p->unsure = tern_server_poll_fds(l->server, &p->fds[p->n]);
+    p->n += TERN_SERVER_FDS;
+    if (l->next) {
+        p->next = p->n;
+        p->unsure = tern_client_poll_fds(l->next, &p->fds[p->n]) || p->unsure;
+        p->n += TERN_CLIENT_FDS;
+    }
 }
 
 /* The next worker says nothing to us; what comes all the same is thrown away, so that it cannot pile up. */
@@ -161,34 +180,43 @@ static void take_signals(struct loop *l)
 }
 
 /* Nothing is ever said on a lifeline; its end is the message. */
-static void watch_lifeline(struct loop *l, short events)
+static void watch_lifeline(struct loop *l)
 {
     char byte[64];
     ssize_t n;
 
-    if (!events)
-        return;
     n = read(l->o->config->lifeline_fd, byte, sizeof byte);
     if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
         l->lifeline_ended = true;
 }
 
+/* A step that has come is on its way to the compute thread first of all; what costs system calls and is
+ * seldom due is looked at when its descriptor says so, and now and then. */
 static enum tern_status turn(struct loop *l, struct tern_err *err)
 {
-    zmq_pollitem_t items[2 + WORKER_MAX_FDS + TERN_SERVER_POLL_ITEMS + TERN_CLIENT_POLL_ITEMS];
-    int n = fill_items(l, items);
+    struct places p;
+    const struct pollfd *server;
+    bool pump;
 
-    if (zmq_poll(items, n, worker_wait_ms(l->worker)) < 0 && errno != EINTR)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for messages: %s", zmq_strerror(errno));
+    fill_places(l, &p);
+    if (poll(p.fds, p.n, p.unsure ? 0 : worker_wait_ms(l->worker)) < 0 && errno != EINTR)
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for messages: %s", strerror(errno));
     worker_clock(l->worker, tern_now_ms());
+    pump = l->worker->now_ms - l->pumped_ms >= PUMP_MS;
+    if (pump)
+        l->pumped_ms = l->worker->now_ms;
+    server = &p.fds[p.server];
+    l->look_at_next = pump || (p.next && p.fds[p.next + 1].revents);
     worker_watch_list(l->worker);
-    tern_server_pump(l->server);
-    if (items[0].revents)
+    if (pump || server[1].revents || server[2].revents)
+        tern_server_pump(l->server);
+    if (p.fds[0].revents)
         take_signals(l);
-    if (l->o->config->lifeline_fd >= 0)
-        watch_lifeline(l, items[1].revents);
+    if (p.lifeline && p.fds[p.lifeline].revents)
+        watch_lifeline(l);
     take_messages(l);
-    discard_from_next(l);
+    if (p.next && (p.unsure || p.fds[p.next].revents))
+        discard_from_next(l);
     worker_turn(l->worker);
     worker_tick(l->worker);
     return TERN_OK;
@@ -217,16 +245,23 @@ static enum tern_status open_all(struct loop *l, const struct worker_net *net, s
 enum tern_status worker_loop_run(const struct worker_loop_options *o, struct tern_err *err)
 {
     struct loop l = { .o = o };
-    const struct worker_net net = {
-        &l,           net_reply,     net_next_open, net_next_close, net_next_state,
-        net_next_why, net_next_send, net_n_refused
-    };
+    const struct worker_net net = { &l,
+                                    net_reply,
+                                    net_next_open,
+                                    net_next_close,
+                                    net_next_state,
+                                    net_next_why,
+                                    net_next_send,
+                                    net_n_refused,
+                                    true };
     enum tern_status st = open_all(&l, &net, err);
 
     if (!st)
         o->on_listening(o->arg, tern_server_endpoint(l.server));
     while (!st && !l.lifeline_ended && !l.worker->done)
         st = turn(&l, err);
+    if (l.worker)
+        worker_shut(l.worker);
     net_next_close(&l);
     if (l.server)
         tern_server_close(&l.server);

@@ -4,6 +4,8 @@
  */
 #include "worker/worker_out.h"
 
+#include "worker/worker_run.h"
+
 #include <string.h>
 
 static char software[] = "ternd " TERN_VERSION;
@@ -120,6 +122,8 @@ void worker_say_pong(struct worker *w, uint64_t seq)
     b.steps = w->run ? tern_stage_steps(w->run->stage) : 0;
     b.busy_us = w->run ? tern_stage_busy_us(w->run->stage) : 0;
     b.rejected = w->n_rejected + w->o.net->n_refused(w->o.net->impl);
+    b.memory_bytes = tern_memory_resident();
+    b.clock_us = tern_now_ns() / 1000;
     h.pong = &b;
     /* Without room there is enough on its way to count as life. */
     (void)post_owner(w, &h);
@@ -148,55 +152,12 @@ void worker_say_fault(struct worker *w, const struct tern_err *why)
 
 /* -- steps ----------------------------------------------------------------------------------------------- */
 
-/* Parts out_part.. of one step.  TERN_AGAIN when the rest has no room yet. */
-static enum tern_status send_step(struct worker *w, const struct tern_step *s, struct tern_err *err)
-{
-    struct worker_run *r = w->run;
-    const struct worker_net *net = w->o.net;
-    bool home = w->plan.is_last;
-    uint32_t n_parts = tern_wire_step_parts(s);
-
-    for (; r->out_part < n_parts; r->out_part++) {
-        const uint8_t *payload = NULL;
-        size_t len = 0, payload_len = 0;
-        enum tern_status st = tern_wire_put_step(s, home, w->epoch, w->layout, r->out_part, w->header,
-                                                 sizeof w->header, &len, &payload, &payload_len, err);
-
-        if (!st && home)
-            st = net->reply(net->impl, w->route, w->route_len, w->header, len, payload_len ? payload : NULL,
-                            payload_len, err);
-        else if (!st)
-            st = net->next_send(net->impl, w->header, len, payload_len ? payload : NULL, payload_len, err);
-        if (st)
-            return st;
-    }
-    return TERN_OK;
-}
-
 enum tern_status worker_flush(struct worker *w, struct tern_err *err)
 {
     struct worker_run *r = w->run;
+    enum tern_status st = r ? worker_run_send(r, err) : TERN_OK;
 
-    w->blocked_next = w->blocked_home = false;
-    while (r && r->n_out > 0) {
-        struct tern_step *s = r->out[r->out_head];
-        enum tern_status st = send_step(w, s, err);
-
-        if (st == TERN_AGAIN) {
-            w->blocked_home = w->plan.is_last;
-            w->blocked_next = !w->plan.is_last;
-            return TERN_OK;
-        }
-        if (st == TERN_ERR_PEER && w->plan.is_last) {
-            w->owner_gone = true;
-            return TERN_OK;
-        }
-        if (st)
-            return st;
-        r->out_head = (r->out_head + 1) % WORKER_N_STEPS;
-        r->n_out--;
-        r->out_part = 0;
-        r->free[r->n_free++] = s;
-    }
-    return TERN_OK;
+    if (st == TERN_ERR_PEER && w->plan.is_last)
+        w->owner_gone = true;
+    return st == TERN_AGAIN || w->owner_gone ? TERN_OK : st;
 }

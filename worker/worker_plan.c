@@ -49,6 +49,7 @@ static enum tern_status check_shape(const Tern__Assign *a, struct tern_err *err)
         { a->n_slots, TERN_MAX_SLOTS, "sequence slots" },
         { a->max_positions, TERN_MAX_CONTEXT, "positions of context" },
         { a->max_rows, TERN_MAX_STEP_ROWS, "rows in a step" },
+        { a->max_in_flight, TERN_MAX_STEPS_IN_FLIGHT, "steps in flight" },
     };
 
     if (!tern_boundary_valid(a->boundary))
@@ -111,10 +112,11 @@ static enum tern_status check_memory(const struct worker_plan *p, const struct w
     if (m->memory_limit != 0 && total > m->memory_limit)
         return TERN_FAIL(
             err, TERN_ERR_MEMORY,
-            "layers %u-%u need %llu MiB (weights %llu, KV cache %llu) but --memory allows %llu MiB; "
-            "assign fewer layers or a smaller context, or raise the limit",
+            "layers %u-%u need %llu MiB (weights %llu, KV cache %llu, %u steps in flight %llu) but --memory "
+            "allows %llu MiB; assign fewer layers, a smaller context or fewer steps in flight, or raise the "
+            "limit",
             p->first, p->last - 1, mib(total), mib(need.tiles_bytes + need.norms_bytes), mib(kv),
-            (unsigned long long)(m->memory_limit >> 20));
+            p->n_steps - 1, mib(p->steps_bytes), (unsigned long long)(m->memory_limit >> 20));
     return TERN_OK;
 }
 
@@ -141,7 +143,8 @@ enum tern_status worker_plan_read(const Tern__Assign *a, const struct worker_mea
     p.boundary = (enum tern_boundary)a->boundary;
     p.kv = (enum tern_kv_type)a->kv;
     p.row_bytes = (uint32_t)tern_boundary_row_bytes(p.boundary, means->file->arch.n_embd);
-    p.steps_bytes = (size_t)WORKER_N_STEPS * p.max_rows * p.row_bytes;
+    p.n_steps = a->max_in_flight + 1;
+    p.steps_bytes = p.n_steps * (sizeof(struct tern_step) + (size_t)p.max_rows * p.row_bytes);
     st = check_memory(&p, means, err);
     if (st)
         return st;

@@ -25,7 +25,8 @@ struct worker_plan {
     enum tern_kv_type kv;
     uint32_t n_pages, n_slots, max_positions, max_rows, stage, dead_after_ms;
     uint32_t row_bytes;
-    size_t steps_bytes; /* of the ring of step buffers */
+    uint32_t n_steps;   /* step buffers: all that may be in flight, and one that is coming in */
+    size_t steps_bytes; /* of all of them; what no step has filled yet is not resident */
     bool is_last;
     uint8_t upstream_key[TERN_KEY_BYTES], next_key[TERN_KEY_BYTES];
     char next_endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
@@ -52,7 +53,7 @@ enum tern_status worker_plan_add(struct worker_plan *p, const Tern__Tensors *t,
 
 void worker_plan_fini(struct worker_plan *p);
 
-/* Step buffers of one assignment: all steps that may be in flight, and one that is coming in. */
-#define WORKER_N_STEPS (TERN_MAX_STEPS_IN_FLIGHT + 1)
+/* Step buffers an assignment can ask for. */
+#define WORKER_MAX_STEPS (TERN_MAX_STEPS_IN_FLIGHT + 1)
 
 #endif

@@ -4,11 +4,93 @@
  */
 #include "worker/worker_run.h"
 
+#include "engine/base/mem.h"
+
 #include <stdlib.h>
 
-enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool *pool,
-                                const struct worker_plan *plan, struct worker_run **out, struct tern_err *err)
+/* -- out ------------------------------------------------------------------------------------------------- */
+
+/* The parts of a step that have not been sent; with the lock. */
+static enum tern_status send_parts(struct worker_run *r, struct tern_step *s, struct tern_err *err)
 {
+    const struct worker_way *way = &r->way;
+    const struct worker_net *net = way->net;
+    uint32_t n_parts = tern_wire_step_parts(s);
+
+    for (; s->parts_out < n_parts; s->parts_out++) {
+        const uint8_t *payload = NULL;
+        size_t len = 0, payload_len = 0;
+        enum tern_status st =
+            tern_wire_put_step(s, way->home, way->epoch, way->layout, s->parts_out, r->header,
+                               sizeof r->header, &len, &payload, &payload_len, err);
+
+        if (!st && way->home)
+            st = net->reply(net->impl, way->route, way->route_len, r->header, len,
+                            payload_len ? payload : NULL, payload_len, err);
+        else if (!st)
+            st = net->next_send(net->impl, r->header, len, payload_len ? payload : NULL, payload_len, err);
+        if (st)
+            return st;
+    }
+    return TERN_OK;
+}
+
+static bool is_sent(const struct tern_step *s)
+{
+    return s->parts_out == tern_wire_step_parts(s);
+}
+
+/* On the compute thread.  Why a step could not be sent shows again when the loop thread tries. */
+static void on_run(void *arg, struct tern_step *s)
+{
+    struct worker_run *r = arg;
+
+    if (r->way.net->any_thread && atomic_load(&r->n_unsent) == 0) {
+        pthread_mutex_lock(&r->lock);
+        tern_alloc_guard_begin("worker step");
+        if (!r->shut)
+            (void)send_parts(r, s, NULL);
+        tern_alloc_guard_end();
+        pthread_mutex_unlock(&r->lock);
+    }
+    if (!is_sent(s))
+        atomic_fetch_add(&r->n_unsent, 1);
+}
+
+enum tern_status worker_run_send(struct worker_run *r, struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    while (r->n_out > 0 && !st) {
+        struct tern_step *s = r->out[r->out_head];
+
+        pthread_mutex_lock(&r->lock);
+        st = send_parts(r, s, err);
+        pthread_mutex_unlock(&r->lock);
+        if (st)
+            break;
+        r->out_head = (r->out_head + 1) % r->n_steps;
+        r->n_out--;
+        r->free[r->n_free++] = s;
+        atomic_fetch_sub(&r->n_unsent, 1);
+    }
+    return st;
+}
+
+void worker_run_shut(struct worker_run *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->shut = true;
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* -- life ------------------------------------------------------------------------------------------------ */
+
+enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool *pool,
+                                const struct worker_plan *plan, const struct worker_way *way,
+                                struct worker_run **out, struct tern_err *err)
+{
+    struct worker_run *r = calloc(1, sizeof *r);
     struct tern_stage_options so = { .boundary = plan->boundary,
                                      .kv = plan->kv,
                                      .n_pages = plan->n_pages,
@@ -16,17 +98,22 @@ enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool
                                      .max_positions = plan->max_positions,
                                      .max_rows = plan->max_rows,
                                      .index = plan->stage,
-                                     .is_last = plan->is_last };
-    struct worker_run *r = calloc(1, sizeof *r);
+                                     .is_last = plan->is_last,
+                                     .on_run = on_run,
+                                     .arg = r };
     enum tern_status st;
 
     if (!r)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for an assignment");
+    r->way = *way;
+    pthread_mutex_init(&r->lock, NULL);
     st = tern_stage_new(model, pool, &so, &r->stage, err);
-    for (uint32_t i = 0; i < WORKER_N_STEPS && !st; i++) {
-        st = tern_step_new(plan->max_rows, plan->row_bytes, &r->steps[i], err);
-        if (!st)
-            r->free[r->n_free++] = r->steps[i];
+    while (r->n_steps < plan->n_steps && !st) {
+        st = tern_step_new(plan->max_rows, plan->row_bytes, &r->steps[r->n_steps], err);
+        if (!st) {
+            r->free[r->n_free++] = r->steps[r->n_steps];
+            r->n_steps++;
+        }
     }
     if (!st)
         st = tern_stage_start(r->stage, err);
@@ -45,11 +132,14 @@ void worker_run_free(struct worker_run **rp)
     if (!r)
         return;
     tern_stage_free(&r->stage);
-    for (uint32_t i = 0; i < WORKER_N_STEPS; i++)
+    for (uint32_t i = 0; i < r->n_steps; i++)
         tern_step_free(&r->steps[i]);
+    pthread_mutex_destroy(&r->lock);
     free(r);
     *rp = NULL;
 }
+
+/* -- in -------------------------------------------------------------------------------------------------- */
 
 enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan *plan,
                                  const struct worker_mail *m, const Tern__Header *h, struct tern_err *err)
@@ -58,9 +148,12 @@ enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan 
     enum tern_status st;
 
     if (!s) {
+        /* A step that was sent may have been answered before its buffer came back. */
+        st = r->n_free == 0 ? worker_run_collect(r, err) : TERN_OK;
+        if (st)
+            return st;
         if (r->n_free == 0)
-            return TERN_FAIL(err, TERN_ERR_STATE, "more than %d steps are in flight",
-                             TERN_MAX_STEPS_IN_FLIGHT);
+            return TERN_FAIL(err, TERN_ERR_STATE, "more than %u steps are in flight", r->n_steps - 1);
         s = r->free[--r->n_free];
         tern_step_clear(s);
         s->bytes_in = 0;
@@ -94,15 +187,14 @@ enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err)
             r->n_refused += s->n_failed - s->n_failed_in;
             r->refused = s->failed[s->n_failed - 1];
         }
-        r->out[(r->out_head + r->n_out) % WORKER_N_STEPS] = s;
-        r->n_out++;
+        if (is_sent(s)) {
+            r->free[r->n_free++] = s;
+        } else {
+            r->out[(r->out_head + r->n_out) % r->n_steps] = s;
+            r->n_out++;
+        }
     }
     return TERN_OK;
-}
-
-bool worker_run_empty(const struct worker_run *r)
-{
-    return r->n_free == WORKER_N_STEPS || (r->filling && r->n_free == WORKER_N_STEPS - 1);
 }
 
 bool worker_run_ended(struct worker_run *r)

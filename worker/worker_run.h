@@ -9,8 +9,8 @@
 
 /* Allocates everything the assignment will ever need and starts the compute thread. */
 enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool *pool,
-                                const struct worker_plan *plan, struct worker_run **out,
-                                struct tern_err *err) TERN_MUST_CHECK;
+                                const struct worker_plan *plan, const struct worker_way *way,
+                                struct worker_run **out, struct tern_err *err) TERN_MUST_CHECK;
 /* Waits for the step at hand unless worker_run_ended(). */
 void worker_run_free(struct worker_run **r);
 
@@ -18,10 +18,12 @@ void worker_run_free(struct worker_run **r);
 enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan *plan,
                                  const struct worker_mail *m, const Tern__Header *h,
                                  struct tern_err *err) TERN_MUST_CHECK;
-/* Moves computed steps to the list of outgoing ones. */
+/* Computed steps that were sent are free again, the others join the list of outgoing ones. */
 enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
-/* No step is at hand. */
-bool worker_run_empty(const struct worker_run *r);
+/* Sends what is on that list, in order.  TERN_AGAIN when the rest has no room yet. */
+enum tern_status worker_run_send(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
+/* From now on nothing is sent: the way may end. */
+void worker_run_shut(struct worker_run *r);
 /* After tern_stage_stop(): the compute thread is gone.  Discards what it had finished. */
 bool worker_run_ended(struct worker_run *r);
 

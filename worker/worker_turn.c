@@ -8,6 +8,7 @@
 #include "worker/worker_run.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #define HELD_SILENCE_MS 5000 /* before an assignment names its own limit */
 /* To reach the next worker: with the coordinator's own checks, a sentence within 5 s. */
@@ -15,17 +16,24 @@
 #define SUSPECT_MS      400 /* four heartbeats missed */
 #define PROGRESS_MS     200
 #define DRAIN_MS        2000
-#define BYE_MS          100 /* for the last message to leave; libzmq does not say when it has */
+#define BYE_MS          100 /* for the bye to leave where there is nothing to compute */
 #define LIST_MS         100
 #define IDLE_TICK_MS    1000
 #define BUSY_TICK_MS    50
-#define BLOCKED_MS      5
 #define REFUSED_LOG_MS  60000
 
 static enum tern_status start_run(struct worker *w, struct tern_err *err)
 {
     const struct tern_model *model = worker_loader_model(w->loader);
-    enum tern_status st = worker_run_new(model, w->o.pool, &w->plan, &w->run, err);
+    struct worker_way way = { .net = w->o.net,
+                              .home = w->plan.is_last,
+                              .epoch = w->epoch,
+                              .layout = w->layout,
+                              .route_len = w->route_len };
+    enum tern_status st;
+
+    memcpy(way.route, w->route, w->route_len);
+    st = worker_run_new(model, w->o.pool, &w->plan, &way, &w->run, err);
 
     if (st)
         return st;
@@ -123,11 +131,7 @@ static void advance_drain(struct worker *w)
 {
     if (w->state != W_DRAINING)
         return;
-    if (w->bye_ms == 0 && (!w->run || worker_run_empty(w->run) || w->now_ms >= w->drain_until_ms)) {
-        worker_say_bye(w);
-        w->bye_ms = w->now_ms + BYE_MS;
-    }
-    if (w->owner_gone || (w->bye_ms != 0 && w->now_ms >= w->bye_ms))
+    if (w->owner_gone || w->now_ms >= w->drain_until_ms)
         w->done = true;
 }
 
@@ -206,8 +210,10 @@ void worker_drain(struct worker *w)
         w->done = true; /* nobody's, or told twice */
         return;
     }
-    w->drain_until_ms = w->now_ms + DRAIN_MS;
+    /* The owner sends nothing new from now on, and lets go when the last result has come home. */
+    w->drain_until_ms = w->now_ms + (w->run ? DRAIN_MS : BYE_MS);
     worker_enter(w, W_DRAINING);
+    worker_say_bye(w);
     advance_drain(w);
 }
 
@@ -225,7 +231,5 @@ int worker_fds(const struct worker *w, int fds[static WORKER_MAX_FDS])
 
 int worker_wait_ms(const struct worker *w)
 {
-    if (w->blocked_home)
-        return BLOCKED_MS; /* a ROUTER always looks writable, so there is nothing to poll for */
     return w->state == W_IDLE ? IDLE_TICK_MS : BUSY_TICK_MS;
 }

@@ -41,7 +41,8 @@ struct job_request {
 
 /* What has come since the last job_take. */
 struct job_piece {
-    char *text; /* [n_text] final, valid UTF-8; NUL behind it */
+    bool failed; /* no memory: nothing has been taken, and all the rest is empty */
+    char *text;  /* [n_text] final, valid UTF-8; NUL behind it */
     size_t n_text;
     /* Tokens whose text is final (or that have none), with `end` counted from the beginning of the answer;
      * tops [n_tokens][n_logprobs], of which n_top each are there. */

@@ -16,6 +16,7 @@
 
 struct service_options {
     const struct engine_options *engine; /* borrowed */
+    const char *name;                    /* of the model, or NULL: service_model_name's own */
     uint32_t parallel;                   /* sequences computed at once */
     uint32_t max_queue;                  /* that wait for it; more are refused */
     uint32_t max_tokens;                 /* of one answer; 0: the context */
@@ -33,7 +34,8 @@ void service_close(struct service **s);
 const struct session *service_session(const struct service *s);
 const struct tern_chat_choice *service_chat(const struct service *s); /* format NULL: no way to chat known */
 uint32_t service_ctx(const struct service *s);
-const char *service_model_name(const struct service *s); /* the file's, without folder and suffix */
+const char *
+service_model_name(const struct service *s); /* the file's, without folder and suffix, if not given */
 
 /* TERN_ERR_BUSY: the queue is full; TERN_ERR_PEER: the pipeline is being opened again; TERN_ERR_LIMIT,
  * TERN_ERR_USAGE: a request that can never run. */

@@ -21,6 +21,12 @@ struct snapshot_histogram {
     uint64_t n, sum_us;
 };
 
+/* Of the last ones of a kind. */
+struct snapshot_quantiles {
+    uint32_t n; /* 0: none yet, and nothing is known */
+    uint32_t p50_us, p99_us;
+};
+
 struct snapshot_stage {
     struct pipe_stage_info info;
     struct pipe_stage_live live;
@@ -49,16 +55,19 @@ struct snapshot {
     /* Counted since the start. */
     uint64_t jobs, jobs_ended, jobs_cancelled, jobs_failed, refused, reopened;
     uint64_t prompt_tokens, answer_tokens; /* prompt: computed or cached */
+    uint64_t steps;                        /* come home; sched.steps counts since the pipeline was opened */
     uint32_t n_waiting, n_running;
     double prompt_per_s, answer_per_s;                             /* tokens, of the last seconds */
     struct snapshot_histogram first_token, between_tokens, queued; /* per job, token, job */
+    struct snapshot_quantiles first_token_last, between_tokens_last, queued_last;
 };
 
 struct snapshot_step {
-    uint64_t number, sent_us, home_us, done_us;
+    uint64_t number; /* from 1, going on when the pipeline is opened again */
+    uint64_t sent_us, home_us, done_us;
     uint32_t n_prompt, n_decode, n_stages;
     struct {
-        uint64_t in_us, start_us, end_us;
+        uint64_t in_us, start_us, end_us; /* all 0: not known */
         uint32_t bytes;
     } stages[TERN_MAX_WORKERS];
 };

@@ -42,7 +42,7 @@
 #define TERN_MAX_STEP_OPS        64  /* slot operations that ride along */
 #define TERN_MAX_SLOTS           256 /* sequences with a KV at one time */
 #define TERN_MAX_WORKERS         64  /* stages in one pipeline */
-#define TERN_MAX_STEPS_IN_FLIGHT 8
+#define TERN_MAX_STEPS_IN_FLIGHT 64  /* 50 ms of delay each way over steps of 2 ms */
 
 /* Wire.  libzmq has one MAXMSGSIZE for both sides of the handshake, so this is also what a stranger can
  * make us buffer. */

@@ -2,8 +2,11 @@
 #include "engine/base/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -33,6 +36,22 @@ void tern_block_free(void **block, size_t n)
     if (*block)
         munmap(*block, n);
     *block = NULL;
+}
+
+size_t tern_memory_resident(void)
+{
+    char text[128];
+    unsigned long all, resident;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+
+    if (fd >= 0)
+        close(fd);
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
+    /* Pages: all of the address space, those resident, and more. */
+    return sscanf(text, "%lu %lu", &all, &resident) == 2 ? resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 enum tern_status tern_arena_init(struct tern_arena *a, size_t size, const char *what, struct tern_err *err)

@@ -47,6 +47,9 @@ enum tern_status tern_block_new(size_t n, const char *what, void **out, struct t
 /* Gives the block back and nulls the caller's pointer; n as in tern_block_new. */
 void tern_block_free(void **block, size_t n);
 
+/* Bytes of memory this process has resident now; 0 where the system does not say. */
+size_t tern_memory_resident(void);
+
 /* A bump allocator over one block.  Everything in it dies together. */
 struct tern_arena {
     uint8_t *base;

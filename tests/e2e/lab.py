@@ -17,6 +17,8 @@ import tempfile
 import threading
 import time
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))  # links, machines
+
 SKIPPED = 77
 SANITIZER = re.compile(r"(Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
 
@@ -212,10 +214,11 @@ class Lab:
         with open(path, encoding="ascii") as f:
             return path, re.search(r"^public (\S{40})$", f.read(), re.M).group(1)
 
-    def daemon(self, name, key, allow, model=None, listen="127.0.0.1:0", args=(), wait=15, env=None):
+    def daemon(self, name, key, allow, model=None, listen="127.0.0.1:0", args=(), wait=15, env=None,
+               program=None):
         """Starts a ternd and waits until it says where it listens."""
         ready, theirs = os.pipe()
-        command = [self.ternd, "--listen", listen, "--key", key, "--allow", allow, "--name", name,
+        command = [program or self.ternd, "--listen", listen, "--key", key, "--allow", allow, "--name", name,
                    "--ready-fd", theirs]
         command += ["--model", model or self.model]
         p = subprocess.Popen([str(a) for a in command + list(args)], stdin=subprocess.DEVNULL,
@@ -236,9 +239,10 @@ class Lab:
 
 class Cluster:
     """A coordinator's key, and workers w1, w2, ... that run, each with the allow-list it needs; `model` is
-    one file for all or a list with one for each, `each` a list of more arguments for each."""
+    one file for all or a list with one for each, `each` a list of more arguments for each, `machines` where
+    they run (machines.py)."""
 
-    def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None, each=None):
+    def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None, each=None, machines=None):
         self.lab, self.tag = lab, tag
         self.key, self.public = lab.key(tag + "coordinator")
         self.names = ["%sw%d" % (tag, i + 1) for i in range(n)]
@@ -249,7 +253,9 @@ class Cluster:
             if i:
                 text += "%s worker %s\n" % (self.names[i - 1], self.keys[i - 1][1])
             self.allow.append(lab.write(name + ".allow", text))
-            self.workers.append(lab.daemon(name, self.keys[i][0], self.allow[i],
+            where = {} if not machines else {"listen": machines[i].address + ":0",
+                                             "program": machines[i].program(lab, lab.ternd, "ternd")}
+            self.workers.append(lab.daemon(name, self.keys[i][0], self.allow[i], **where,
                                            args=list(args) + (each[i] if each else []),
                                            model=model[i] if isinstance(model, list) else model))
         self.endpoints = [via(i, w.endpoint) if via else w.endpoint for i, w in enumerate(self.workers)]

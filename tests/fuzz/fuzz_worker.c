@@ -110,8 +110,9 @@ static uint64_t net_n_refused(void *impl)
     return 0;
 }
 
-static const struct worker_net net = { NULL,           net_reply,    net_next_open, net_next_close,
-                                       net_next_state, net_next_why, net_next_send, net_n_refused };
+static const struct worker_net net = { NULL,           net_reply,      net_next_open,
+                                       net_next_close, net_next_state, net_next_why,
+                                       net_next_send,  net_n_refused,  false };
 
 /* -- once ------------------------------------------------------------------------------------------------ */
 
@@ -185,7 +186,7 @@ static void check_worker(void)
     FUZZ_CHECK(!(w->run && w->retired));
     if (w->run) {
         held = w->run->n_free + w->run->n_out + (w->run->filling != NULL);
-        FUZZ_CHECK(held <= WORKER_N_STEPS && w->run->stage);
+        FUZZ_CHECK(held <= w->run->n_steps && w->run->stage);
     }
 }
 
@@ -202,7 +203,7 @@ static void settle(void)
 
         worker_turn(w);
         check_worker();
-        computing = w->run && w->run->n_free + w->run->n_out + (w->run->filling != NULL) < WORKER_N_STEPS;
+        computing = w->run && w->run->n_free + w->run->n_out + (w->run->filling != NULL) < w->run->n_steps;
         if (!worker_loader_busy(w->loader) && !w->retired && !computing)
             return;
         FUZZ_CHECK(tern_now_ms() < end);
@@ -274,7 +275,7 @@ static void send_assign(unsigned who, struct tern_cursor *c)
     unsigned change = byte(c), value = byte(c);
     uint32_t *const fields[] = { &a.first_layer, &a.last_layer,    &a.boundary, &a.n_pages,
                                  &a.n_slots,     &a.max_positions, &a.max_rows, &a.stage,
-                                 &a.n_tensors,   &a.dead_after_ms, &a.kv };
+                                 &a.n_tensors,   &a.dead_after_ms, &a.kv,       &a.max_in_flight };
 
     a.first_layer = change >> 5 & 1;
     a.last_layer = a.first_layer + 1 + (change >> 6 & 1);
@@ -285,6 +286,7 @@ static void send_assign(unsigned who, struct tern_cursor *c)
     a.max_positions = 64;
     a.max_rows = MAX_ROWS;
     a.dead_after_ms = 1000;
+    a.max_in_flight = 8;
     a.n_tensors = worker_file_count(&lab.file, a.first_layer, a.last_layer);
     a.upstream_key = (ProtobufCBinaryData){ TERN_KEY_BYTES, lab.keys[who & 3] };
     if (change & 0x80) {
@@ -470,7 +472,6 @@ static void finish(void)
     settle();
     FUZZ_CHECK(w->state == W_IDLE && !w->run && !w->retired);
     w->done = false; /* a drained worker would end; this one serves the next script */
-    w->bye_ms = 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -86,6 +86,7 @@ static void add_loading(void)
     middle.next_key = (ProtobufCBinaryData){ sizeof key_b, key_b };
     middle.stage = 1;
     middle.dead_after_ms = 3000;
+    middle.max_in_flight = 12;
     h->assign = &middle;
 
     h = add("assign_last", "layers [0, 30), answers go to the coordinator; int8 KV",
@@ -139,6 +140,7 @@ static void fill_common(void)
     time[0].compute_us = 4321;
     time[0].queue_us = 17;
     time[0].bytes = 11520;
+    time[0].t_in_us = UINT64_C(86400123456);
     time[1].compute_us = 1;
 }
 
@@ -223,6 +225,8 @@ static void add_living(void)
     pong.steps = 12;
     pong.busy_us = 345678;
     pong.rejected = 9;
+    pong.clock_us = UINT64_C(86400123999);
+    pong.memory_bytes = 734003200;
     h->pong = &pong;
 
     h = add("bye", "draining", TERN__HEADER__BODY_BYE);

@@ -389,6 +389,7 @@ Tern__Assign lab_assign(const struct tern_arch *arch, uint8_t arch_hash[static T
         a.n_tensors += in_slice(&id->entries[i], first, last);
     a.upstream_key = (ProtobufCBinaryData){ TERN_KEY_BYTES, upstream };
     a.dead_after_ms = 2000;
+    a.max_in_flight = 8;
     return a;
 }
 

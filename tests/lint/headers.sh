@@ -10,7 +10,8 @@ root=$1
 build=${2:?headers.sh: the second argument is the build directory}
 cc=${3:-cc}
 out=$(mktemp)
-packages=$(pkg-config --cflags libzmq libsodium libprotobuf-c libpcre2-8 jansson 2>/dev/null || true)
+packages=$(pkg-config --cflags libzmq libsodium libprotobuf-c libpcre2-8 jansson libmicrohttpd \
+    2>/dev/null || true)
 cmocka='#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>

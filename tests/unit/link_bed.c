@@ -101,18 +101,18 @@ void bed_hang_up(struct bed *b, struct tern_client **c)
 /* One turn of both loops, a few milliseconds long. */
 void bed_turn(struct bed *b, struct tern_client *c)
 {
-    zmq_pollitem_t items[TERN_SERVER_POLL_ITEMS + TERN_CLIENT_POLL_ITEMS];
-    int n = 0;
+    struct pollfd fds[TERN_SERVER_FDS + TERN_CLIENT_FDS];
+    nfds_t n = 0;
 
     if (b->server) {
-        tern_server_poll_items(b->server, items);
-        n += TERN_SERVER_POLL_ITEMS;
+        (void)tern_server_poll_fds(b->server, fds);
+        n += TERN_SERVER_FDS;
     }
     if (c) {
-        tern_client_poll_items(c, items + n);
-        n += TERN_CLIENT_POLL_ITEMS;
+        (void)tern_client_poll_fds(c, fds + n);
+        n += TERN_CLIENT_FDS;
     }
-    zmq_poll(items, n, 5);
+    poll(fds, n, 5);
     if (b->server)
         tern_server_pump(b->server);
     if (c)
@@ -183,7 +183,16 @@ void bed_wait_count(struct bed *b, const uint64_t *counter, uint64_t n, uint64_t
 
     while (*counter < n && tern_now_ms() < end)
         bed_turn(b, NULL);
-    assert_int_equal(*counter, n);
+    if (*counter != n) {
+        const struct tern_server_stats *t = tern_server_stats(b->server);
+
+        fail_msg(
+            "%llu, not %llu, after %llu ms; accepted %llu key %llu protocol %llu frames %llu closed %llu",
+            (unsigned long long)*counter, (unsigned long long)n, (unsigned long long)timeout_ms,
+            (unsigned long long)t->accepted, (unsigned long long)t->refused_key,
+            (unsigned long long)t->refused_protocol, (unsigned long long)t->refused_frames,
+            (unsigned long long)t->closed);
+    }
 }
 
 /* That the link of a listed peer works, both ways, with a maximal payload. */

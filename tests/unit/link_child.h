@@ -28,10 +28,10 @@ static inline _Noreturn void link_child_serve(const struct tern_key *key, struct
         _exit(1);
     tern_link_message_init(&m);
     for (;;) {
-        zmq_pollitem_t items[TERN_SERVER_POLL_ITEMS];
+        struct pollfd fds[TERN_SERVER_FDS];
 
-        tern_server_poll_items(s, items);
-        zmq_poll(items, TERN_SERVER_POLL_ITEMS, 100);
+        if (!tern_server_poll_fds(s, fds))
+            poll(fds, TERN_SERVER_FDS, 100);
         tern_server_pump(s);
         while (tern_server_recv(s, &m, &err) == TERN_OK)
             if (tern_server_send(s, m.route, m.route_len, answer, strlen(answer), NULL, 0, &err))

@@ -7,327 +7,15 @@
 #include "coordinator/pipe.h"
 
 #include "engine/base/log.h"
-#include "engine/base/mem.h"
-#include "proto/link.h"
-#include "proto/wire.h"
-#include "unit/unit.h"
+#include "unit/liar.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #define MODEL TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-
-enum mode {
-    GOOD,
-    /* while joining */
-    NO_WELCOME,
-    BUSY,
-    BUSY_TWICE,
-    NO_MODEL,
-    OTHER_ARCH,
-    FEW_LAYERS,
-    SILENT_LOADING,
-    FAULT_LOADING,
-    LATE,
-    /* while running */
-    WRONG_ROWS,
-    WRONG_STEP,
-    WRONG_LAYOUT,
-    SHORT_PAYLOAD,
-    NO_TIMES,
-    STRANGE_FAILURE,
-    RESULT_TWICE,
-    GARBAGE,
-    UNKNOWN_FIELD,
-    OTHER_VERSION,
-    OTHER_EPOCH,
-    A_STEP,
-    FUTURE_PONG,
-    PONG_WITH_PAYLOAD,
-    READY_TWICE,
-    SILENT,
-    BYE,
-    FAULT,
-};
-
-/* -- the false worker ----------------------------------------------------------------------------------- */
-
-struct liar {
-    enum mode mode;
-    struct tern_key key;
-    struct tern_allow_entry coordinator;
-    struct tern_arch arch;
-    char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
-    uint32_t row_bytes;
-    atomic_bool stop;
-    pthread_t thread;
-
-    /* The thread's. */
-    struct tern_server *server;
-    struct tern_arena arena;
-    struct tern_link_message m;
-    uint64_t epoch;
-    uint32_t layout, n_tensors, n_busy;
-};
-
-static void say(struct liar *l, const Tern__Header *h, const void *payload, size_t payload_len)
-{
-    uint8_t bytes[TERN_MAX_HEADER_BYTES];
-    struct tern_err err;
-    size_t len = 0;
-
-    if (tern_wire_put(h, bytes, sizeof bytes - 2, &len, &err) != TERN_OK)
-        tern_bug(__FILE__, __LINE__, err.text);
-    if (l->mode == UNKNOWN_FIELD && h->body_case == TERN__HEADER__BODY_RESULT) {
-        bytes[len++] = 0xf8; /* field 31, a varint */
-        bytes[len++] = 0x01;
-        bytes[len++] = 0x01;
-    }
-    if (l->mode == OTHER_VERSION && h->body_case == TERN__HEADER__BODY_RESULT)
-        bytes[1] = 2;
-    if (l->mode == GARBAGE && h->body_case == TERN__HEADER__BODY_RESULT)
-        memset(bytes, 0x5a, len);
-    if (tern_server_send(l->server, l->m.route, l->m.route_len, bytes, len, payload, payload_len, &err) !=
-        TERN_OK)
-        tern_log(TERN_LOG_DEBUG, "liar", "could not send");
-}
-
-static Tern__Header header(const struct liar *l, Tern__Header__BodyCase body)
-{
-    Tern__Header h = TERN__HEADER__INIT;
-
-    h.version = TERN_WIRE_VERSION;
-    h.epoch = l->epoch;
-    h.layout = l->layout;
-    h.body_case = body;
-    return h;
-}
-
-static void on_hello(struct liar *l, const Tern__Header *in)
-{
-    static char name[] = "liar", software[] = "none", cpu[] = "ref", holder[] = "alice";
-    uint8_t hash[TERN_HASH_BYTES];
-    Tern__Header h;
-    Tern__Welcome w = TERN__WELCOME__INIT;
-    Tern__Busy busy = TERN__BUSY__INIT;
-
-    if (l->mode == NO_WELCOME)
-        return;
-    if (l->mode == BUSY || (l->mode == BUSY_TWICE && l->n_busy++ < 2)) {
-        h = header(l, TERN__HEADER__BODY_BUSY);
-        h.epoch = 0;
-        busy.holder = holder;
-        h.busy = &busy;
-        say(l, &h, NULL, 0);
-        return;
-    }
-    l->epoch = in->epoch;
-    h = header(l, TERN__HEADER__BODY_WELCOME);
-    tern_arch_hash(&l->arch, hash);
-    hash[0] ^= l->mode == OTHER_ARCH;
-    w.name = name;
-    w.software = software;
-    w.cpu = cpu;
-    w.threads = 3;
-    w.arch_hash.len = l->mode == NO_MODEL ? 0 : sizeof hash;
-    w.arch_hash.data = hash;
-    w.last_layer = l->arch.n_layers - (l->mode == FEW_LAYERS);
-    h.welcome = &w;
-    say(l, &h, NULL, 0);
-}
-
-static void say_ready(struct liar *l)
-{
-    Tern__Header h = header(l, TERN__HEADER__BODY_READY);
-    Tern__Ready r = TERN__READY__INIT;
-
-    r.weight_bytes = 123;
-    h.ready = &r;
-    say(l, &h, NULL, 0);
-}
-
-static void say_fault(struct liar *l)
-{
-    static char text[] = "the dog ate it";
-    Tern__Header h = header(l, TERN__HEADER__BODY_FAULT);
-    Tern__Fault f = TERN__FAULT__INIT;
-
-    f.status = TERN_ERR_MEMORY;
-    f.text = text;
-    h.fault = &f;
-    say(l, &h, NULL, 0);
-}
-
-static void say_bye(struct liar *l)
-{
-    Tern__Header h = header(l, TERN__HEADER__BODY_BYE);
-    Tern__Bye b = TERN__BYE__INIT;
-
-    b.reason = TERN_BYE_DRAINING;
-    h.bye = &b;
-    say(l, &h, NULL, 0);
-}
-
-static void say_pong(struct liar *l, uint64_t seq, const void *payload, size_t len)
-{
-    Tern__Header h = header(l, TERN__HEADER__BODY_PONG);
-    Tern__Pong p = TERN__PONG__INIT;
-
-    p.seq = seq;
-    h.pong = &p;
-    say(l, &h, payload, len);
-}
-
-/* All wanted rows as zeros, and what the mode says. */
-static void say_result(struct liar *l, const Tern__Step *in)
-{
-    Tern__Header h = header(l, TERN__HEADER__BODY_RESULT);
-    Tern__Result r = TERN__RESULT__INIT;
-    Tern__StageTime time = TERN__STAGE_TIME__INIT, *times[] = { &time };
-    Tern__Failed failed = TERN__FAILED__INIT, *list[] = { &failed };
-    uint8_t *payload;
-
-    r.step = in->step + (l->mode == WRONG_STEP);
-    r.n_parts = 1;
-    for (size_t i = 0; i < in->n_runs; i++)
-        r.n_rows += in->runs[i]->n_want;
-    r.n_rows -= l->mode == WRONG_ROWS;
-    r.n_part_rows = r.n_rows;
-    r.n_times = l->mode != NO_TIMES;
-    r.times = times;
-    if (l->mode == STRANGE_FAILURE) {
-        failed.slot = 3;
-        failed.gen = 9;
-        failed.code = TERN_FAILED_NUMERIC;
-        r.n_failed = 1;
-        r.failed = list;
-    }
-    h.layout += l->mode == WRONG_LAYOUT;
-    h.result = &r;
-    payload = calloc(r.n_rows + 1, l->row_bytes);
-    TERN_BUG_IF(!payload);
-    if (l->mode == OTHER_EPOCH) {
-        h.epoch++;
-        say(l, &h, payload, (size_t)r.n_rows * l->row_bytes);
-        h.epoch--;
-    }
-    say(l, &h, payload, (size_t)r.n_rows * l->row_bytes - (l->mode == SHORT_PAYLOAD));
-    if (l->mode == RESULT_TWICE)
-        say(l, &h, payload, (size_t)r.n_rows * l->row_bytes);
-    free(payload);
-}
-
-static void say_a_step(struct liar *l)
-{
-    Tern__Header h = header(l, TERN__HEADER__BODY_STEP);
-    Tern__Step s = TERN__STEP__INIT;
-
-    s.step = 1;
-    s.n_parts = 1;
-    h.step = &s;
-    say(l, &h, NULL, 0);
-}
-
-static void on_step(struct liar *l, const Tern__Step *step)
-{
-    switch (l->mode) {
-    case SILENT: break;
-    case FAULT: say_fault(l); break;
-    case BYE: say_bye(l); break;
-    case FUTURE_PONG: say_pong(l, UINT64_MAX, NULL, 0); break;
-    case PONG_WITH_PAYLOAD: say_pong(l, 0, "pong", 4); break;
-    case READY_TWICE: say_ready(l); break;
-    case A_STEP: say_a_step(l); break;
-    default: say_result(l, step); break;
-    }
-}
-
-static void on_message(struct liar *l)
-{
-    struct tern_err err;
-    Tern__Header *h = NULL;
-    bool silent = l->mode == SILENT_LOADING && l->n_tensors > 0;
-
-    tern_arena_reset(&l->arena);
-    if (tern_wire_get(zmq_msg_data(&l->m.header), zmq_msg_size(&l->m.header), &l->arena, &h, &err) != TERN_OK)
-        tern_bug(__FILE__, __LINE__, err.text); /* what the coordinator sends is sound */
-    switch (h->body_case) {
-    case TERN__HEADER__BODY_HELLO: on_hello(l, h); break;
-    case TERN__HEADER__BODY_ASSIGN:
-        l->layout = h->layout;
-        l->n_tensors = h->assign->n_tensors;
-        if (l->mode == FAULT_LOADING)
-            say_fault(l);
-        break;
-    case TERN__HEADER__BODY_TENSORS:
-        TERN_BUG_IF(h->tensors->n_entries > l->n_tensors);
-        l->n_tensors -= (uint32_t)h->tensors->n_entries;
-        if (l->n_tensors == 0 && l->mode != SILENT_LOADING && l->mode != FAULT_LOADING)
-            say_ready(l);
-        l->n_tensors += l->mode == SILENT_LOADING;
-        break;
-    case TERN__HEADER__BODY_STEP: on_step(l, h->step); break;
-    case TERN__HEADER__BODY_PING:
-        if (!silent && (l->mode != SILENT || h->ping->seq < 3))
-            say_pong(l, h->ping->seq, NULL, 0);
-        break;
-    default: break;
-    }
-}
-
-static void open_server(struct liar *l, struct tern_link_context *ctx, struct tern_allow *allow)
-{
-    struct tern_err err;
-
-    if (tern_server_open(ctx, l->endpoint + strlen("tcp://"), &l->key, allow, &l->server, &err) != TERN_OK)
-        tern_bug(__FILE__, __LINE__, err.text);
-}
-
-static void *liar_main(void *arg)
-{
-    struct liar *l = arg;
-    struct tern_allow allow = { .entries = &l->coordinator, .n = 1 };
-    struct tern_link_context *ctx = NULL;
-    struct tern_err err;
-
-    if (l->mode == LATE)
-        nanosleep(&(struct timespec){ .tv_nsec = 900000000 }, NULL);
-    if (tern_link_context_new(&ctx, &err) != TERN_OK)
-        tern_bug(__FILE__, __LINE__, err.text);
-    open_server(l, ctx, &allow);
-    tern_link_message_init(&l->m);
-    while (!atomic_load(&l->stop)) {
-        zmq_pollitem_t items[TERN_SERVER_POLL_ITEMS];
-
-        tern_server_poll_items(l->server, items);
-        zmq_poll(items, TERN_SERVER_POLL_ITEMS, 20);
-        tern_server_pump(l->server);
-        while (tern_server_recv(l->server, &l->m, &err) == TERN_OK)
-            on_message(l);
-    }
-    tern_link_message_close(&l->m);
-    tern_server_close(&l->server);
-    tern_link_context_free(&ctx);
-    return NULL;
-}
-
-/* A port that was free a moment ago: the endpoint must be known before the server is there. */
-static void find_port(struct liar *l)
-{
-    struct tern_allow allow = { .entries = &l->coordinator, .n = 1 };
-    struct tern_link_context *ctx = NULL;
-    struct tern_server *s = NULL;
-
-    assert_ok(tern_link_context_new(&ctx, &unit_err));
-    assert_ok(tern_server_open(ctx, "127.0.0.1:*", &l->key, &allow, &s, &unit_err));
-    snprintf(l->endpoint, sizeof l->endpoint, "%s", tern_server_endpoint(s));
-    tern_server_close(&s);
-    tern_link_context_free(&ctx);
-}
 
 /* -- the coordinator ------------------------------------------------------------------------------------ */
 
@@ -402,6 +90,7 @@ static enum tern_status open_pipe(const struct cluster_spec *spec, struct pipe *
         .max_positions = 64,
         .max_rows = 8,
         .dead_after_ms = 800,
+        .step_timeout_ms = 1600,
         .join_timeout_ms = 1500,
         .quiet = true,
     };
@@ -516,6 +205,10 @@ static void test_running(void **state)
         { PONG_WITH_PAYLOAD, TERN_ERR_STATE, WORDS("'pong' with a payload") },
         { READY_TWICE, TERN_ERR_STATE, WORDS("'ready', which is not legal now") },
         { SILENT, TERN_ERR_PEER, WORDS("has been silent for 0.") },
+        { STUCK, TERN_ERR_PEER, WORDS("answers but has not finished step 1 for 1.", "--step-timeout") },
+        { BOASTS, TERN_ERR_PEER, WORDS("says that step 1 is done but has not sent its result for 1.") },
+        { NO_RESULT, TERN_ERR_PEER, WORDS("says that step 1 is done but has not sent its result for 1.") },
+        { LEAVES_SLOW, TERN_ERR_PEER, WORDS("is leaving: its ternd was told to end") },
         { BYE, TERN_ERR_PEER, WORDS("is leaving") },
         { FAULT, TERN_ERR_MEMORY, WORDS("the dog ate it") },
     };
@@ -560,13 +253,61 @@ static void test_result_twice(void **state)
     stop_liar(&l);
 }
 
+/* What is on its way comes home; then it is over, and nothing new leaves in between. */
+static void test_leaving(void **state)
+{
+    struct liar l;
+    struct cluster_spec spec;
+    struct pipe *p = NULL;
+    struct tern_step *s = NULL;
+    struct tern_err err = { 0 };
+
+    (void)state;
+    start_liar(&l, LEAVES, &spec);
+    assert_ok(open_pipe(&spec, &p, &unit_err));
+    assert_ok(one_step(p, &s, &unit_err));
+    p->give(p, s);
+    assert_int_equal(p->recv(p, 3000, &s, &err), TERN_ERR_PEER);
+    expect_words(err.text, WORDS("is leaving: its ternd was told to end"));
+    p->close(p);
+    stop_liar(&l);
+}
+
+/* Whatever a worker says of its clock, times stay between sending and coming home. */
+static void test_clocks_of_liars(void **state)
+{
+    struct pipe_stage_live live;
+    struct liar l;
+    struct cluster_spec spec;
+    struct pipe *p = NULL;
+    struct tern_step *s = NULL;
+    uint64_t sent = tern_now_ns() / 1000;
+
+    (void)state;
+    start_liar(&l, BAD_CLOCK, &spec);
+    assert_ok(open_pipe(&spec, &p, &unit_err));
+    p->live(p, 0, &live);
+    assert_string_equal(live.endpoint, l.endpoint);
+    for (int i = 0; i < 40 && live.round_trip_us == 0; i++) {
+        nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+        p->live(p, 0, &live);
+    }
+    assert_true(live.round_trip_us > 0 && live.clock_within_us > 0);
+    assert_int_equal(live.memory_bytes, UINT64_MAX);
+    assert_false(live.suspect);
+    assert_ok(one_step(p, &s, &unit_err));
+    assert_true(s->times[0].t_in_us >= sent && s->times[0].t_in_us <= tern_now_ns() / 1000);
+    p->give(p, s);
+    p->close(p);
+    stop_liar(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_joining),
-        cmocka_unit_test(test_what_is_tolerated),
-        cmocka_unit_test(test_running),
-        cmocka_unit_test(test_result_twice),
+        cmocka_unit_test(test_joining), cmocka_unit_test(test_what_is_tolerated),
+        cmocka_unit_test(test_running), cmocka_unit_test(test_result_twice),
+        cmocka_unit_test(test_leaving), cmocka_unit_test(test_clocks_of_liars),
     };
 
     return cmocka_run_group_tests_name("cluster", tests, open_world, close_world);

@@ -310,6 +310,78 @@ static void test_stop_strings(void **state)
     check_stop(king, 1, "he is kind, kin", "he is kind, kin", false); /* held back, then let go */
 }
 
+/* Which stop string it was, and which tokens may be shown: none that prints a piece of it. */
+static void test_ready_tokens(void **state)
+{
+    struct generate_options o = greedy();
+    struct generate g;
+
+    (void)state;
+    o.n_stops = 2;
+    o.stops[0] = "queen";
+    o.stops[1] = "ng and";
+    begin(&g, &o);
+    assert_int_equal(g.stop, -1);
+    say_text(&g, "a ki", 4);
+    assert_int_equal(generate_ready_tokens(&g, 0), g.n_tokens);
+    generate_fini(&g);
+    begin(&g, &o);
+    assert_int_equal(say_text(&g, "a king", 6), 2);
+    assert_int_equal(generate_ready_tokens(&g, 0), 1); /* "ng" may become the second stop string */
+    say_text(&g, " and", 4);
+    assert_int_equal(g.end, GENERATE_STOP);
+    assert_int_equal(g.stop, 1);
+    assert_int_equal(generate_ready_tokens(&g, 1), 1); /* " king" is a part of it */
+    generate_fini(&g);
+
+    begin(&g, &o); /* the end of text is a token without text */
+    say_text(&g, "a", 1);
+    say(&g, tern_tokenizer_eos(tok));
+    assert_int_equal(g.stop, -1);
+    assert_int_equal(g.tokens[1].end, 1);
+    assert_int_equal(generate_ready_tokens(&g, 0), 2);
+    generate_fini(&g);
+}
+
+/* A full context forgets the older half behind what is to be kept. */
+static void test_shift(void **state)
+{
+    struct generate_options o = greedy();
+    struct generate g;
+    const int32_t want[] = { 1, 2, 13, 14, 15, 16, 17, 18 };
+
+    (void)state;
+    o.ctx = 10;
+    o.shift = true;
+    o.n_keep = 2;
+    o.ignore_eos = true;
+    begin(&g, &o); /* 1, 2, 3 */
+    for (int32_t id = 10; id <= 16; id++)
+        say(&g, id);
+    assert_int_equal(g.seq.n_ids, 10);
+    g.seq.n_sent = 10;
+    say(&g, 17); /* finds no room: 3, 10, 11, 12 go */
+    assert_int_equal(g.n_shifts, 1);
+    assert_false(generate_ended(&g));
+    assert_int_equal(g.seq.n_ids, 7);
+    assert_int_equal(g.seq.n_sent, 2);
+    assert_true(g.seq.rewound);
+    assert_int_equal(g.seq.want_from, 6);
+    say(&g, 18);
+    assert_int_equal(g.seq.n_ids, 8);
+    assert_memory_equal(g.seq.ids, want, sizeof want);
+    assert_int_equal(g.n_tokens, 9);
+    generate_fini(&g);
+
+    o.n_keep = 9; /* then nothing can go */
+    begin(&g, &o);
+    for (int32_t id = 10; id <= 17; id++)
+        say(&g, id);
+    assert_int_equal(g.end, GENERATE_CONTEXT);
+    assert_int_equal(g.n_shifts, 0);
+    generate_fini(&g);
+}
+
 static void test_utf8_across_tokens(void **state)
 {
     static const char text[] = "\xe2\x98\x83 snow \xf0\x9f\x90\x89";
@@ -404,6 +476,8 @@ int main(void)
         cmocka_unit_test(test_end_by_others),
         cmocka_unit_test(test_ignore_eos),
         cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_ready_tokens),
+        cmocka_unit_test(test_shift),
         cmocka_unit_test(test_utf8_across_tokens),
         cmocka_unit_test(test_logprobs),
     };

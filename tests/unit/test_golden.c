@@ -141,7 +141,7 @@ static void test_golden_prefix(void **state)
 
     (void)state;
     assert_ok(session_open(&o, &s, &unit_err));
-    assert_ok(session_connect(s, 1, 128, &unit_err));
+    assert_ok(session_connect(s, &(struct session_room){ .n_at_once = 1, .max_len = 128 }, &unit_err));
     t.s = s;
     json_array_foreach(json_object_get(golden, "prompts"), i, prompt) feed(s, &t, prompt);
     session_close(&s);
@@ -178,7 +178,7 @@ static void test_perplexity(void **state)
     assert_ok(session_encode(s, text, len, false, &ids, &unit_err));
     assert_int_equal(ids.n, json_integer_value(json_object_get(want, "n_tokens")));
     assert_ok(perplexity_new(s, ids.ids, ids.n, s->ctx, 0, &p, &unit_err));
-    assert_ok(session_connect(s, 4, s->ctx, &unit_err));
+    assert_ok(session_connect(s, &(struct session_room){ .n_at_once = 4, .max_len = s->ctx }, &unit_err));
     assert_ok(perplexity_run(p, NULL, NULL, &unit_err));
     assert_int_equal(p->n_chunks * p->per_chunk, json_integer_value(json_object_get(want, "predictions")));
     perplexity_estimate(p, p->n_chunks, &ppl, &error);

@@ -214,10 +214,10 @@ static uint64_t join(const struct bed *b)
     ok(tern_client_open(ctx, b->endpoint, &b->friend_key, b->server_key.public_key, &c, &err), &err);
     tern_link_message_init(&m);
     while (st == TERN_AGAIN && tern_now_ms() - begin < 2 * JOIN_MS) {
-        zmq_pollitem_t items[TERN_CLIENT_POLL_ITEMS];
+        struct pollfd fds[TERN_CLIENT_FDS];
 
-        tern_client_poll_items(c, items);
-        zmq_poll(items, TERN_CLIENT_POLL_ITEMS, 10);
+        if (!tern_client_poll_fds(c, fds))
+            poll(fds, TERN_CLIENT_FDS, 10);
         if (tern_client_pump(c) == TERN_CLIENT_UP && !sent)
             sent = tern_client_send(c, "hello", 5, NULL, 0, &err) == TERN_OK;
         st = tern_client_recv(c, &m, &err);

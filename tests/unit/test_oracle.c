@@ -306,7 +306,7 @@ static float *teacher_force(struct session *s, const struct golden *g)
 
     assert_non_null(f.logits);
     assert_int_equal(s->arch.n_vocab, g->n_vocab);
-    assert_ok(session_connect(s, 1, g->n_ids, &unit_err));
+    assert_ok(session_connect(s, &(struct session_room){ .n_at_once = 1, .max_len = g->n_ids }, &unit_err));
     assert_ok(seq_init(&q, g->ids, g->n_ids, g->n_ids, &unit_err));
     q.want_from = 0;
     q.on_logits = on_logits;

@@ -40,7 +40,7 @@ static void test_defaults(void **state)
     assert_int_equal(o.answer.gen.n_logprobs, -1);
     assert_int_equal(o.answer.gen.n_stops, 0);
     assert_int_equal(o.engine.wire, TERN_BOUNDARY_DEFAULT);
-    assert_int_equal(o.engine.chunk, CHUNK_IN_PROCESS);
+    assert_int_equal(o.engine.chunk, 0);
     assert_int_equal(o.engine.cpu, tern_cpu_detect());
     assert_int_equal(o.engine.dead_after_ms, 3000);
     assert_in_range(o.engine.threads, 1, 256);

@@ -351,7 +351,7 @@ static void test_texts(void **state)
 }
 
 static void fill_assign(struct bytes *a, size_t hash, size_t up, const char *next, size_t next_key,
-                        unsigned first)
+                        unsigned first, unsigned in_flight)
 {
     uint8_t key[64];
 
@@ -366,6 +366,7 @@ static void fill_assign(struct bytes *a, size_t hash, size_t up, const char *nex
         put_text(a, 11, next);
     if (next_key)
         put_bytes(a, 12, key, next_key);
+    put_number(a, 16, in_flight);
 }
 
 static void test_assign(void **state)
@@ -378,27 +379,27 @@ static void test_assign(void **state)
     struct tern_err err;
 
     (void)state;
-    fill_assign(&a, 32, 32, "", 0, 0);
+    fill_assign(&a, 32, 32, "", 0, 0, 8);
     assert_int_equal(get_body(13, &a, &err), TERN_OK);
-    fill_assign(&a, 32, 32, "tcp://node-2.example:7101", 32, 2);
+    fill_assign(&a, 32, 32, "tcp://node-2.example:7101", 32, 2, 8);
     assert_int_equal(get_body(13, &a, &err), TERN_OK);
-    fill_assign(&a, 32, 32, "tcp://[2001:db8::1]:7101", 32, 0);
+    fill_assign(&a, 32, 32, "tcp://[2001:db8::1]:7101", 32, 0, 8);
     assert_int_equal(get_body(13, &a, &err), TERN_OK);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        fill_assign(&a, 32, 32, bad[i], 32, 0);
+        fill_assign(&a, 32, 32, bad[i], 32, 0, 8);
         assert_int_equal(get_body(13, &a, &err), TERN_ERR_FORMAT);
     }
     for (size_t n = 0; n <= 33; n++) {
-        fill_assign(&a, n, 32, "", 0, 0);
+        fill_assign(&a, n, 32, "", 0, 0, 8);
         assert_true((get_body(13, &a, &err) == TERN_OK) == (n == 32));
-        fill_assign(&a, 32, n, "", 0, 0);
+        fill_assign(&a, 32, n, "", 0, 0, 8);
         assert_true((get_body(13, &a, &err) == TERN_OK) == (n == 32));
-        fill_assign(&a, 32, 32, "tcp://a:1", n, 0);
+        fill_assign(&a, 32, 32, "tcp://a:1", n, 0, 8);
         assert_true((get_body(13, &a, &err) == TERN_OK) == (n == 32));
     }
-    fill_assign(&a, 32, 32, "", 32, 0);
+    fill_assign(&a, 32, 32, "", 32, 0, 8);
     assert_int_equal(get_body(13, &a, &err), TERN_ERR_FORMAT);
-    fill_assign(&a, 32, 32, "", 0, 3);
+    fill_assign(&a, 32, 32, "", 0, 3, 8);
     assert_int_equal(get_body(13, &a, &err), TERN_ERR_FORMAT);
     a.n = 0;
     put_number(&a, 2, 3);

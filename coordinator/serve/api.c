@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Routes: which handler answers what, and the refusals of those that do not: see api.h. */
+#include "coordinator/serve/api.h"
+
+#include "coordinator/grammar.h"
+#include "coordinator/json_out.h"
+#include "coordinator/serve/api_impl.h"
+#include "coordinator/serve/page/page.h"
+#include "engine/identity.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* -- routes ---------------------------------------------------------------------------------------------- */
+
+/* A path that ends with '/' stands for all that begin with it.  `own`: llama-server's and ours, where errors
+ * have the number of the status for a code. */
+static const struct route {
+    const char *method, *path;
+    api_handler *handler;
+    bool own;
+} routes[] = {
+    { "POST", "/v1/chat/completions", api_post_chat, false },
+    { "POST", "/chat/completions", api_post_chat, false },
+    { "POST", "/v1/completions", api_post_completions, false },
+    { "POST", "/v1/embeddings", api_post_embeddings, false },
+    { "GET", "/v1/models", api_get_models, false },
+    { "GET", "/models", api_get_models, false },
+    { "GET", "/v1/models/", api_get_model, false },
+    { "GET", "/models/", api_get_model, false },
+    { "POST", "/completion", api_post_completion, true },
+    { "POST", "/completions", api_post_completion, true },
+    { "POST", "/embedding", api_post_embedding, true },
+    { "POST", "/embeddings", api_post_embedding, true },
+    { "POST", "/tokenize", api_post_tokenize, true },
+    { "POST", "/detokenize", api_post_detokenize, true },
+    { "POST", "/apply-template", api_post_apply_template, true },
+    { "GET", "/health", api_get_health, true },
+    { "GET", "/v1/health", api_get_health, true },
+    { "GET", "/props", api_get_props, true },
+    { "GET", "/slots", api_get_slots, true },
+    { "GET", "/", api_get_page, true },
+    { "GET", "/tern/cluster", api_get_cluster, true },
+    { "GET", "/tern/events", api_get_events, true },
+};
+#define N_ROUTES (sizeof routes / sizeof routes[0])
+
+static bool is_path(const struct route *r, const char *path)
+{
+    const size_t n = strlen(r->path);
+
+    if (n > 1 && r->path[n - 1] == '/')
+        return strncmp(path, r->path, n) == 0 && path[n];
+    return strcmp(path, r->path) == 0;
+}
+
+/* TERN_OK with *out; else 404, or 405 with what would be allowed (and a route of that path in *out). */
+static enum tern_status find(const char *method, const char *path, const struct route **out,
+                             struct api_fault *f)
+{
+    const struct route *other = NULL;
+    char text[200];
+
+    for (size_t i = 0; i < N_ROUTES; i++) {
+        if (!is_path(&routes[i], path))
+            continue;
+        if (strcmp(method, routes[i].method) == 0) {
+            *out = &routes[i];
+            return TERN_OK;
+        }
+        other = &routes[i];
+    }
+    if (other) {
+        (void)snprintf(text, sizeof text, "%s is asked for with %s, not with %.20s.", other->path,
+                       other->method, method);
+        api_fault_http(f, 405, text);
+        *out = other;
+        f->allow = other->method[0] == 'G' ? "GET, HEAD" : other->method;
+    } else {
+        (void)snprintf(text, sizeof text, "There is nothing at %.100s.", path);
+        api_fault_http(f, 404, text);
+    }
+    return TERN_ERR_USAGE;
+}
+
+void api_handle(void *user, struct http_exchange *x, const struct http_request *r)
+{
+    struct api *a = user;
+    const struct route *route = NULL;
+    struct api_fault f;
+    enum tern_status st;
+
+    memset(&f, 0, sizeof f);
+    st = find(r->method, r->path, &route, &f);
+    if (!st)
+        st = route->handler(a, x, r, &f);
+    if (st)
+        api_reply_fault(x, &f, route && route->own);
+}
+
+bool api_is_public(const char *method, const char *path)
+{
+    return strcmp(method, "GET") == 0 &&
+           (strcmp(path, "/") == 0 || strcmp(path, "/health") == 0 || strcmp(path, "/v1/health") == 0 ||
+            strcmp(path, "/v1/models") == 0 || strcmp(path, "/models") == 0);
+}
+
+void api_error(void *user, unsigned status, const char *message, struct http_text *body, const char **type)
+{
+    struct api_fault f;
+    json_t *root;
+    char *text;
+
+    (void)user;
+    memset(&f, 0, sizeof f);
+    api_fault_http(&f, status, message);
+    root = api_fault_json(&f, false);
+    text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    if (text)
+        http_text_add(body, text, strlen(text));
+    free(text);
+    json_decref(root);
+    *type = API_JSON_TYPE;
+}
+
+/* -- life ------------------------------------------------------------------------------------------------ */
+
+/* Hex digits of a hash of two pieces; out [2 * 8 + 1]. */
+static void hash_hex(const void *one, size_t n_one, const void *two, size_t n_two, char *out)
+{
+    crypto_generichash_state h;
+    uint8_t hash[crypto_generichash_BYTES];
+
+    crypto_generichash_init(&h, NULL, 0, sizeof hash);
+    crypto_generichash_update(&h, one, n_one);
+    crypto_generichash_update(&h, two, n_two);
+    crypto_generichash_final(&h, hash, sizeof hash);
+    sodium_bin2hex(out, 17, hash, 8);
+}
+
+/* Of everything that decides over the bits of an answer: weights, rounding between layers, the KV's numbers,
+ * the head, how a text becomes ids, and this program. */
+static enum tern_status make_fingerprint(struct api *a, struct tern_err *err)
+{
+    const struct session *s = service_session(a->o.service);
+    struct tern_identity *id;
+    char rest[256];
+    enum tern_status st =
+        tern_identity_compute(s->gguf, &s->arch, TERN_IDENTITY_ALL, s->pool, NULL, NULL, &id, err);
+
+    if (st)
+        return st;
+    (void)snprintf(rest, sizeof rest, "%s|%s|%s|%d|%s|%s|%d", TERN_VERSION, tern_boundary_name(s->o->wire),
+                   tern_kv_type_name(s->o->kv), s->o->head == TERN_HEAD_STATISTICAL,
+                   tern_tokenizer_pre(s->tok), a->model.format ? tern_chat_format_name(a->model.format) : "",
+                   TERN_PAGE);
+    memcpy(a->fingerprint, "tern-", 5);
+    hash_hex(id->model_hash, sizeof id->model_hash, rest, strlen(rest), a->fingerprint + 5);
+    tern_identity_free(&id);
+    return TERN_OK;
+}
+
+static void make_etag(struct api *a)
+{
+    a->etag[0] = '"';
+    hash_hex(tern_page, tern_page_len, tern_page_csp, strlen(tern_page_csp), a->etag + 1);
+    strcat(a->etag, "\"");
+}
+
+static enum tern_status name_model(struct api *a, struct tern_err *err)
+{
+    const char *name = service_model_name(a->o.service);
+    json_t *text = json_out_text((struct tern_str){ name, strlen(name) });
+
+    if (text) {
+        a->name = strdup(json_string_value(text));
+        a->name_json = json_dumps(text, JSON_ENCODE_ANY);
+    }
+    json_decref(text);
+    if (!a->name || !a->name_json)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the server's interface");
+    a->model.name = a->name;
+    return TERN_OK;
+}
+
+enum tern_status api_new(const struct api_options *o, struct api **out, struct tern_err *err)
+{
+    const struct session *s = service_session(o->service);
+    struct api *a = calloc(1, sizeof *a);
+    enum tern_status st;
+
+    if (!a)
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the server's interface");
+    a->o = *o;
+    a->started = (int64_t)time(NULL);
+    a->model = (struct api_model){ .tok = s->tok,
+                                   .format = service_chat(o->service)->format,
+                                   .n_vocab = s->arch.n_vocab,
+                                   .n_embd = s->arch.n_embd,
+                                   .ctx = service_ctx(o->service),
+                                   .max_tokens = o->max_tokens,
+                                   .n_keep = o->n_keep,
+                                   .pooling = o->pooling_given ? o->pooling : s->arch.pooling };
+    make_etag(a);
+    if ((st = name_model(a, err)) || (st = make_fingerprint(a, err)) ||
+        (st = grammar_vocab_new(s->tok, s->arch.n_vocab, &a->grammar_vocab, err))) {
+        api_free(&a);
+        return st;
+    }
+    *out = a;
+    return TERN_OK;
+}
+
+void api_free(struct api **ap)
+{
+    struct api *a = *ap;
+
+    if (!a)
+        return;
+    if (a->grammar_vocab)
+        grammar_vocab_free(&a->grammar_vocab);
+    free(a->name);
+    free(a->name_json);
+    free(a);
+    *ap = NULL;
+}

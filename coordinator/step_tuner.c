@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How large steps are and how many: see step_tuner.h. */
+#include "coordinator/step_tuner.h"
+
+#include <string.h>
+
+#define MEAN_OF  16   /* measurements that a mean remembers */
+#define FORGET   2048 /* measurements of other sizes after which one counts half */
+#define OUTLIER  4.0  /* times the mean; more is cut */
+#define GUESS_AB 4.0  /* a / b of a stage of which one size is known */
+#define GAIN     0.97 /* another number of groups must be better by that much */
+
+void step_tuner_init(struct step_tuner *t, uint32_t n_stages, bool remote, uint32_t max_flights,
+                     uint32_t max_rows, uint32_t fixed_chunk)
+{
+    memset(t, 0, sizeof *t);
+    t->n_stages = n_stages;
+    t->remote = remote;
+    t->max_flights = max_flights;
+    t->max_rows = max_rows;
+    t->fixed_chunk = fixed_chunk;
+}
+
+/* -- lines ----------------------------------------------------------------------------------------------- */
+
+static double at(const struct tuner_line *l, double rows)
+{
+    return l->a + l->b * rows;
+}
+
+static uint32_t size_of(uint32_t rows)
+{
+    uint32_t i = 0;
+
+    while (i + 1 < TUNER_SIZES && (1u << i) < rows)
+        i++;
+    return i;
+}
+
+struct sums {
+    double w, x, y, xx, xy;
+};
+
+static void add_point(struct sums *s, double weight, double rows, double us)
+{
+    const double w = weight / (us * us); /* relative errors count */
+
+    s->w += w;
+    s->x += w * rows;
+    s->y += w * us;
+    s->xx += w * rows * rows;
+    s->xy += w * rows * us;
+}
+
+/* The line nearest to the means; beyond the largest size a guess with little weight holds it. */
+static void fit(struct tuner_line *l)
+{
+    struct sums s = { 0 };
+    double largest = 0, mean_x, mean_y, det;
+
+    for (uint32_t i = 0; i < TUNER_SIZES; i++) {
+        const struct tuner_size *z = &l->sizes[i];
+        double age = (double)(l->n - z->when) / FORGET;
+
+        if (!z->n)
+            continue;
+        add_point(&s, z->n / (1 + age * age), z->rows, z->us);
+        largest = z->rows > largest ? z->rows : largest;
+    }
+    mean_x = s.x / s.w;
+    mean_y = s.y / s.w;
+    add_point(&s, 0.05, 4 * largest, mean_y * (GUESS_AB + 4 * largest) / (GUESS_AB + mean_x));
+    det = s.w * s.xx - s.x * s.x;
+    l->b = (s.w * s.xy - s.x * s.y) / det;
+    l->b = l->b > 0 ? l->b : 0;
+    l->a = (s.y - l->b * s.x) / s.w;
+    if (l->a < 0) {
+        l->a = 0;
+        l->b = s.xy / s.xx;
+    }
+}
+
+static void note(struct tuner_line *l, uint32_t rows, double us)
+{
+    struct tuner_size *z = &l->sizes[size_of(rows)];
+    double share;
+
+    us = us > 1 ? us : 1;
+    if (z->n >= MEAN_OF && us > OUTLIER * z->us)
+        us = OUTLIER * z->us;
+    z->n += z->n < MEAN_OF;
+    share = 1.0 / z->n;
+    z->rows += (rows - z->rows) * share;
+    z->us += (us - z->us) * share;
+    z->when = ++l->n;
+    fit(l);
+}
+
+/* The median of the last ones. */
+static void note_link(struct step_tuner *t, double us)
+{
+    double sorted[TUNER_LINKS];
+    uint32_t n;
+
+    t->links[t->n_links++ % TUNER_LINKS] = us > 0 ? us : 0;
+    n = t->n_links < TUNER_LINKS ? t->n_links : TUNER_LINKS;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t j = i;
+
+        for (; j > 0 && sorted[j - 1] > t->links[i]; j--)
+            sorted[j] = sorted[j - 1];
+        sorted[j] = t->links[i];
+    }
+    t->link = sorted[n / 2];
+}
+
+void step_tuner_note(struct step_tuner *t, const struct tuner_sample *s)
+{
+    double computed = 0;
+
+    if (s->n_want)
+        note(&t->home, s->n_want, (double)s->home);
+    if (!s->stages || !s->n_rows)
+        return;
+    t->sum_a = t->sum_b = 0;
+    for (uint32_t i = 0; i < t->n_stages; i++) {
+        note(&t->stages[i], s->n_rows, (double)s->stages[i]);
+        computed += (double)s->stages[i];
+        t->sum_a += t->stages[i].a;
+        t->sum_b += t->stages[i].b;
+    }
+    if (t->remote)
+        note_link(t, (double)s->away - (double)s->waited - computed);
+}
+
+double step_tuner_slowest(const struct step_tuner *t, double rows)
+{
+    double most = 0;
+
+    for (uint32_t i = 0; i < t->n_stages; i++)
+        most = at(&t->stages[i], rows) > most ? at(&t->stages[i], rows) : most;
+    return most;
+}
+
+double step_tuner_way(const struct step_tuner *t, double rows)
+{
+    return t->sum_a + t->sum_b * rows + t->link;
+}
+
+/* -- choices --------------------------------------------------------------------------------------------- */
+
+/* From one row of a sequence to its next one. */
+static double round_of(const struct step_tuner *t, uint32_t n, uint32_t groups)
+{
+    const double rows = (double)n / groups;
+    double slowest = step_tuner_slowest(t, rows), home = at(&t->home, rows);
+    double alone = step_tuner_way(t, rows) + home;
+
+    slowest = groups * (slowest > home ? slowest : home);
+    return alone > slowest ? alone : slowest;
+}
+
+uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n)
+{
+    const uint32_t most = n < t->max_flights ? n : t->max_flights;
+    const uint32_t rows = t->max_rows < TERN_MAX_STEP_RUNS ? t->max_rows : TERN_MAX_STEP_RUNS;
+    uint32_t least = (n + rows - 1) / rows, best;
+
+    if (!t->remote || most <= 1)
+        return least > 1 ? least : 1;
+    least = least > most ? most : least;
+    best = t->groups < least ? least : t->groups > most ? most : t->groups;
+    if (!t->stages[0].n || !t->home.n) {
+        best = t->n_stages < least ? least : t->n_stages;
+        return best < most ? best : most;
+    }
+    for (uint32_t g = least; g <= most; g++)
+        if (round_of(t, n, g) < (best == t->groups ? GAIN : 1) * round_of(t, n, best))
+            best = g;
+    t->groups = best;
+    return best;
+}
+
+/* So many rows at most while answers are being made. */
+static double bearable(const struct step_tuner *t, uint32_t n_decode)
+{
+    const double rows = n_decode ? n_decode : 1;
+    double more = 2 * (step_tuner_way(t, rows) + at(&t->home, rows));
+
+    more = more > CHUNK_PATIENCE_US ? more : CHUNK_PATIENCE_US;
+    return t->sum_b > 0 ? more / t->sum_b : TERN_MAX_STEP_ROWS;
+}
+
+uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_decode, bool answering)
+{
+    uint32_t most = n_decode < t->max_rows ? t->max_rows - n_decode : 0, best = 0, n;
+    double least = 0, bound;
+
+    if (t->fixed_chunk)
+        return t->fixed_chunk < most ? t->fixed_chunk : most;
+    if (!t->stages[0].n)
+        return t->remote && most > CHUNK_START ? CHUNK_START : most;
+    bound = answering ? bearable(t, n_decode) : TERN_MAX_STEP_ROWS;
+    bound = bound > CHUNK_LEAST ? bound : CHUNK_LEAST;
+    most = most < bound ? most : (uint32_t)bound;
+    for (uint32_t c = CHUNK_LEAST; c < most + CHUNK_LEAST / 2; c += CHUNK_LEAST / 2) {
+        const uint32_t rows = c < most ? c : most, chunks = (rest + rows - 1) / rows;
+        const double way = step_tuner_way(t, rows + n_decode), slow = step_tuner_slowest(t, rows + n_decode);
+        const double apart = slow > way / t->max_flights ? slow : way / t->max_flights;
+        const double time = (chunks - 1) * apart + way;
+
+        if (!best || time < least) {
+            best = rows;
+            least = time;
+        }
+    }
+    if (!best || rest == 0)
+        return most;
+    n = (rest + best - 1) / best; /* all of a size */
+    best = (rest + n - 1) / n;
+    return best < most ? best : most;
+}
+
+bool step_tuner_may_send(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work,
+                         bool answering)
+{
+    const double way = 1.001 * step_tuner_way(t, largest), slow = step_tuner_slowest(t, largest);
+
+    if (n_flights == 0)
+        return true;
+    if (slow <= 0)
+        return n_flights < t->n_stages + !answering;
+    /* The number on their way to the nearest one, or one more that waits in front of the first stage. */
+    return answering ? work + slow / 2 <= way : work <= way;
+}

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tern serve` when things die around it: workers under load, and the server itself by signals.  And what it
+refuses to begin with."""
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import threading
+import time
+
+from lab import Cluster, Lab, alive, children_of, wait_until
+
+lab = Lab()
+SHORT = {"prompt": "Once upon a time", "n_predict": 24, "temperature": 0}
+# Never ends by itself: a full context is shifted.
+ENDLESS = {"prompt": "The fox said", "n_predict": -1, "temperature": 0, "ignore_eos": True, "stream": True}
+
+
+class Server:
+    def __init__(self, *args):
+        self.process = lab.start("serve", "--port", 0, "--json", "-c", 256, "--context-shift", "-t", 1, *args)
+        ready = select.select([self.process.stdout], [], [], 60)[0]
+        line = self.process.stdout.readline() if ready else b""
+        if not line:
+            self.process.kill()
+            raise SystemExit("no server: " + self.process.communicate()[1].decode())
+        self.told = json.loads(line)
+        self.port = int(self.told["url"].rsplit(":", 1)[1])
+
+    def ask(self, method, path, body=None, timeout=60):
+        """Status and text of an answer; (None, why) when there was none."""
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            c.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+            r = c.getresponse()
+            return r.status, r.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as e:
+            return None, repr(e)
+        finally:
+            c.close()
+
+    def text(self, body):
+        status, answer = self.ask("POST", "/completion", body)
+        return json.loads(answer)["content"] if status == 200 else None
+
+    def health(self):
+        return self.ask("GET", "/health", timeout=10)[0]
+
+    def end(self, number=signal.SIGTERM, seconds=30):
+        """Sends a signal; exit code and how long it took."""
+        start = time.monotonic()
+        if number:
+            self.process.send_signal(number)
+        try:
+            self.process.wait(seconds)
+        except Exception:
+            self.process.kill()
+            self.process.wait()
+            return None, seconds
+        return self.process.returncode, time.monotonic() - start
+
+
+class Asker(threading.Thread):
+    """Asks, and keeps what comes of it."""
+
+    def __init__(self, server, body):
+        super().__init__(daemon=True)
+        self.server, self.body = server, body
+        self.first = threading.Event()
+        self.status, self.answer = None, b""
+        self.start()
+
+    def run(self):
+        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
+        try:
+            c.request("POST", "/completion", json.dumps(self.body), {"Content-Type": "application/json"})
+            r = c.getresponse()
+            self.status = r.status
+            while True:
+                piece = r.read1(4096)
+                if not piece:
+                    break
+                self.answer += piece
+                self.first.set()
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            self.first.set()
+            c.close()
+
+
+# -- what is refused at once -------------------------------------------------------------------------------
+
+r = lab.run("serve", "--host", "0.0.0.0", "--port", 0)
+lab.check(r.code == 64 and "--api-key-file" in r.errors and "--insecure-no-key" in r.errors,
+          "everybody's address needs a key file, or a word that it does not", r.errors)
+with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    r = lab.run("serve", "--port", port)
+    lab.check(r.code not in (0, None) and str(port) in r.errors, "a port that is taken is named", r.errors)
+
+# -- workers that die under load ---------------------------------------------------------------------------
+
+server = Server("--local", 2, "--parallel", 3)
+before = server.text(SHORT)
+lab.check(bool(before), "it answers", before)
+for victim in range(2):
+    askers = [Asker(server, ENDLESS) for _ in range(3)]
+    for a in askers:
+        a.first.wait(60)
+    workers = children_of(server.process.pid)
+    lab.check(len(workers) == 2, "two workers run", workers)
+    os.kill(workers[victim], signal.SIGKILL)
+    start = time.monotonic()
+    for a in askers:
+        a.join(20)
+    lab.check(not any(a.is_alive() for a in askers), "worker %d killed: no request hangs" % (victim + 1))
+    lab.check(all(b"error" in a.answer and b"worker w" in a.answer for a in askers),
+              "worker %d killed: each is told why" % (victim + 1), [a.answer[-300:] for a in askers])
+    status = server.ask("POST", "/completion", SHORT)
+    lab.check(status[0] in (200, 503),
+              "worker %d killed: what comes now is refused, or served" % (victim + 1), status)
+    ok = wait_until(lambda: server.health() == 200, 20)
+    lab.check(ok, "worker %d killed: it is ready again after %.1f s" % (victim + 1, time.monotonic() - start))
+    lab.check(server.text(SHORT) == before, "worker %d killed: the same text as before" % (victim + 1))
+    now = children_of(server.process.pid)
+    lab.check(len(now) == 2 and not set(now) & set(workers),
+              "worker %d killed: two new ones, no other child" % (victim + 1), (workers, now))
+picture = json.loads(server.ask("GET", "/tern/cluster")[1])
+lab.check(picture["ready"] and picture["totals"]["reopened"] == 2 and picture["totals"]["failed"] == 6,
+          "it counts them", picture["totals"])
+
+# -- signals -----------------------------------------------------------------------------------------------
+
+last = Asker(server, dict(SHORT, n_predict=200, ignore_eos=True, stream=True))
+last.first.wait(60)
+workers = children_of(server.process.pid)
+code, seconds = server.end()
+last.join(5)
+lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds), server.process.stderr.read())
+lab.check(b'"stop":true' in last.answer.replace(b" ", b""), "SIGTERM: what was being answered is finished",
+          last.answer[-300:])
+lab.check(not any(alive(w) for w in workers), "SIGTERM: no worker is left")
+
+# A machine of a cluster that goes and comes back.
+cluster = Cluster(lab, 2, tag="back-")
+server = Server(*cluster.args())
+lab.check(server.text(SHORT) == before, "over a cluster: the same text")
+last = Asker(server, ENDLESS)
+last.first.wait(60)
+cluster.workers[0].send(signal.SIGKILL)
+lab.check(wait_until(lambda: server.health() == 503, 10), "a machine is gone: it is not ready")
+last.join(10)
+status, answer = server.ask("POST", "/completion", SHORT)
+lab.check(status == 503 and cluster.names[0] in answer, "and says which one", (status, answer))
+time.sleep(1)
+cluster.workers[0] = lab.daemon(cluster.names[0], cluster.keys[0][0], cluster.allow[0],
+                                listen=cluster.endpoints[0].replace("tcp://", ""))
+lab.check(wait_until(lambda: server.health() == 200, 30), "it is back: ready again")
+lab.check(server.text(SHORT) == before, "and the same text")
+code, seconds = server.end()
+lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds))
+lab.check(cluster.stop() == [0, 0], "the workers outlive it, and end cleanly")
+
+server = Server("--drain-timeout", 1)
+last = Asker(server, ENDLESS)
+last.first.wait(60)
+server.process.send_signal(signal.SIGTERM)
+time.sleep(0.5)
+status = server.ask("POST", "/completion", SHORT, timeout=5)[0]
+lab.check(status in (None, 503), "while it drains nothing new is taken", status)
+code, seconds = server.end(0)
+last.join(5)
+lab.check(code == 0 and seconds < 10 and not last.is_alive(),
+          "an endless answer is broken off when its time is over (%s after %.1f s)" % (code, seconds))
+
+server = Server("--local", 2, "--drain-timeout", 600)
+last = Asker(server, ENDLESS)
+last.first.wait(60)
+workers = children_of(server.process.pid)
+server.process.send_signal(signal.SIGINT)
+time.sleep(0.5)
+lab.check(server.process.poll() is None, "SIGINT: it waits for what is being answered")
+code, seconds = server.end(signal.SIGINT)
+lab.check(code not in (0, None) and seconds < 3,
+          "a second one does not wait (%s after %.1f s)" % (code, seconds))
+lab.check(wait_until(lambda: not any(alive(w) for w in workers), 3), "and leaves no worker")
+lab.end()
