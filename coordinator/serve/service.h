@@ -27,6 +27,10 @@ struct service_options {
 /* Loads the model and opens the pipeline. */
 enum tern_status service_open(const struct service_options *o, struct service **out,
                               struct tern_err *err) TERN_MUST_CHECK;
+/* It will be closed as soon as what is being answered has been: whoever only looks on should go.  Any
+ * thread. */
+void service_drain(struct service *s);
+bool service_draining(struct service *s);
 /* All jobs must have been freed. */
 void service_close(struct service **s);
 
