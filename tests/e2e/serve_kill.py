@@ -127,7 +127,8 @@ for victim in range(2):
               "worker %d killed: two new ones, no other child" % (victim + 1), (workers, now))
 workers = children_of(server.process.pid)
 os.kill(workers[0], signal.SIGKILL)
-ok = wait_until(lambda: not set(children_of(server.process.pid)) & set(workers) and server.health() == 200, 20)
+ok = wait_until(lambda: not set(children_of(server.process.pid)) & set(workers), 10)
+ok = ok and wait_until(lambda: server.health() == 200, 20)
 lab.check(ok, "one that dies while nobody asks is replaced before somebody does")
 picture = json.loads(server.try_to("GET", "/tern/cluster")[1])
 lab.check(picture["ready"] and picture["totals"]["reopened"] == 3 and picture["totals"]["failed"] == 6,
