@@ -38,6 +38,7 @@ set_tests_properties(unit.test_service PROPERTIES TIMEOUT 600) # with the thread
 add_dependencies(test_service ternd)
 add_dependencies(test_service_life ternd)
 tern_unit(test_transcript tern_coordinator)
+tern_unit(test_watch tern_coordinator)
 
 # The screened head's tokens in 20,000 contexts of a text.
 add_executable(head_contexts lab/head_contexts.c)
