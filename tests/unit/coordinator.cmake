@@ -37,9 +37,11 @@ target_include_directories(service_bed PUBLIC ${CMAKE_SOURCE_DIR}/tests)
 target_compile_definitions(service_bed PRIVATE TERN_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 tern_unit(test_service service_bed tern_alloc_guard)
 tern_unit(test_service_life service_bed tern_alloc_guard)
+set_tests_properties(unit.test_service PROPERTIES TIMEOUT 600) # with the thread sanitizer it takes a minute
 add_dependencies(test_service ternd)
 add_dependencies(test_service_life ternd)
 tern_unit(test_transcript tern_coordinator)
+tern_unit(test_watch tern_coordinator)
 
 # The screened head's tokens in 20,000 contexts of a text.
 add_executable(head_contexts lab/head_contexts.c)
