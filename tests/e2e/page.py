@@ -105,10 +105,9 @@ def check_picture(lab, p, server, n):
     busy = p.until("[...document.querySelectorAll('.stage .state')].every(s => s.textContent === 'working')",
         20)
     lab.check(busy, form + ": with work every card says so", p.text("#pipe"))
-    rate = p.js("return Number(figures.answers.value.textContent.replace(',', ''))")
-    lab.check(rate > 0 and p.until("figures.requests.value.textContent === '3'", 5),
-                  form + ": tokens per second and requests are told",
-              (rate, p.text("#figures")))
+    rate = p.until("Number(figures.answers.value.textContent.replace(',', '')) > 0")
+    lab.check(rate and p.until("figures.requests.value.textContent === '3'"),
+              form + ": tokens per second and requests are told", p.text("#figures"))
     lab.check(p.until("lanes.steps.length && lanes.steps[lanes.steps.length - 1].n > %d + 8" % steps),
                   form + ": new steps come into the lanes")
     orders = p.js("""
