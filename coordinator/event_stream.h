@@ -21,10 +21,10 @@ struct event_stream {
      * ends the feeding. */
     enum tern_status (*event)(void *user, const char *data, size_t len, struct tern_err *err);
     void *user;
-    char *line, *data;        /* owned */
-    size_t n_line, line_cap;  /* the line so far */
-    size_t n_data, data_cap;  /* the event so far, a newline behind each line */
-    size_t n_mark;            /* bytes of a byte order mark seen at the beginning, 3: past that */
+    char *line, *data;       /* owned */
+    size_t n_line, line_cap; /* the line so far */
+    size_t n_data, data_cap; /* the event so far, a newline behind each line */
+    size_t n_mark;           /* bytes of a byte order mark seen at the beginning, 3: past that */
     bool has_data, after_cr;
 };
 
