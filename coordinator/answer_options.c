@@ -133,11 +133,25 @@ static enum tern_status length_option(struct answer_options *o, int c, const cha
     }
 }
 
+static uint32_t given_bit(int c)
+{
+    switch (c) {
+    case 'n': return ANSWER_GIVEN_PREDICT;
+    case 'r': return ANSWER_GIVEN(ANSWER_OPT_STOP);
+    case 's': return ANSWER_GIVEN(ANSWER_OPT_SEED);
+    default: return ANSWER_GIVEN(c);
+    }
+}
+
 enum tern_status answer_option(struct answer_options *o, int c, const char *arg, struct tern_err *err)
 {
     enum tern_status st = length_option(o, c, arg, err);
 
-    return st == TERN_END ? sample_option(o, c, arg, err) : st;
+    if (st == TERN_END)
+        st = sample_option(o, c, arg, err);
+    if (!st)
+        o->given |= given_bit(c);
+    return st;
 }
 
 enum tern_status answer_options_finish(struct answer_options *o, struct tern_err *err)

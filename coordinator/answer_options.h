@@ -48,9 +48,14 @@ enum {
     { "ignore-eos", no_argument, NULL, ANSWER_OPT_IGNORE_EOS }
 /* clang-format on */
 
+/* Bits of `given`. */
+#define ANSWER_GIVEN(opt)    (1u << ((opt)-ANSWER_OPT_FIRST))
+#define ANSWER_GIVEN_PREDICT (1u << 31)
+
 struct answer_options {
     struct generate_options gen;
     bool seed_given;
+    uint32_t given; /* which were on the command line, whatever their values */
 };
 
 /* The parts of --help that describe them; -n is for the command to describe, with its default. */
