@@ -3,16 +3,27 @@
 #include "coordinator/answer_options.h"
 
 #include "coordinator/commands.h"
+#include "coordinator/grammar.h"
 #include "engine/option.h"
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 const char answer_options_help_length[] =
     "  -r, --stop TEXT           end in front of this text; up to 16 of them\n"
     "      --ignore-eos          never end by the model's own wish\n"
+    "\n";
+
+const char answer_options_help_form[] =
+    "Form of the text (one of these)\n"
+    "      --grammar TEXT        only what this grammar allows, in llama.cpp's notation (GBNF)\n"
+    "      --grammar-file FILE   the same from a file\n"
+    "      --json-schema JSON    only JSON that is valid by this schema; {} is any JSON\n"
+    "      --json-schema-file FILE\n"
+    "                            the same from a file\n"
     "\n";
 
 const char answer_options_help_sampling[] =
@@ -143,10 +154,65 @@ static uint32_t given_bit(int c)
     }
 }
 
+static enum tern_status set_grammar(struct answer_options *o, const char *text, size_t len, bool schema,
+                                    struct tern_err *err)
+{
+    json_error_t where;
+    const struct grammar *held;
+    struct grammar *g;
+    json_t *json;
+    char *copy;
+    enum tern_status st;
+
+    if (o->gen.grammar)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "one grammar or JSON schema at a time");
+    if (schema) {
+        json = json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &where);
+        if (!json)
+            return TERN_FAIL(err, TERN_ERR_FORMAT, "--json-schema: line %d, column %d: %s", where.line,
+                             where.column, where.text);
+        st = grammar_schema(json, &g, err);
+        json_decref(json);
+    } else {
+        st = grammar_parse(text, len, &g, err);
+    }
+    if (st)
+        return st;
+    if (!(copy = strndup(text, len))) {
+        held = g;
+        grammar_drop(&held);
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a grammar");
+    }
+    o->gen.grammar = g;
+    o->form = copy;
+    o->form_is_schema = schema;
+    return TERN_OK;
+}
+
+static enum tern_status form_option(struct answer_options *o, int c, const char *arg, struct tern_err *err)
+{
+    const bool schema = c == ANSWER_OPT_SCHEMA || c == ANSWER_OPT_SCHEMA_FILE;
+    enum tern_status st;
+    size_t len;
+    char *text;
+
+    if (c == ANSWER_OPT_GRAMMAR || c == ANSWER_OPT_SCHEMA)
+        return set_grammar(o, arg, strlen(arg), schema, err);
+    if (c != ANSWER_OPT_GRAMMAR_FILE && c != ANSWER_OPT_SCHEMA_FILE)
+        return TERN_END;
+    if ((st = cmd_read_file(arg, GRAMMAR_MAX_BYTES, &text, &len, err)))
+        return st;
+    st = set_grammar(o, text, len, schema, err);
+    free(text);
+    return st;
+}
+
 enum tern_status answer_option(struct answer_options *o, int c, const char *arg, struct tern_err *err)
 {
     enum tern_status st = length_option(o, c, arg, err);
 
+    if (st == TERN_END)
+        st = form_option(o, c, arg, err);
     if (st == TERN_END)
         st = sample_option(o, c, arg, err);
     if (!st)
@@ -164,4 +230,21 @@ enum tern_status answer_options_finish(struct answer_options *o, struct tern_err
         return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "no random seed from the system: %s", strerror(errno));
     o->gen.sample.seed = seed;
     return TERN_OK;
+}
+
+enum tern_status answer_options_bind(struct answer_options *o, const struct tern_tokenizer *tok,
+                                     uint32_t n_vocab, struct tern_err *err)
+{
+    enum tern_status st = o->gen.grammar ? grammar_vocab_new(tok, n_vocab, &o->vocab, err) : TERN_OK;
+
+    o->gen.grammar_vocab = o->vocab;
+    return st;
+}
+
+void answer_options_free(struct answer_options *o)
+{
+    grammar_vocab_free(&o->vocab);
+    grammar_drop(&o->gen.grammar);
+    free(o->form);
+    o->form = NULL;
 }

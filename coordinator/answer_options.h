@@ -25,6 +25,10 @@ enum {
     ANSWER_OPT_STOP,
     ANSWER_OPT_BIAS,
     ANSWER_OPT_IGNORE_EOS,
+    ANSWER_OPT_GRAMMAR,
+    ANSWER_OPT_GRAMMAR_FILE,
+    ANSWER_OPT_SCHEMA,
+    ANSWER_OPT_SCHEMA_FILE,
     ANSWER_OPT_LAST
 };
 
@@ -45,7 +49,11 @@ enum {
     { "stop", required_argument, NULL, ANSWER_OPT_STOP }, \
     { "reverse-prompt", required_argument, NULL, ANSWER_OPT_STOP }, \
     { "logit-bias", required_argument, NULL, ANSWER_OPT_BIAS }, \
-    { "ignore-eos", no_argument, NULL, ANSWER_OPT_IGNORE_EOS }
+    { "ignore-eos", no_argument, NULL, ANSWER_OPT_IGNORE_EOS }, \
+    { "grammar", required_argument, NULL, ANSWER_OPT_GRAMMAR }, \
+    { "grammar-file", required_argument, NULL, ANSWER_OPT_GRAMMAR_FILE }, \
+    { "json-schema", required_argument, NULL, ANSWER_OPT_SCHEMA }, \
+    { "json-schema-file", required_argument, NULL, ANSWER_OPT_SCHEMA_FILE }
 /* clang-format on */
 
 /* Bits of `given`. */
@@ -53,13 +61,16 @@ enum {
 #define ANSWER_GIVEN_PREDICT (1u << 31)
 
 struct answer_options {
-    struct generate_options gen;
+    struct generate_options gen; /* its grammar and grammar_vocab belong to this */
+    struct grammar_vocab *vocab; /* ... as the latter */
+    char *form;                  /* the text of the grammar or JSON schema, or NULL; owned */
+    bool form_is_schema;
     bool seed_given;
     uint32_t given; /* which were on the command line, whatever their values */
 };
 
 /* The parts of --help that describe them; -n is for the command to describe, with its default. */
-extern const char answer_options_help_length[], answer_options_help_sampling[];
+extern const char answer_options_help_length[], answer_options_help_form[], answer_options_help_sampling[];
 
 /* No log-probabilities, sampling as sample_options_default says, n_predict tokens. */
 void answer_options_default(struct answer_options *o, uint32_t n_predict);
@@ -70,5 +81,11 @@ enum tern_status answer_option(struct answer_options *o, int c, const char *arg,
 
 /* Draws a seed when none was given. */
 enum tern_status answer_options_finish(struct answer_options *o, struct tern_err *err) TERN_MUST_CHECK;
+
+/* Once the model is known: what a grammar needs of its vocabulary.  tok is borrowed until
+ * answer_options_free. */
+enum tern_status answer_options_bind(struct answer_options *o, const struct tern_tokenizer *tok,
+                                     uint32_t n_vocab, struct tern_err *err) TERN_MUST_CHECK;
+void answer_options_free(struct answer_options *o);
 
 #endif

@@ -109,7 +109,7 @@ void bench_flow_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_u
         const uint64_t begun = s->home_us > done ? s->home_us : done;
 
         done = s->done_us > done ? s->done_us : done;
-        out->in_flight += inside(&w, s->sent_us, s->home_us) / span;
+        out->in_flight += inside(&w, s->sent_us, s->done_us) / span;
         out->head += inside(&w, begun, s->done_us) / span;
         if (s->sent_us < w.from || s->sent_us >= w.to)
             continue;

@@ -44,7 +44,7 @@ struct bench_flow {
     double seconds;
     uint32_t steps, chunks;  /* sent in the stretch; those with prompt rows */
     double rows, chunk_rows; /* decode rows of one that has any; prompt rows of a chunk */
-    double in_flight;        /* mean number of steps on their way */
+    double in_flight;        /* mean number of steps between being sent and being through the head */
     double head;             /* share in which the head and the sampler were at work */
     double head_ms;          /* ... per step with decode rows */
     double busy;             /* mean of the stages: 1 - idle; or -1 */

@@ -81,8 +81,8 @@ static const char help[] =
 
 static const char help_streams[] =
     "Many streams at once, instead of all that (--local N, --cluster FILE or in this process)\n"
-    "      --streams S,...       S sequences generate at once, each -n tokens (default: 64) behind a prompt\n"
-    "                            of its own of -d tokens (default: 16); measured while all of them do\n"
+    "      --streams S,...       S sequences generate at once, each -n tokens (default: 64) behind a\n"
+    "                            prompt of its own of -d tokens (default: 16); measured while all do\n"
     "  -p N,...                  also: one prompt of N tokens while S sequences generate; with -n 0 only\n"
     "                            that, and S may be 0\n"
     "      --split measured      layers of --local N by the time that each worker needs for one\n"
@@ -91,11 +91,10 @@ static const char help_streams[] =
     "  rows, in flight           streams in one step; steps on their way, mean\n"
     "  head                      share of the time in which the head and the sampler were at work\n"
     "  idle, empty               of each stage: share of the time not computing; with nothing to compute\n"
-    "  chunks, ideal, fill       steps that the prompt went in; n / (n + stages - 1) for n of them; share "
-    "of\n"
-    "                            the time in which stages computed\n"
-    "  chunk, trip, delay        ms of a chunk in the slowest stage and in all; how much later than before\n"
-    "                            the prompt tokens of the streams came\n"
+    "  chunks, ideal, fill       steps that the prompt went in; n / (n + stages - 1) for n of them; share\n"
+    "                            of the time in which stages computed\n"
+    "  chunk, trip, delay        ms of a chunk in the slowest stage and in all; how much later than\n"
+    "                            before the prompt tokens of the streams came\n"
     "\n";
 
 /* Comma-separated numbers, added behind those that are there. */

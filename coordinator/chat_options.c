@@ -81,6 +81,7 @@ static void print_help(void)
         printf("                            %-11s %s\n", tern_chat_format_name(f), tern_chat_format_what(f));
     fputs(help_more, stdout);
     fputs(answer_options_help_length, stdout);
+    fputs(answer_options_help_form, stdout);
     fputs(answer_options_help_sampling, stdout);
     engine_options_print_help(true);
     fputs(help_output, stdout);
@@ -194,7 +195,7 @@ static enum tern_status finish(struct chat_options *o, const struct machine_opti
     if ((st = engine_options_finish(&o->engine, err)))
         return st;
     /* Every logit is asked for anyway. */
-    if (o->engine.head == TERN_HEAD_AUTO && s->top_k == 0 && s->temperature > 0)
+    if (o->engine.head == TERN_HEAD_AUTO && (o->answer.gen.grammar || (s->top_k == 0 && s->temperature > 0)))
         o->engine.head = TERN_HEAD_FULL;
     return answer_options_finish(&o->answer, err);
 }
@@ -250,4 +251,5 @@ void chat_options_free(struct chat_options *o)
     free(o->system.owned);
     o->n_messages = 0;
     o->system.owned = NULL;
+    answer_options_free(&o->answer);
 }

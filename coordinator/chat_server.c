@@ -60,6 +60,20 @@ static json_t *biases_json(const struct sample_options *s)
     return o;
 }
 
+static void put_form(const struct answer_options *a, json_t *o)
+{
+    json_t *schema;
+
+    if (a->form && a->form_is_schema) {
+        schema = json_loads(a->form, JSON_DECODE_ANY, NULL);
+        put(o, "response_format",
+            json_pack("{s:s, s:{s:s, s:b, s:o}}", "type", "json_schema", "json_schema", "name", "answer",
+                      "strict", 1, "schema", schema));
+    } else if (a->form) {
+        put(o, "grammar", json_out_text((struct tern_str){ a->form, strlen(a->form) }));
+    }
+}
+
 /* Only what the command line says; the last ones are not OpenAI's, but many servers know them. */
 static void put_settings(const struct answer_options *a, json_t *o)
 {
@@ -111,6 +125,7 @@ static char *make_body(const struct server_chat *c)
     put(o, "stream", json_true());
     put(o, "stream_options", json_pack("{s:b}", "include_usage", 1));
     put_settings(&c->o->answer, o);
+    put_form(&c->o->answer, o);
     text = ok ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     return text;

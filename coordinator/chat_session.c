@@ -317,7 +317,7 @@ static enum tern_status choose_ends(struct model_chat *c, struct tern_err *err)
                              : TERN_OK;
 }
 
-enum tern_status chat_session_open(const struct chat_options *o, struct chat **out, struct tern_err *err)
+enum tern_status chat_session_open(struct chat_options *o, struct chat **out, struct tern_err *err)
 {
     struct model_chat *c = calloc(1, sizeof *c);
     enum tern_status st;
@@ -327,6 +327,7 @@ enum tern_status chat_session_open(const struct chat_options *o, struct chat **o
     c->chat.kind = &model_kind;
     c->o = o;
     if ((st = session_open(&o->engine, &c->s, err)) || (st = choose_format(c, err)) ||
+        (st = answer_options_bind(&o->answer, c->s->tok, c->s->arch.n_vocab, err)) ||
         (st = choose_ends(c, err))) {
         close_talk(&c->chat);
         return st;

@@ -15,9 +15,10 @@
 #include "coordinator/chat_options.h"
 #include "coordinator/chat_partner.h"
 
-/* Opens the model and finds the way it is talked to, as o says (borrowed), with a sentence on stderr when that
+/* Opens the model and finds the way it is talked to, as o says (borrowed; its grammar learns the
+ * vocabulary), with a sentence on stderr when that
  * is a guess.  chat_begin opens its pipeline. */
-enum tern_status chat_session_open(const struct chat_options *o, struct chat **out,
+enum tern_status chat_session_open(struct chat_options *o, struct chat **out,
                                    struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

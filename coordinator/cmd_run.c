@@ -217,6 +217,8 @@ static enum tern_status prepare(struct run *r, struct tern_err *err)
     if (r->o.answer.gen.ignore_eos &&
         (st = generate_forbid_eog(&r->o.answer.gen.sample, r->s->tok, r->s->arch.n_vocab, err)))
         return st;
+    if ((st = answer_options_bind(&r->o.answer, r->s->tok, r->s->arch.n_vocab, err)))
+        return st;
     r->gens = calloc(n, sizeof *r->gens);
     if (!r->gens)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for %u prompts", (unsigned)n);

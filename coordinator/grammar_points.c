@@ -75,7 +75,7 @@ static const struct grammar_range *range_at(const struct grammar_range *r, const
     return r;
 }
 
-/* What may stand in `left` continuation bytes, whose values are the code points base .. base + 64^left - 1. */
+/* What may stand in `left` continuation bytes, which stand for the code points from base on. */
 static enum tern_status continuation(struct maker *m, const struct grammar_range *r,
                                      const struct grammar_range *end, uint32_t base, int left, uint32_t *out)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tokens of a vocabulary as trees of bytes, laid out in the order in which a walk meets the nodes: what is
- * behind a node stands between it and its end, so a walk leaves out a branch by going on there.
+ * The tokens of a vocabulary as trees of bytes, laid out in the order in which a walk meets the nodes: what
+ * is behind a node stands between it and its end, so a walk leaves out a branch by going on there.
  *
  * There are two trees.  PLAIN has the tokens made of at most GRAMMAR_PLAIN_CHARS characters that hardly any
  * string cares about: those of ASCII from the blank to the tilde but " and \, and all beyond ASCII.  Where
- * each of them may come, and comes to the same, nobody need walk that tree: it has nine tokens out of ten.  Tokens
- * that print nothing, and those that end a text, are in neither.
+ * each of them may come, and comes to the same, nobody need walk that tree, which has nine tokens out of ten.
+ * Tokens that print nothing, and those that end a text, are in neither.
  */
 #ifndef TERN_COORDINATOR_GRAMMAR_VOCAB_H
 #define TERN_COORDINATOR_GRAMMAR_VOCAB_H

@@ -99,6 +99,13 @@ static enum tern_status text_option(struct run_options *o, int c, const char *ar
 
 /* -- the whole ------------------------------------------------------------------------------------------- */
 
+static void free_prompts(struct run_options *o)
+{
+    for (uint32_t i = 0; i < o->n_prompts; i++)
+        free(o->prompts[i].owned);
+    o->n_prompts = 0;
+}
+
 static enum tern_status finish(struct run_options *o, struct tern_err *err)
 {
     enum tern_status st = engine_options_finish(&o->engine, err);
@@ -110,7 +117,7 @@ static enum tern_status finish(struct run_options *o, struct tern_err *err)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--logprobs shows in --json only; add --json");
     /* Where every logit is asked for anyway, a copy of the head would only take memory. */
     if (o->engine.head == TERN_HEAD_AUTO &&
-        (o->answer.gen.n_logprobs >= 0 || o->logits_out ||
+        (o->answer.gen.n_logprobs >= 0 || o->logits_out || o->answer.gen.grammar ||
          (o->answer.gen.sample.top_k == 0 && o->answer.gen.sample.temperature > 0)))
         o->engine.head = TERN_HEAD_FULL;
     if ((st = answer_options_finish(&o->answer, err)))
@@ -121,7 +128,7 @@ static enum tern_status finish(struct run_options *o, struct tern_err *err)
         return st;
     if (o->n_prompts && o->prompts[0].len)
         return TERN_OK;
-    run_options_free(o);
+    free_prompts(o);
     o->default_prompt = true;
     return add_prompt(o, DEFAULT_PROMPT, strlen(DEFAULT_PROMPT), NULL, err);
 }
@@ -141,6 +148,7 @@ enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
         if (c == 'h') {
             fputs(help, stdout);
             fputs(answer_options_help_length, stdout);
+            fputs(answer_options_help_form, stdout);
             fputs(answer_options_help_sampling, stdout);
             engine_options_print_help(true);
             fputs(help_output, stdout);
@@ -164,7 +172,6 @@ enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
 
 void run_options_free(struct run_options *o)
 {
-    for (uint32_t i = 0; i < o->n_prompts; i++)
-        free(o->prompts[i].owned);
-    o->n_prompts = 0;
+    free_prompts(o);
+    answer_options_free(&o->answer);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From logits to one token: bias and penalties, a mask if there is one, top-k, top-p, min-p, temperature, draw,
- * in this order.
+ * From logits to one token: bias and penalties, a mask if there is one, top-k, top-p, min-p, temperature,
+ * draw, in this order.
  *
  * The same logits, options, history and seed give the same token on every machine: the generator is our
  * own, exp and log are kernels/exact_math.h, sums have one order, and equal logits are ordered by the lower

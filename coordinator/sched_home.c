@@ -82,8 +82,8 @@ static void spoil_failed(struct sched *s, const struct tern_step *step)
     }
 }
 
-/* A sequence that has only just been given a prefix begins anew without one: it may be the prefix that failed,
- * and alone it would not have. */
+/* A sequence that has only just been given a prefix begins anew without one: it may be the prefix that
+ * failed, and alone it would not have. */
 static void take_failed(struct sched *s, struct flight_run *r, const struct tern_failed *why)
 {
     struct seq *q = r->q;

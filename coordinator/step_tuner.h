@@ -80,8 +80,8 @@ uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n);
  * answers being made. */
 uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_decode, bool answering);
 
-/* May a step with a chunk go out behind n_flights others, which keep the slowest stage busy for `work` in all?
- * `largest`: rows of the largest of them all. */
+/* May a step with a chunk go out behind n_flights others, which keep the slowest stage busy for `work` in
+ * all?  `largest`: rows of the largest of them all. */
 bool step_tuner_may_send(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work,
                          bool answering);
 

@@ -58,7 +58,7 @@ static bool is_path(const struct route *r, const char *path)
     return strcmp(path, r->path) == 0;
 }
 
-/* TERN_OK with *out; else 404, or 405 with what would be allowed. */
+/* TERN_OK with *out; else 404, or 405 with what would be allowed (and a route of that path in *out). */
 static enum tern_status find(const char *method, const char *path, const struct route **out,
                              struct api_fault *f)
 {
@@ -78,6 +78,7 @@ static enum tern_status find(const char *method, const char *path, const struct 
         (void)snprintf(text, sizeof text, "%s is asked for with %s, not with %.20s.", other->path,
                        other->method, method);
         api_fault_http(f, 405, text);
+        *out = other;
         f->allow = other->method[0] == 'G' ? "GET, HEAD" : other->method;
     } else {
         (void)snprintf(text, sizeof text, "There is nothing at %.100s.", path);

@@ -21,6 +21,12 @@ static const char *type_of(unsigned http)
     }
 }
 
+/* What somebody else found wrong. */
+static const char *code_of(unsigned http)
+{
+    return http == 503 ? "overloaded" : http >= 500 ? "server_error" : "invalid_value";
+}
+
 static unsigned http_of(enum tern_status status)
 {
     switch (status) {
@@ -39,7 +45,7 @@ static void by_status(struct api_fault *f, enum tern_status status, const char *
 {
     f->http = http_of(status);
     f->type = type_of(f->http);
-    f->code = code ? code : f->http == 503 ? "overloaded" : f->http == 500 ? "server_error" : NULL;
+    f->code = code ? code : code_of(f->http);
     f->retry_after_s = f->http == 503 ? 1 : 0;
     f->n_prompt = f->n_ctx = 0;
     f->allow = NULL;

@@ -47,7 +47,8 @@ static enum tern_status parse_chat(const struct api_model *m, struct api_request
     if (r->end_id >= 0)
         r->gen.end_id = &r->end_id;
     end = tern_chat_end_text(m->format, m->tok);
-    if (end.len && end.len < sizeof r->end_text) {
+    TERN_BUG_IF(end.len >= sizeof r->end_text);
+    if (end.len) {
         memcpy(r->end_text, end.ptr, end.len);
         r->gen.stops[r->gen.n_stops++] = r->end_text;
     }

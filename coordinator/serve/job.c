@@ -199,7 +199,17 @@ static enum generate_end end_of_embed(const struct seq *q, bool cancelled)
     return cancelled ? GENERATE_INTERRUPTED : GENERATE_STOP;
 }
 
-bool job_publish(struct job *j)
+/* A reader may have been stopped while it looks: unless it must not wait any longer, what there is goes out
+ * with the next turn. */
+static bool lock_to_publish(struct job *j, bool must)
+{
+    if (!must)
+        return pthread_mutex_trylock(&j->lock) == 0;
+    pthread_mutex_lock(&j->lock);
+    return true;
+}
+
+enum job_shown job_publish(struct job *j)
 {
     const struct seq *q = job_seq(j);
     const bool text = j->r.kind == JOB_TEXT;
@@ -227,15 +237,16 @@ bool job_publish(struct job *j)
     fill_state(&s, j, q);
     if (s.end == GENERATE_ERROR)
         s.err = q->err;
-    pthread_mutex_lock(&j->lock);
     news = s.ended || n_text != j->n_text || n_tokens != j->n_tokens;
+    if (!lock_to_publish(j, s.ended))
+        return news ? JOB_LATER : JOB_SHOWN;
     j->state = s;
     j->n_text = n_text;
     j->n_tokens = n_tokens;
-    if (news)
-        pthread_cond_signal(&j->changed);
     pthread_mutex_unlock(&j->lock);
-    return s.ended;
+    if (news)
+        pthread_cond_signal(&j->changed); /* we are still one of its holders */
+    return s.ended ? JOB_ENDED : JOB_SHOWN;
 }
 
 /* -- the reader's side ----------------------------------------------------------------------------------- */
@@ -266,43 +277,55 @@ void job_wait(struct job *j, int timeout_ms, struct job_state *out)
     pthread_mutex_unlock(&j->lock);
 }
 
-/* With the lock held. */
-static bool copy_piece(const struct job *j, struct job_piece *p)
+/* Memory for what there is; false: none. */
+static bool piece_new(const struct job *j, size_t n_text, uint32_t n, struct job_piece *p)
 {
     const size_t n_logprobs = j->r.gen.n_logprobs > 0 ? (size_t)j->r.gen.n_logprobs : 0;
-    const size_t n_text = j->n_text - j->taken_text;
-    const uint32_t n = j->n_tokens - j->taken_tokens;
 
     p->text = malloc(n_text + 1);
     p->tokens = n ? malloc(n * sizeof *p->tokens) : NULL;
     p->tops = n && n_logprobs ? malloc(n * n_logprobs * sizeof *p->tops) : NULL;
-    if (!p->text || (n && !p->tokens) || (n && n_logprobs && !p->tops))
-        return false;
-    if (n_text)
-        memcpy(p->text, j->gen.text + j->taken_text, n_text);
-    p->text[n_text] = '\0';
     p->n_text = n_text;
-    if (n)
-        memcpy(p->tokens, j->gen.tokens + j->taken_tokens, n * sizeof *p->tokens);
-    if (p->tops)
-        memcpy(p->tops, j->gen.tops + j->taken_tokens * n_logprobs, n * n_logprobs * sizeof *p->tops);
     p->n_tokens = n;
-    return true;
+    return p->text && (!n || p->tokens) && (!n || !n_logprobs || p->tops);
 }
 
+/* With the lock held: the driver may move all of it, but changes nothing. */
+static void piece_copy(const struct job *j, struct job_piece *p)
+{
+    const size_t n_logprobs = j->r.gen.n_logprobs > 0 ? (size_t)j->r.gen.n_logprobs : 0;
+
+    if (p->n_text)
+        memcpy(p->text, j->gen.text + j->taken_text, p->n_text);
+    p->text[p->n_text] = '\0';
+    if (p->n_tokens)
+        memcpy(p->tokens, j->gen.tokens + j->taken_tokens, p->n_tokens * sizeof *p->tokens);
+    if (p->tops)
+        memcpy(p->tops, j->gen.tops + j->taken_tokens * n_logprobs,
+               p->n_tokens * n_logprobs * sizeof *p->tops);
+}
+
+/* The lock is held for the copies alone, for the driver does not wait for it. */
 void job_take(struct job *j, struct job_piece *out)
 {
     struct job_piece p = { 0 };
+    size_t n_text;
+    uint32_t n_tokens;
 
     pthread_mutex_lock(&j->lock);
-    if (copy_piece(j, &p)) {
-        j->taken_text = j->n_text;
-        j->taken_tokens = j->n_tokens;
+    n_text = j->n_text - j->taken_text;
+    n_tokens = j->n_tokens - j->taken_tokens;
+    pthread_mutex_unlock(&j->lock);
+    if (piece_new(j, n_text, n_tokens, &p)) {
+        pthread_mutex_lock(&j->lock);
+        piece_copy(j, &p);
+        pthread_mutex_unlock(&j->lock);
+        j->taken_text += n_text;
+        j->taken_tokens += n_tokens;
     } else {
         job_piece_free(&p);
         p.failed = true;
     }
-    pthread_mutex_unlock(&j->lock);
     *out = p;
 }
 

@@ -63,7 +63,12 @@ static inline struct seq *job_seq(struct job *j)
 void job_reserve(struct job *j);
 /* Ends it, unless it has ended: with err, or because it was cancelled when that is NULL. */
 void job_end(struct job *j, const struct tern_err *err);
-/* Shows the reader what is final; true when the job has ended. */
-bool job_publish(struct job *j);
+/* Shows the reader what is final. */
+enum job_shown {
+    JOB_SHOWN,
+    JOB_LATER, /* the reader was looking: again soon */
+    JOB_ENDED
+};
+enum job_shown job_publish(struct job *j);
 
 #endif

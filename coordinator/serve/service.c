@@ -225,8 +225,7 @@ enum tern_status service_submit(struct service *s, const struct job_request *r, 
     if (st) {
         job_drop(j);
         job_drop(j);
-        if (st == TERN_ERR_BUSY)
-            service_count_refused(s);
+        service_count_refused(s);
         return st;
     }
     wake(s);

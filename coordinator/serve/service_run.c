@@ -20,6 +20,7 @@
 
 #define PAUSE_FIRST_MS 500
 #define PAUSE_LAST_MS  5000
+#define LATER_MS       1    /* a reader takes to look */
 #define SLEEP_MS       1000 /* with a step under way: in case its end was not noticed */
 
 /* -- the pipeline ---------------------------------------------------------------------------------------- */
@@ -238,16 +239,23 @@ static void tell_figures(struct service *s)
     pthread_mutex_unlock(&w->lock);
 }
 
-static void publish_all(struct service *s)
+/* True when some of it is still to be told. */
+static bool publish_all(struct service *s)
 {
+    bool later = false;
+
     tell_figures(s);
     for (struct job *j = s->jobs, *next; j; j = next) {
+        const enum job_shown shown = job_publish(j);
+
         next = j->next;
-        if (!job_publish(j))
+        later |= shown == JOB_LATER;
+        if (shown != JOB_ENDED)
             continue;
         sched_forget(s->session->sched, job_seq(j));
         retire(s, j);
     }
+    return later;
 }
 
 /* -- turns ----------------------------------------------------------------------------------------------- */
@@ -269,6 +277,7 @@ static enum tern_status drive(struct service *s, struct tern_err *err)
 {
     for (;;) {
         enum tern_status st;
+        bool later;
 
         if (!take_inbox(s))
             return TERN_END;
@@ -280,9 +289,9 @@ static enum tern_status drive(struct service *s, struct tern_err *err)
         tern_alloc_guard_end();
         if (st && st != TERN_AGAIN && st != TERN_END)
             return st;
-        publish_all(s);
+        later = publish_all(s);
         if (st == TERN_AGAIN)
-            wait_for(s, s->session->pipe, SLEEP_MS);
+            wait_for(s, s->session->pipe, later ? LATER_MS : SLEEP_MS);
         else if (st == TERN_END && s->jobs)
             return TERN_FAIL(err, TERN_ERR_STATE,
                              "the scheduler has nothing to do but not every request has been answered");

@@ -128,7 +128,8 @@ void watch_step(struct watch *w, const struct sched_trace *t, const struct sched
                               .sent_us = t->sent_us,
                               .home_us = t->home_us,
                               .done_us = t->done_us,
-                              .coordinator_us = stats->head_us + stats->embed_us,
+                              .head_us = stats->head_us,
+                              .embed_us = stats->embed_us,
                               .n_prompt = t->n_prompt,
                               .n_decode = t->n_decode,
                               .n_stages = w->n_stages,
@@ -200,11 +201,28 @@ static double per_second(uint64_t n, uint64_t window_us)
     return window_us < 1000 ? 0 : (double)n * 1e6 / (double)window_us;
 }
 
+/* The coordinator's own share of the last n steps. */
+static void fill_coordinator(const struct watch *w, uint64_t n, uint64_t window, struct snapshot *out)
+{
+    const struct watch_step *first, *last;
+    uint64_t head, embed;
+
+    out->coordinator_idle_share = w->pipe ? share_idle(0, window) : -1;
+    if (n < 2)
+        return;
+    first = &w->steps[(w->n_steps - n) % WATCH_STEPS];
+    last = &w->steps[(w->n_steps - 1) % WATCH_STEPS];
+    head = last->head_us - first->head_us;
+    embed = last->embed_us - first->embed_us;
+    out->head_ms_per_step = (double)head / 1e3 / (double)(n - 1);
+    out->coordinator_idle_share = share_idle(head + embed, window);
+}
+
 /* Stages, hops and rates out of the window; called with the lock held. */
 static void fill_window(const struct watch *w, struct snapshot *out)
 {
     uint64_t n, window = window_of(w, out->now_us, &n);
-    uint64_t prompt = 0, decode = 0, head = 0, home = 0;
+    uint64_t prompt = 0, decode = 0, home = 0;
     uint64_t busy[TERN_MAX_WORKERS] = { 0 }, bytes[TERN_MAX_WORKERS] = { 0 };
 
     for (uint64_t k = 0; k < n; k++) {
@@ -213,7 +231,6 @@ static void fill_window(const struct watch *w, struct snapshot *out)
 
         prompt += s->n_prompt;
         decode += s->n_decode;
-        head += s->done_us - s->home_us;
         home += s->bytes_home;
         for (uint32_t i = 0; i < w->n_stages; i++) {
             busy[i] += w->stages[at * w->n_stages + i].compute_us;
@@ -231,16 +248,7 @@ static void fill_window(const struct watch *w, struct snapshot *out)
     out->hops[w->n_stages].bytes_per_s = per_second(home, window);
     out->prompt_per_s = per_second(prompt, window);
     out->answer_per_s = per_second(decode, window);
-    out->head_ms_per_step = n ? (double)head / 1e3 / (double)n : 0;
-    out->coordinator_idle_share = -1;
-    if (n > 0) {
-        const struct watch_step *first = &w->steps[(w->n_steps - n) % WATCH_STEPS];
-        const struct watch_step *last = &w->steps[(w->n_steps - 1) % WATCH_STEPS];
-
-        out->coordinator_idle_share = share_idle(last->coordinator_us - first->coordinator_us, window);
-    } else if (w->pipe) {
-        out->coordinator_idle_share = share_idle(0, window);
-    }
+    fill_coordinator(w, n, window, out);
 }
 
 static void fill_counts(const struct watch *w, struct snapshot *out)

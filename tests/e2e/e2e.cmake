@@ -42,6 +42,7 @@ if(PYTHON3)
     tern_e2e(hostile_peers SLOW ALONE)
     tern_e2e(inspect_verify)
     tern_e2e(interrupt ALONE)
+    tern_e2e(json_schemas)
     tern_e2e(kill SLOW ALONE)
     # A sanitizer's own memory and time would be measured instead of ours; or 500 requests take minutes.
     tern_e2e(llama_routes)

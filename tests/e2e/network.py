@@ -33,7 +33,7 @@ lab.check(source.code == 0 and 0.25 < float(source.text) < 5, "4 MB take 0.32 s 
 # -- the same text -------------------------------------------------------------------------------------------
 PROMPT = ["run", "-n", 40, "--temp", 0, "-q", "--ignore-eos", "-p", "Once upon a time there was a"]
 alone = lab.run(*PROMPT)
-cluster = Cluster(lab, 2, machines=workers)
+cluster = Cluster(lab, 2, machines=workers, args=["--cpu", "ref", "--threads", "1"])
 lab.check(all(w.endpoint.startswith("tcp://10.77.0.") for w in cluster.workers), "workers on other machines",
           [w.endpoint for w in cluster.workers])
 r = lab.run(*PROMPT, *cluster.args(), program=tern)

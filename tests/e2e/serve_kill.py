@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 
-from lab import Lab, alive, children_of, wait_until
+from lab import Cluster, Lab, alive, children_of, wait_until
 
 lab = Lab()
 SHORT = {"prompt": "Once upon a time", "n_predict": 24, "temperature": 0}
@@ -145,6 +145,26 @@ lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds),
 lab.check(b'"stop":true' in last.answer.replace(b" ", b""), "SIGTERM: what was being answered is finished",
           last.answer[-300:])
 lab.check(not any(alive(w) for w in workers), "SIGTERM: no worker is left")
+
+# A machine of a cluster that goes and comes back.
+cluster = Cluster(lab, 2, tag="back-")
+server = Server(*cluster.args())
+lab.check(server.text(SHORT) == before, "over a cluster: the same text")
+last = Asker(server, ENDLESS)
+last.first.wait(60)
+cluster.workers[0].send(signal.SIGKILL)
+lab.check(wait_until(lambda: server.health() == 503, 10), "a machine is gone: it is not ready")
+last.join(10)
+status, answer = server.ask("POST", "/completion", SHORT)
+lab.check(status == 503 and cluster.names[0] in answer, "and says which one", (status, answer))
+time.sleep(1)
+cluster.workers[0] = lab.daemon(cluster.names[0], cluster.keys[0][0], cluster.allow[0],
+                                listen=cluster.endpoints[0].replace("tcp://", ""))
+lab.check(wait_until(lambda: server.health() == 200, 30), "it is back: ready again")
+lab.check(server.text(SHORT) == before, "and the same text")
+code, seconds = server.end()
+lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds))
+lab.check(cluster.stop() == [0, 0], "the workers outlive it, and end cleanly")
 
 server = Server("--drain-timeout", 1)
 last = Asker(server, ENDLESS)

@@ -24,11 +24,13 @@ lab.check(soak.settle(), "afterwards nothing runs and every page is free or kept
 c = server.cluster()
 lab.check(c["totals"]["cancelled"] > 0 and c["totals"]["ended"] > 0, "some ended, some were cancelled",
           c["totals"])
+with open(lab.tern, "rb") as f:
+    most = 400 if b"__asan_init" in f.read() else 64  # freed memory is kept to find uses of it
 for name, pid in soak.pids.items():
     memory, files = before[name]
     lab.check(descriptors(pid) <= files + 2, "%s has no more descriptors open" % name,
               "%d before, %d now" % (files, descriptors(pid)))
     grown = (resident_bytes(pid) - memory) / 1e6
-    lab.check(grown < 64, "%s has not grown much" % name, "%.1f MB" % grown)
+    lab.check(grown < most, "%s has not grown much" % name, "%.1f MB" % grown)
 lab.check(server.stop() == 0, "the server ends in peace", server.daemon.log())
 lab.end()

@@ -7,7 +7,7 @@
  *                                                  of N words, or the sentence it was refused with
  *   grammar_words VOCAB.gguf time FILE SEED N      the microseconds a mask takes, over N words
  *
- * A word that has taken WORD_TOKENS tokens goes on with what closes it: an end, else a quote, bracket or brace.
+ * A word that has taken WORD_TOKENS tokens goes on with what closes it: an end, else a quote, bracket, brace.
  */
 #include "coordinator/grammar.h"
 
@@ -65,7 +65,7 @@ static uint32_t list_allowed(const uint64_t *mask)
     return n;
 }
 
-/* Among those allowed any that closes something, if there is one: in a string it is text three times of four. */
+/* Among those allowed any that closes something, if there is one: a bracket may as well be text. */
 static int32_t closing(uint32_t n)
 {
     int32_t best = ids[draw() % n];
@@ -116,7 +116,8 @@ static int word(struct grammar_state *s, FILE *why)
         len += piece.len;
     }
     if (!grammar_is_whole(s))
-        fprintf(why, "not whole behind %d tokens: ...%.*s\n", MAX_TOKENS, 200, text + (len > 200 ? len - 200 : 0));
+        fprintf(why, "not whole behind %d tokens: ...%.*s\n", MAX_TOKENS, 200,
+                text + (len > 200 ? len - 200 : 0));
     return grammar_is_whole(s) ? (int)len : -1;
 }
 
@@ -172,9 +173,10 @@ static void put_times(void)
         sum += times[i];
     qsort(times, n_times, sizeof *times, by_size);
     if (n_times)
-        printf("%u masks: mean %.1f us, p50 %.1f, p90 %.1f, p99 %.1f, p99.9 %.1f, max %.1f\n", (unsigned)n_times,
-               (double)sum / 10 / n_times, times[n_times / 2] / 10.0, times[n_times * 9ull / 10] / 10.0,
-               times[n_times * 99ull / 100] / 10.0, times[n_times * 999ull / 1000] / 10.0, times[n_times - 1] / 10.0);
+        printf("%u masks: mean %.1f us, p50 %.1f, p90 %.1f, p99 %.1f, p99.9 %.1f, max %.1f\n",
+               (unsigned)n_times, (double)sum / 10 / n_times, times[n_times / 2] / 10.0,
+               times[n_times * 9ull / 10] / 10.0, times[n_times * 99ull / 100] / 10.0,
+               times[n_times * 999ull / 1000] / 10.0, times[n_times - 1] / 10.0);
 }
 
 static void each_schema(const char *body, size_t len, int n)
@@ -182,7 +184,8 @@ static void each_schema(const char *body, size_t len, int n)
     json_t *schemas = json_loadb(body, len, 0, NULL), *schema;
     size_t i;
 
-    json_array_foreach(schemas, i, schema) {
+    json_array_foreach(schemas, i, schema)
+    {
         struct grammar *g;
         const struct grammar *held;
 
@@ -226,9 +229,7 @@ int main(int argc, char **argv)
 
         need(grammar_parse(body, len, &g, &err));
         all = words(g, n);
-        json_array_foreach(all, i, w)
-            if (strcmp(argv[2], "time") != 0)
-                put(json_incref(w));
+        json_array_foreach(all, i, w) if (strcmp(argv[2], "time") != 0) put(json_incref(w));
         json_decref(all);
         held = g;
         grammar_drop(&held);

@@ -26,6 +26,8 @@ class Soak:
         for i, pid in enumerate(children_of(server.pid)):
             self.pids["ternd %d" % (i + 1)] = pid
         self.samples = {name: [] for name in self.pids}  # of (second, resident bytes, descriptors)
+        self.pages = ["/health", "/v1/models", "/props", "/slots", "/tern/cluster"]
+        self.pages += [p for p in ("/", "/metrics") if server.get(p).status != 404]  # --no-page, --metrics
         self.kinds = [(self.whole, 24), (self.streamed, 22), (self.chat, 8), (self.schema, 6),
                       (self.drop_stream, 10), (self.drop_whole, 10), (self.slow_reader, 4), (self.rubbish, 8),
                       (self.too_much, 3), (self.half_open, 3), (self.look, 8), (self.embed, 6)]
@@ -75,7 +77,7 @@ class Soak:
         return self.expect(a, "embed", 200)
 
     def look(self, r):
-        path = r.choice(["/health", "/v1/models", "/props", "/slots", "/metrics", "/tern/cluster"])
+        path = r.choice(self.pages)
         return self.expect(self.server.get(path, timeout=60), path, 200)
 
     def drop_stream(self, r):

@@ -25,6 +25,7 @@ tern_unit(test_sched tern_coordinator tern_alloc_guard)
 tern_unit(test_serve_options tern_coordinator)
 tern_unit(test_service tern_coordinator tern_alloc_guard)
 add_dependencies(test_service ternd)
+tern_unit(test_sched_prefix tern_coordinator tern_alloc_guard)
 tern_unit(test_transcript tern_coordinator)
 
 # The screened head's tokens in 20,000 contexts of a text.

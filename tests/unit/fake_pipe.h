@@ -18,7 +18,7 @@
 #include <math.h>
 #include <string.h>
 
-enum fault { NO_FAULT, FAIL_SEQUENCE, BAD_SCALE, WRONG_ROWS, WRONG_STEP, BREAK, TOO_MANY_TIMES };
+enum fault { NO_FAULT, FAIL_SEQUENCE, FAIL_KV, BAD_SCALE, WRONG_ROWS, WRONG_STEP, BREAK, TOO_MANY_TIMES };
 
 static uint64_t fake_clock_us; /* what time it is */
 
@@ -42,7 +42,7 @@ struct fake {
 
     uint64_t *marks; /* [n_pages][TERN_PAGE], or NULL: it does not remember */
     void (*row_of)(uint64_t history, uint8_t *row);
-    bool (*on_send)(struct fake *f, const struct tern_step *s); /* looks at each step, or NULL */
+    void (*on_send)(struct fake *f, const struct tern_step *s); /* looks at each step, or NULL */
     struct fake_stage stages[TERN_MAX_WORKERS];
     uint32_t home_delay_us; /* of the last link */
     bool fresh;             /* nobody has looked at the last result yet */
@@ -131,39 +131,61 @@ static void fake_give(struct pipe *p, struct tern_step *s)
     fail_msg("a step that is not ours was given back");
 }
 
-/* What every stage would do: each operation and run must be possible. */
+/* What a stage does with an operation; only after FAIL_KV may one be impossible. */
+static inline void fake_op(struct fake *f, struct tern_step *s, const struct tern_slot_op *o)
+{
+    uint32_t from = 0, to = 0;
+    enum tern_status st;
+
+    if (o->kind == TERN_OP_OPEN)
+        st = tern_kv_open(f->kv, o->slot, o->gen, &unit_err);
+    else if (o->kind == TERN_OP_REWIND)
+        st = tern_kv_rewind(f->kv, o->slot, o->gen, o->len, &unit_err);
+    else if (o->kind == TERN_OP_FORK)
+        st = tern_kv_fork(f->kv, o->slot, o->gen, o->from_slot, o->from_gen, o->len, &from, &to, &unit_err);
+    else
+        st = tern_kv_free(f->kv, o->slot, o->gen, &unit_err);
+    if (st && f->fault == FAIL_KV)
+        tern_step_add_failed(s, o->slot, o->gen, TERN_FAILED_POSITION, 1);
+    else
+        assert_ok(st);
+    fake_copy_page(f, from, to);
+}
+
+static inline void fake_run(struct fake *f, struct tern_step *s, const struct tern_run *r, uint32_t row)
+{
+    uint32_t from = 0, to = 0;
+    enum tern_status st = tern_kv_append(f->kv, r->slot, r->gen, r->pos, r->n, &from, &to, &unit_err);
+
+    if (st && f->fault == FAIL_KV) {
+        tern_step_add_failed(s, r->slot, r->gen,
+                             st == TERN_ERR_NUMERIC ? TERN_FAILED_NUMERIC : TERN_FAILED_POSITION, 1);
+        return;
+    }
+    assert_ok(st);
+    fake_copy_page(f, from, to);
+    for (uint32_t j = 0; f->marks && j < r->n; j++)
+        fake_remember(f, s, r, row + j, r->pos + j);
+}
+
 static enum tern_status fake_send(struct pipe *p, struct tern_step *s, struct tern_err *err)
 {
     struct fake *f = p->impl;
     uint64_t decode = 0, prompt = 0;
-    uint32_t a, b;
 
     (void)err;
     assert_ok(tern_step_check(s, &unit_err));
     assert_true(s->n_rows + s->n_ops > 0 && s->n_rows <= p->max_rows);
-    assert_true(!f->on_send || f->on_send(f, s));
-    for (uint32_t i = 0; i < s->n_ops; i++) {
-        const struct tern_slot_op *o = &s->ops[i];
-
-        if (o->kind == TERN_OP_OPEN) {
-            assert_ok(tern_kv_open(f->kv, o->slot, o->gen, &unit_err));
-        } else if (o->kind == TERN_OP_REWIND) {
-            assert_ok(tern_kv_rewind(f->kv, o->slot, o->gen, o->len, &unit_err));
-        } else if (o->kind == TERN_OP_FORK) {
-            assert_ok(
-                tern_kv_fork(f->kv, o->slot, o->gen, o->from_slot, o->from_gen, o->len, &a, &b, &unit_err));
-            fake_copy_page(f, a, b);
-        } else {
-            assert_ok(tern_kv_free(f->kv, o->slot, o->gen, &unit_err));
-        }
-    }
+    if (f->on_send)
+        f->on_send(f, s);
+    for (uint32_t i = 0; i < s->n_ops; i++)
+        fake_op(f, s, &s->ops[i]);
+    if (f->fault == FAIL_KV && f->sent + 1 == f->fault_step)
+        tern_kv_fail(f->kv, f->fault_slot, f->fault_gen);
     for (uint32_t i = 0, row = 0; i < s->n_runs; row += s->runs[i++].n) {
         const struct tern_run *r = &s->runs[i];
 
-        assert_ok(tern_kv_append(f->kv, r->slot, r->gen, r->pos, r->n, &a, &b, &unit_err));
-        fake_copy_page(f, a, b);
-        for (uint32_t j = 0; f->marks && j < r->n; j++)
-            fake_remember(f, s, r, row + j, r->pos + j);
+        fake_run(f, s, r, row);
         if (r->pos > 0 && r->n == 1)
             decode++;
         else

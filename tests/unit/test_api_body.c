@@ -166,7 +166,7 @@ static void test_format(void **state)
     refuse("'json_schema':{},'grammar':'root ::= [a]'", "grammar", "exclude");
     refuse("'grammar':7", "grammar", "number");
     refuse("'grammar':'root ::= ('", "grammar", "line");
-    refuse("'json_schema':{'type':'unicorn'}", "json_schema", "unicorn");
+    refuse("'json_schema':{'type':'unicorn'}", "json_schema", "types are");
 }
 
 /* -- hostile bodies -------------------------------------------------------------------------------------- */

@@ -59,7 +59,7 @@ static void test_shares(void **state)
     assert_int_equal(f.chunks, 1);
     assert_near(f.rows, 4); /* of 2 and 6 */
     assert_near(f.chunk_rows, 32);
-    assert_near(f.in_flight, (800 + 1150 + 450) / 2000.0);
+    assert_near(f.in_flight, (900 + 1350 + 450) / 2000.0);
     assert_near(f.head, 300 / 2000.0);
     assert_near(f.head_ms, 0.15);
     assert_near(f.stages[0].idle, 1 - 1200 / 2000.0);

@@ -4,7 +4,7 @@
  * of its own, and can be told to misbehave.  Since no layer runs, each next token is a function of the last
  * one alone, known beforehand.
  */
-#include "unit/fake_pipe.h"
+#include "unit/sched_bed.h"
 #include "unit/unit.h"
 
 #include "coordinator/embed.h"
@@ -19,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODEL   TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-#define WIRE    TERN_BOUNDARY_INT8
 #define N_SEQS  10
 #define N_SLOTS 3
 #define MAX_LEN 64
@@ -40,39 +38,6 @@ struct bench {
     struct sched *sched;
     struct item items[N_SEQS];
 };
-
-static struct {
-    struct tern_gguf *gguf;
-    struct tern_arch arch;
-    struct tern_kernels kern;
-    struct tern_pool *pool;
-    struct tern_model *model;
-    struct tern_head *head;
-    int32_t *after; /* [n_vocab] the token that follows each, -1: not computed yet */
-} env;
-
-/* embed, round, head: what the pipeline of nothing gives. */
-static int32_t token_after(int32_t id)
-{
-    static uint8_t row[8192];
-    float x[1024];
-    struct logprob best;
-    float *logits;
-
-    assert_true(env.arch.n_embd <= 1024);
-    if (env.after[id] < 0) {
-        logits = calloc(env.arch.n_vocab, sizeof *logits);
-        assert_non_null(logits);
-        tern_forward_embed(env.model, &id, 1, x);
-        tern_boundary_encode(WIRE, &env.kern, x, env.arch.n_embd, row);
-        assert_true(tern_boundary_decode(WIRE, &env.kern, row, env.arch.n_embd, x));
-        tern_forward_head(env.model, env.pool, x, 1, logits);
-        logprobs_top(logits, env.arch.n_vocab, 0, 1, &best);
-        env.after[id] = best.id;
-        free(logits);
-    }
-    return env.after[id];
-}
 
 /* Every other sequence asks for the best token only. */
 static void want_best(struct seq *q, uint32_t pos, struct tern_head_want *out)
@@ -455,38 +420,6 @@ static void test_what_never_fits(void **state)
     assert_int_equal(sched_add(b->sched, &q, &unit_err), TERN_ERR_LIMIT);
     seq_fini(&q);
     bench_free(b);
-}
-
-static int set_up(void **state)
-{
-    struct tern_model_options mo = { .with_embd = true };
-
-    (void)state;
-    tern_cpu_set_float_mode();
-    tern_kernels_init(&env.kern, tern_cpu_detect());
-    if (tern_gguf_open(MODEL, &env.gguf, &unit_err) || tern_arch_read(env.gguf, &env.arch, &unit_err) ||
-        tern_pool_new(2, &env.pool, &unit_err) ||
-        tern_model_load(env.gguf, &env.arch, &env.kern, env.pool, &mo, &env.model, &unit_err) ||
-        tern_head_new(env.model, env.pool, TERN_HEAD_AUTO, SCHED_HEAD_ROWS, &env.head, &unit_err)) {
-        print_error("%s\n", unit_err.text);
-        return -1;
-    }
-    env.after = malloc(env.arch.n_vocab * sizeof *env.after);
-    if (!env.after)
-        return -1;
-    memset(env.after, 0xff, env.arch.n_vocab * sizeof *env.after);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    free(env.after);
-    tern_head_free(&env.head);
-    tern_model_free(&env.model);
-    tern_pool_free(&env.pool);
-    tern_gguf_close(&env.gguf);
-    return 0;
 }
 
 int main(void)

@@ -409,6 +409,7 @@ const chat = {
                     again: true,
                 });
             if (event.usage) run.usage = event.usage;
+            if (event.timings) run.timings = event.timings;
             const choice = event.choices && event.choices[0];
             if (!choice) continue;
             const text = choice.delta ? choice.delta.content : choice.text;
@@ -429,15 +430,17 @@ const chat = {
         run.view.markdown.push(text);
     },
 
+    // The speed is the server's own figure, where it tells it: what the browser sees comes in bursts.
     stats_of(run) {
-        const usage = run.usage || {},
-            tokens = known(usage.completion_tokens) ? usage.completion_tokens : run.pieces;
+        const usage = run.usage || {};
+        const tokens = known(usage.completion_tokens) ? usage.completion_tokens : run.pieces;
         const seconds = (run.last - run.first) / 1000;
+        const told = run.timings && run.timings.predicted_per_second;
         return {
             tokens,
             prompt: known(usage.prompt_tokens) ? usage.prompt_tokens : undefined,
             first_ms: run.first ? run.first - run.begun : undefined,
-            per_s: tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : undefined,
+            per_s: known(told) ? told : tokens > 1 && seconds > 0.1 ? (tokens - 1) / seconds : undefined,
         };
     },
 

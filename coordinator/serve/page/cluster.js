@@ -341,6 +341,7 @@ const cluster = {
                 layers = el('small', {});
             return {fill, name, layers, node: el('div', {}, fill, name, layers)};
         });
+        $('layer-map').classList.toggle('many', s.stages.length > 8);
         $('layer-map').replaceChildren(...this.map.map(m => m.node));
         lanes.reset();
     },
@@ -352,7 +353,7 @@ const cluster = {
             m.node.style.flexGrow = last - first + 1;
             m.fill.style.height =
                 known(stage.idle_share) && stage.idle_share >= 0 ? 100 * (1 - stage.idle_share) + '%' : '0';
-            set_text(m.name, stage_name(stage, s.stages.length));
+            set_text(m.name, s.stages.length > 8 ? String(i + 1) : stage_name(stage, s.stages.length));
             set_text(m.layers, first === last ? String(first) : first + '–' + last);
         });
     },

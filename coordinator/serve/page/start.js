@@ -29,7 +29,7 @@ async function start_over() {
         learn(await get_json('/tern/cluster'));
         const props = await get_json('/props').catch(() => ({}));
         // A model without a form for conversations goes on with texts.
-        chat.facts.plain = props.chat_template === '';
+        chat.facts.plain = props.chat_template === '' || props.chat_format === 'plain';
         $('prompt').placeholder = chat.facts.plain ? 'Write how it begins' : 'Write a message';
         if (!saved.current.messages.length) chat.show();
     } catch (e) {
@@ -124,6 +124,10 @@ function wire() {
         chat.follow();
     });
     new ResizeObserver(() => chat.follow()).observe($('thread'));
+    // Beside the list that lies over the chat: away with it.
+    document.addEventListener('pointerdown', e => {
+        if (innerWidth < 820 && !e.target.closest('#list, .bar')) close_drawer();
+    });
     document.addEventListener('keydown', keys);
     window.addEventListener('pagehide', () => saved.store());
 }

@@ -380,7 +380,11 @@ wrong('tools', { tools: [{ type: 'function', function: { name: 'f', parameters: 
 wrong('audio', { modalities: ['text', 'audio'], audio: { voice: 'alloy', format: 'wav' } });
 wrong('top_logprobs without logprobs', { top_logprobs: 3 });
 wrong('a response_format nobody knows', { response_format: { type: 'xml' } });
-wrong('a broken grammar', { grammar: 'root ::= (' });
+call('refused: a broken grammar', async (t) => {
+  const { message, ...rest } = await refused(ask(t, { grammar: 'root ::= (' }));
+  check(message.includes('line 1'), 'it says where: ' + message);
+  return rest;
+});
 wrong('a bias for a token that is not there', { logit_bias: { 999999: 1 } });
 wrong('stream_options without stream', { stream_options: { include_usage: true } });
 wrong('in a stream, before it begins', { stream: true, temperature: 'hot' });
