@@ -10,6 +10,7 @@
 #include "coordinator/json_out.h"
 
 #include <getopt.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -119,6 +120,7 @@ int cmd_status(int argc, char **argv)
         (void)TERN_FAIL(&err, TERN_ERR_MEMORY, "no memory to start");
         return cmd_fail("status", &err);
     }
+    signal(SIGPIPE, SIG_IGN);
     if ((st = parse(argc, argv, s, &err))) {
         code = st == TERN_END ? EX_OK : cmd_fail("status", &err);
     } else {
