@@ -76,7 +76,8 @@ void chat_reset(struct chat *c);
 /* What the system says, from here on; the conversation stays. */
 enum tern_status chat_set_system(struct chat *c, const char *text, size_t len,
                                  struct tern_err *err) TERN_MUST_CHECK;
-/* Another conversation: taken from *t, which is empty then.  Refused when its partner cannot go on with it. */
+/* Another conversation: taken from *t, which is empty then.  Refused when who answers cannot go on.
+ */
 enum tern_status chat_set_log(struct chat *c, struct transcript *t, struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

@@ -27,7 +27,8 @@ void cluster_lanes_free(struct cluster_lanes **l);
  * so far.  A server that has been started anew empties the lanes. */
 uint64_t cluster_lanes_add(struct cluster_lanes *l, const json_t *root);
 
-/* One lane: i = 0 the coordinator's head, then the stages; `seconds` until `now_us`, in `cells` characters. */
+/* One lane: i = 0 the coordinator's head, then the stages; `seconds` until `now_us`, in `cells`
+ * characters. */
 void cluster_lanes_draw(const struct cluster_lanes *l, uint32_t i, double now_us, unsigned seconds,
                         unsigned cells, bool utf8, FILE *to);
 

@@ -2,8 +2,8 @@
 /*
  * The whole terminal for one program: the alternate screen, keys as they are pressed, the size as it changes.
  *
- * However the program ends, by its own will or by a signal, the terminal is what it was.  Ctrl-Z gives it back
- * for as long as the program is stopped.  One at a time, in the main thread.
+ * However the program ends, by its own will or by a signal, the terminal is what it was.  Ctrl-Z gives it
+ * back for as long as the program is stopped.  One at a time, in the main thread.
  */
 #ifndef TERN_COORDINATOR_FULL_SCREEN_H
 #define TERN_COORDINATOR_FULL_SCREEN_H
@@ -23,7 +23,8 @@ void full_screen_end(void);
 void full_screen_size(unsigned *columns, unsigned *rows);
 /* A key's byte, or one of the above; waits at most timeout_ms. */
 int full_screen_key(int timeout_ms);
-/* Shows lines, each cut at the width, what is beyond the last row left out.  False: nobody sees it any more. */
+/* Shows lines, each cut at the width, what is beyond the last row left out.  False: nobody sees it
+ * any more. */
 bool full_screen_draw(const char *text, size_t n);
 
 #endif
