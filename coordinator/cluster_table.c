@@ -42,17 +42,12 @@ static void bytes(double v, char *out)
 static void span(double us, char *out)
 {
     const bool small = us < 999.5, medium = us < 999.5e3;
+    const double v = small ? us : medium ? us / 1e3 : us / 1e6;
 
     if (isnan(us))
         strcpy(out, "-");
     else
-        (void)snprintf(out, CELL, small || us >= 9.995e3 ? "%.0f%s" : "%.1f%s",
-                       small    ? us
-                       : medium ? us / 1e3
-                                : us / 1e6,
-                       small    ? "us"
-                       : medium ? "ms"
-                                : "s");
+        (void)snprintf(out, CELL, "%.*f%s", !small && v < 9.95, v, small ? "us" : medium ? "ms" : "s");
 }
 
 static void share(double v, char *out)
