@@ -5,6 +5,7 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 /* -- life ------------------------------------------------------------------------------------------------ */
@@ -177,6 +178,7 @@ static enum tern_status send_one(struct sched *s, struct tern_err *err)
     s->stats.decode_rows += f->n_decode;
     s->sent++;
     s->n_flights++;
+    sched_foresee(s, f);
     return pipe->send(pipe, step, err);
 }
 
@@ -195,14 +197,34 @@ static enum tern_status receive(struct sched *s, int timeout_ms, struct tern_err
     return st;
 }
 
+/* How long to wait for a result before there is something to send without one. */
+static int until_wake(const struct sched *s, uint64_t t0, int timeout_ms)
+{
+    const uint64_t now = sched_now_us(s);
+    const uint64_t wake_ms = s->wake_us > now ? (s->wake_us - now + 999) / 1000 : 1;
+    const uint64_t gone_ms = (now - t0) / 1000;
+    uint64_t left_ms = UINT64_MAX;
+
+    if (timeout_ms >= 0)
+        left_ms = gone_ms < (uint64_t)timeout_ms ? (uint64_t)timeout_ms - gone_ms : 0;
+    if (s->wake_us && wake_ms < left_ms)
+        left_ms = wake_ms;
+    return left_ms > INT_MAX ? timeout_ms : (int)left_ms;
+}
+
 enum tern_status sched_turn(struct sched *s, int timeout_ms, struct tern_err *err)
 {
+    const uint64_t t0 = sched_now_us(s);
     enum tern_status st;
+    int wait;
 
-    while (!(st = send_one(s, err)))
-        ;
-    if (st == TERN_END && s->n_flights)
-        st = receive(s, timeout_ms, err);
+    do {
+        while (!(st = send_one(s, err)))
+            ;
+        wait = until_wake(s, t0, timeout_ms);
+        if (st == TERN_END && s->n_flights)
+            st = receive(s, wait, err);
+    } while (st == TERN_AGAIN && wait > 0 && s->wake_us);
     count_now(s);
     return st;
 }

@@ -5,6 +5,8 @@
 #include "engine/base/mem.h"
 #include "engine/forward.h"
 
+#include <string.h>
+
 bool sched_wants_rows(const struct seq *q)
 {
     return q && q->state == SEQ_LIVE && !q->held && q->n_sent < q->n_ids;
@@ -48,11 +50,11 @@ uint32_t sched_decode_share(struct sched *s)
     return share < fair ? share : fair;
 }
 
-uint32_t sched_prompt_share(struct sched *s, uint32_t n_decode)
+/* Rows of prompts that wait to be sent. */
+static uint32_t prompt_rest(struct sched *s)
 {
     const struct seq *next = sched_next(s);
-    uint32_t rest = next ? next->n_ids : 0, largest, chunk;
-    double work = 0;
+    uint32_t rest = next ? next->n_ids : 0;
 
     for (uint32_t i = 0; i < s->kv.n; i++) {
         const struct seq *q = s->kv.slots[i].q;
@@ -60,18 +62,40 @@ uint32_t sched_prompt_share(struct sched *s, uint32_t n_decode)
         if (sched_wants_rows(q) && !sched_is_answering(q))
             rest += q->n_ids - q->n_sent;
     }
+    return rest;
+}
+
+/* May a chunk go out in a step of so many rows?  While answers are being made: if the stages are free. */
+static bool is_time(struct sched *s, uint32_t n_rows, uint32_t largest)
+{
+    double free_us[TERN_MAX_WORKERS], work = 0, wait;
+    const uint64_t now = sched_now_us(s);
+
+    for (uint32_t i = 0; i < s->n_flights; i++)
+        work += step_tuner_slowest(&s->tuner, sched_flight(s, i)->n_rows);
+    if (s->n_answering == 0 || work <= 0)
+        return step_tuner_keeps_busy(&s->tuner, largest, s->n_flights, work);
+    memcpy(free_us, s->free_us, sizeof free_us);
+    wait = step_tuner_pass(&s->tuner, free_us, (double)now, n_rows) - step_tuner_slack(&s->tuner, n_rows);
+    if (wait > 0)
+        s->wake_us = now + (uint64_t)wait + 1;
+    return wait <= 0;
+}
+
+uint32_t sched_prompt_share(struct sched *s, uint32_t n_decode)
+{
+    const uint32_t rest = prompt_rest(s);
+    uint32_t largest = 0, chunk;
+
+    s->wake_us = 0;
     if (rest == 0)
         return 0;
-    chunk = step_tuner_chunk(&s->tuner, rest, n_decode, s->n_answering > 0);
+    for (uint32_t i = 0; i < s->n_flights; i++)
+        largest = sched_flight(s, i)->n_rows > largest ? sched_flight(s, i)->n_rows : largest;
+    chunk = step_tuner_chunk(&s->tuner, rest, n_decode, largest, s->n_answering > 0);
     s->stats.chunk = chunk;
-    largest = chunk + n_decode;
-    for (uint32_t i = 0; i < s->n_flights; i++) {
-        const struct flight *f = sched_flight(s, i);
-
-        work += step_tuner_slowest(&s->tuner, f->n_rows);
-        largest = f->n_rows > largest ? f->n_rows : largest;
-    }
-    return step_tuner_may_send(&s->tuner, largest, s->n_flights, work, s->n_answering > 0) ? chunk : 0;
+    largest = chunk + n_decode > largest ? chunk + n_decode : largest;
+    return is_time(s, chunk + n_decode, largest) ? chunk : 0;
 }
 
 /* -- whose ----------------------------------------------------------------------------------------------- */

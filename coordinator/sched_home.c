@@ -173,6 +173,27 @@ static enum tern_status hand_out(struct sched *s, struct flight *f, const struct
     return flush_home(s, err);
 }
 
+void sched_foresee(struct sched *s, const struct flight *f)
+{
+    (void)step_tuner_pass(&s->tuner, s->free_us, (double)f->sent_us, f->n_rows);
+}
+
+/* When each stage was through with the step that has come home, and from there what is still on its way. */
+static void foresee_all(struct sched *s, const struct tern_step *step, uint64_t home_us)
+{
+    const double hop = s->tuner.link / (s->stats.n_stages + 1);
+    double us = (double)home_us;
+
+    for (uint32_t i = s->stats.n_stages; i-- > 0;) {
+        us -= hop;
+        s->free_us[i] = us;
+        if (i < step->n_times)
+            us -= (double)step->times[i].compute_us + (double)step->times[i].queue_us;
+    }
+    for (uint32_t i = 1; i < s->n_flights; i++)
+        sched_foresee(s, sched_flight(s, i));
+}
+
 /* What the step took, for those after it and for who wants to know. */
 static void note_step(struct sched *s, const struct flight *f, const struct tern_step *step,
                       uint64_t taken_us)
@@ -202,6 +223,7 @@ static void note_step(struct sched *s, const struct flight *f, const struct tern
     sample.away = home_us - f->sent_us;
     sample.home = done_us - taken_us + f->fill_us;
     step_tuner_note(&s->tuner, &sample);
+    foresee_all(s, step, home_us);
     if (s->o.on_step)
         s->o.on_step(s->o.on_step_user, &trace);
 }

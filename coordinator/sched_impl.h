@@ -47,6 +47,8 @@ struct sched {
     uint32_t first_flight, n_flights, max_flights;
     uint64_t sent;
     struct step_tuner tuner;
+    double free_us[TERN_MAX_WORKERS]; /* when each stage will be through with all that has been sent */
+    uint64_t wake_us; /* when a chunk may go out though nothing has come home; 0: no such time */
     struct plan plan;
 
     float *x;    /* [max_rows][n_embd] on the way out */
@@ -98,13 +100,16 @@ enum tern_status sched_evict(struct sched *s, struct tern_step *step, uint32_t s
 
 /* Rows of answers that may go out now. */
 uint32_t sched_decode_share(struct sched *s);
-/* Rows of prompts that may go out beside n_decode others. */
+/* Rows of prompts that may go out beside n_decode others; when it is only too early, sets wake_us. */
 uint32_t sched_prompt_share(struct sched *s, uint32_t n_decode);
 /* Fills the step and notes what it holds; embeddings that are not finite fail their sequences. */
 enum tern_status sched_fill(struct sched *s, struct tern_step *step, struct flight *f, uint32_t n_decode,
                             uint32_t n_prompt, struct tern_err *err) TERN_MUST_CHECK;
 
 /* -- sched_home.c ---------------------------------------------------------------------------------------- */
+
+/* A step has gone: its way through the stages is foreseen. */
+void sched_foresee(struct sched *s, const struct flight *f);
 
 /* Takes the result of the oldest step in flight. */
 enum tern_status sched_take_home(struct sched *s, struct tern_step *step,

@@ -191,7 +191,8 @@ static double bearable(const struct step_tuner *t, uint32_t n_decode)
     return t->sum_b > 0 ? more / t->sum_b : TERN_MAX_STEP_ROWS;
 }
 
-uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_decode, bool answering)
+uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_decode, uint32_t largest,
+                          bool answering)
 {
     uint32_t most = n_decode < t->max_rows ? t->max_rows - n_decode : 0, best = 0, n;
     double least = 0, bound;
@@ -205,9 +206,12 @@ uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_
     most = most < bound ? most : (uint32_t)bound;
     for (uint32_t c = CHUNK_LEAST; c < most + CHUNK_LEAST / 2; c += CHUNK_LEAST / 2) {
         const uint32_t rows = c < most ? c : most, chunks = (rest + rows - 1) / rows;
-        const double way = step_tuner_way(t, rows + n_decode), slow = step_tuner_slowest(t, rows + n_decode);
-        const double apart = slow > way / t->max_flights ? slow : way / t->max_flights;
-        const double time = (chunks - 1) * apart + way;
+        /* The last one leaves the pipeline as late as the largest in front of it. */
+        const double tail = rows + n_decode > largest ? rows + n_decode : largest;
+        const double way = step_tuner_way(t, tail), slow = step_tuner_slowest(t, rows + n_decode);
+        const bool full = chunks > t->max_flights && slow < way / t->max_flights;
+        const double apart = full ? way / t->max_flights : slow;
+        const double time = chunks * apart + way - step_tuner_slowest(t, tail);
 
         if (!best || time < least) {
             best = rows;
@@ -221,15 +225,33 @@ uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_
     return best < most ? best : most;
 }
 
-bool step_tuner_may_send(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work,
-                         bool answering)
+bool step_tuner_keeps_busy(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work)
 {
-    const double way = 1.001 * step_tuner_way(t, largest), slow = step_tuner_slowest(t, largest);
+    if (t->sum_a + t->sum_b <= 0)
+        return n_flights <= t->n_stages;
+    return n_flights == 0 || work <= 1.001 * step_tuner_way(t, largest);
+}
 
-    if (n_flights == 0)
-        return true;
-    if (slow <= 0)
-        return n_flights < t->n_stages + !answering;
-    /* The number on their way to the nearest one, or one more that waits in front of the first stage. */
-    return answering ? work + slow / 2 <= way : work <= way;
+double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_us, double rows)
+{
+    const double hop = t->link / (t->n_stages + 1);
+    double now = sent_us, waited = 0;
+
+    for (uint32_t i = 0; i < t->n_stages; i++) {
+        now += hop;
+        if (free_us[i] > now) {
+            waited += free_us[i] - now;
+            now = free_us[i];
+        }
+        now += at(&t->stages[i], rows);
+        free_us[i] = now;
+    }
+    return waited;
+}
+
+double step_tuner_slack(const struct step_tuner *t, double rows)
+{
+    const double slack = step_tuner_slowest(t, rows) / 16;
+
+    return slack > 1000 ? slack : 1000;
 }

@@ -12,8 +12,9 @@
  * - the rows of a prompt in one step: those that bring all prompts through soonest, (chunks - 1) * slowest
  *   stage + one chunk's way.  While answers are being made a chunk adds at most as much as two of their
  *   rounds (or CHUNK_PATIENCE_US, if that is longer) to its own way: answers keep a third of their speed;
- * - how many chunks are on their way: as many as keep the slowest stage busy.  While answers are being made
- *   none of them may wait for another, so a row of an answer never waits for more than one chunk's way.
+ * - when a chunk goes out: while answers are being made as soon as it would find the stages free on its way,
+ *   so that a row of an answer behind it never waits for more than one chunk's way; else as many as keep the
+ *   slowest stage busy and one more.
  *
  * Times are microseconds.  Thread: the scheduler's.  No allocation.
  */
@@ -76,13 +77,21 @@ double step_tuner_way(const struct step_tuner *t, double rows);
 /* Groups for n sequences that are being answered; 1 when n is 0. */
 uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n);
 
-/* Rows of prompts, of which `rest` are waiting, beside n_decode rows of answers; `answering`: there are some
- * answers being made. */
-uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_decode, bool answering);
+/* Rows of prompts, of which `rest` are waiting, beside n_decode rows of answers, when the largest step on its
+ * way has `largest` rows.  `answering`: there are answers being made. */
+uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_decode, uint32_t largest,
+                          bool answering);
 
-/* May a step with a chunk go out behind n_flights others, which keep the slowest stage busy for `work` in
- * all?  `largest`: rows of the largest of them all. */
-bool step_tuner_may_send(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work,
-                         bool answering);
+/* Without answers: may a chunk go out behind n_flights others, which keep the slowest stage busy for `work`
+ * in all?  `largest`: rows of the largest of them all. */
+bool step_tuner_keeps_busy(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work);
+
+/* Sends a step through stages that are free from free_us [n_stages] on, which becomes when they are behind
+ * it.  How long it waits for them in all. */
+double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_us, double rows);
+
+/* How long a chunk may wait for others while answers are being made: what a clock in milliseconds and lines
+ * that are a little off can be trusted with. */
+double step_tuner_slack(const struct step_tuner *t, double rows);
 
 #endif

@@ -19,6 +19,7 @@ struct tern_queue {
     pthread_cond_t filled;
     size_t cap, head, n;
     int fd;
+    bool polled; /* somebody looks at the descriptor */
     bool closed;
     bool signalled; /* the eventfd is readable */
     void *items[];
@@ -62,7 +63,7 @@ void tern_queue_free(struct tern_queue **qp)
 /* Brings the descriptor in line with the state.  Called with the lock held. */
 static void update_fd(struct tern_queue *q)
 {
-    bool want = q->n > 0 || q->closed;
+    bool want = q->polled && (q->n > 0 || q->closed);
     uint64_t one = 1;
     ssize_t r = 0;
 
@@ -87,9 +88,11 @@ bool tern_queue_push(struct tern_queue *q, void *item)
         q->items[(q->head + q->n) % q->cap] = item;
         q->n++;
         update_fd(q);
-        pthread_cond_signal(&q->filled);
     }
     pthread_mutex_unlock(&q->lock);
+    /* Behind the lock, on which the woken thread would only wait again. */
+    if (ok)
+        pthread_cond_signal(&q->filled);
     return ok;
 }
 
@@ -140,5 +143,9 @@ void tern_queue_close(struct tern_queue *q)
 
 int tern_queue_fd(struct tern_queue *q)
 {
+    pthread_mutex_lock(&q->lock);
+    q->polled = true;
+    update_fd(q);
+    pthread_mutex_unlock(&q->lock);
     return q->fd;
 }

@@ -29,7 +29,7 @@ void *tern_queue_pop(struct tern_queue *q, int timeout_ms);
 void tern_queue_close(struct tern_queue *q);
 
 /* An eventfd, readable while the queue is not empty or is closed; owned by the queue. Poll only: pop clears
- * it. */
+ * it.  It is kept up to date from the first call on, for who never asks need not pay for it. */
 int tern_queue_fd(struct tern_queue *q);
 
 #endif

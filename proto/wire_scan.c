@@ -69,11 +69,16 @@ struct span {
     const uint8_t *at, *end;
 };
 
+/* The rows of one message stand together. */
 static const struct limit *find_limit(const ProtobufCMessageDescriptor *message, uint32_t field)
 {
-    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
-        if (limits[i].message == message && limits[i].field == field)
-            return &limits[i];
+    const struct limit *end = limits + sizeof limits / sizeof limits[0], *l = limits;
+
+    while (l < end && l->message != message)
+        l++;
+    for (; l < end && l->message == message; l++)
+        if (l->field == field)
+            return l;
     return NULL;
 }
 
@@ -266,11 +271,14 @@ static enum tern_status scan_field(const ProtobufCMessageDescriptor *m, const Pr
 static enum tern_status check_required(const ProtobufCMessageDescriptor *m, uint64_t seen,
                                        struct tern_err *err)
 {
-    for (unsigned i = 0; i < m->n_fields; i++) {
-        const struct limit *l = find_limit(m, m->fields[i].id);
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        const ProtobufCFieldDescriptor *f;
 
-        if (l && l->min > 0 && !(seen >> i & 1))
-            return bad(m, &m->fields[i], "is missing", err);
+        if (limits[i].message != m || limits[i].min == 0)
+            continue;
+        f = protobuf_c_message_descriptor_get_field(m, limits[i].field);
+        if (!(seen >> (f - m->fields) & 1))
+            return bad(m, f, "is missing", err);
     }
     return TERN_OK;
 }

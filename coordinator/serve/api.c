@@ -171,6 +171,19 @@ static void make_etag(struct api *a)
     strcat(a->etag, "\"");
 }
 
+/* Bytes of a text that one token may stand for: its own, or those of a character that has none. */
+static size_t longest_token(const struct tern_tokenizer *tok, uint32_t n_vocab)
+{
+    size_t longest = 4;
+
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        const size_t n = tern_tokenizer_piece(tok, (int32_t)i, true).len;
+
+        longest = n > longest ? n : longest;
+    }
+    return longest;
+}
+
 static enum tern_status name_model(struct api *a, struct tern_err *err)
 {
     const char *name = service_model_name(a->o.service);
@@ -202,6 +215,7 @@ enum tern_status api_new(const struct api_options *o, struct api **out, struct t
                                    .n_vocab = s->arch.n_vocab,
                                    .n_embd = s->arch.n_embd,
                                    .ctx = service_ctx(o->service),
+                                   .longest = longest_token(s->tok, s->arch.n_vocab),
                                    .max_tokens = o->max_tokens,
                                    .n_keep = o->n_keep,
                                    .pooling = o->pooling_given ? o->pooling : s->arch.pooling };

@@ -78,6 +78,14 @@ static void on_end(void *user, uint32_t i, const struct job_state *state)
     }
 }
 
+/* Tokens that stay when the context is full: -1 is the whole prompt; BOS is not counted. */
+static uint32_t kept(const struct api_answer *a, int64_t n_keep, const int32_t *ids, uint32_t n)
+{
+    const bool bos = ids[0] == tern_tokenizer_bos(a->api->model.tok);
+
+    return n_keep < 0 || n_keep + bos > n ? n : (uint32_t)n_keep + (n_keep > 0 && bos);
+}
+
 static void fill(void *user, uint32_t i, struct job_request *out)
 {
     struct api_answer *a = user;
@@ -88,6 +96,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->ids = api_answer_prompt(a, &a->choices[i], &n);
     out->n_ids = (uint32_t)n;
     out->client = a->client;
+    out->at_end = !r->stream;
     out->no_cache = r->no_cache;
     out->gen = r->gen;
     out->gen.sample.seed += i % r->n;
@@ -95,7 +104,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->gen.grammar_vocab = r->grammar ? a->api->grammar_vocab : NULL;
     out->grammar = r->grammar;
     out->shift = a->api->o.shift;
-    out->n_keep = r->n_keep < 0 || (uint64_t)r->n_keep > n ? (uint32_t)n : (uint32_t)r->n_keep;
+    out->n_keep = kept(a, r->n_keep, out->ids, out->n_ids);
 }
 
 static const struct api_batch_calls calls = { fill, on_piece, on_end };

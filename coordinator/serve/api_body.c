@@ -3,7 +3,24 @@
 #include "coordinator/serve/api_body.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
+
+#define LARGE ((size_t)64 << 10)
+
+static pthread_mutex_t large = PTHREAD_MUTEX_INITIALIZER;
+
+void api_body_begin(size_t n)
+{
+    if (n > LARGE)
+        pthread_mutex_lock(&large);
+}
+
+void api_body_end(size_t n)
+{
+    if (n > LARGE)
+        pthread_mutex_unlock(&large);
+}
 
 /* What the parser will have to build, from above: brackets, and commas and colons outside of strings. */
 static enum tern_status check_size(const char *body, size_t n, struct api_fault *f)

@@ -26,6 +26,11 @@
 enum tern_status api_body_parse(const char *body, size_t n, json_t **out,
                                 struct api_fault *f) TERN_MUST_CHECK;
 
+/* Around the time in which a body of n bytes is a tree and its texts become ids: that takes up to 50 times a
+ * large one's size, so they wait for each other.  end takes the same n. */
+void api_body_begin(size_t n);
+void api_body_end(size_t n);
+
 /* NULL when absent or null. */
 const json_t *api_field(const json_t *o, const char *key);
 /* "a string", "an array", ...: for sentences. */

@@ -235,14 +235,27 @@ static void reply(struct embeddings *e, struct http_exchange *x)
     http_text_free(&all);
 }
 
+/* Only its ids are needed from there on. */
+static enum tern_status parse_all(struct embeddings *e, const struct http_request *r, struct api_fault *f)
+{
+    enum tern_status st;
+
+    api_body_begin(r->n_body);
+    if (!(st = parse(e, r, f)))
+        e->client = api_client(r->client, e->user);
+    json_decref(e->body);
+    e->body = NULL;
+    api_body_end(r->n_body);
+    return st;
+}
+
 static enum tern_status embeddings(struct api *a, struct http_exchange *x, const struct http_request *r,
                                    bool llama, struct api_fault *f)
 {
     struct embeddings e = { .api = a, .llama = llama };
-    enum tern_status st = parse(&e, r, f);
+    enum tern_status st = parse_all(&e, r, f);
 
     if (!st) {
-        e.client = api_client(r->client, e.user);
         e.vectors = calloc(e.prompts.n, sizeof *e.vectors);
         st = e.vectors ? run(&e, x, f)
                        : api_fault_set(f, TERN_ERR_MEMORY, NULL, NULL, "No memory for the answer.");
@@ -253,7 +266,6 @@ static enum tern_status embeddings(struct api *a, struct http_exchange *x, const
         http_text_free(&e.vectors[i]);
     free(e.vectors);
     api_prompts_free(&e.prompts);
-    json_decref(e.body);
     return st;
 }
 

@@ -38,6 +38,8 @@ static enum tern_status parse_chat(const struct api_model *m, struct api_request
     enum tern_status st = api_parse_messages(m, r->body, &text, f);
     struct tern_str end;
 
+    if (!st)
+        st = api_check_text(m, text.n_text, "messages", f);
     if (!st && (st = tern_chat_encode(m->format, m->tok, &text, true, &r->prompts.ids, &f->err)))
         st = api_fault_take(f, "messages");
     tern_chat_prompt_free(&text);
@@ -216,10 +218,14 @@ enum tern_status api_request_parse(const struct api_model *m, enum api_form_kind
     r->gen.n_logprobs = -1;
     r->gen.ctx = m->ctx;
     sample_options_default(&r->gen.sample);
-    if ((st = api_body_parse(body, n, &r->body, f)) || (st = parse_all(m, r, f))) {
+    api_body_begin(n);
+    if (!(st = api_body_parse(body, n, &r->body, f)) && !(st = parse_all(m, r, f))) {
+        (void)json_object_del(r->body, "prompt");
+        (void)json_object_del(r->body, "messages");
+        *out = r;
+    } else {
         api_request_free(&r);
-        return st;
     }
-    *out = r;
-    return TERN_OK;
+    api_body_end(n);
+    return st;
 }

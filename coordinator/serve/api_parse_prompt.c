@@ -5,6 +5,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static enum tern_status too_long(const struct api_model *m, size_t n, const char *at_least, const char *field,
+                                 struct api_fault *f)
+{
+    (void)api_fault_set(f, TERN_ERR_LIMIT, "context_length_exceeded", field,
+                        "'%s' has %s%zu tokens and the context %u: shorten it, or serve with a larger -c.",
+                        field, at_least, n, (unsigned)m->ctx);
+    f->type = "exceed_context_size_error";
+    f->n_prompt = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+    f->n_ctx = m->ctx;
+    return TERN_ERR_LIMIT;
+}
+
+enum tern_status api_check_text(const struct api_model *m, size_t n_bytes, const char *field,
+                                struct api_fault *f)
+{
+    const size_t n = m->longest ? n_bytes / m->longest : 0;
+
+    return n > m->ctx ? too_long(m, n, "at least ", field, f) : TERN_OK;
+}
+
 enum tern_status api_prompts_close(const struct api_model *m, struct api_prompts *out, const char *field,
                                    struct api_fault *f)
 {
@@ -13,15 +33,8 @@ enum tern_status api_prompts_close(const struct api_model *m, struct api_prompts
 
     if (n == 0)
         return API_REFUSE(f, field, "'%s' is empty: there must be at least one token.", field);
-    if (n > m->ctx) {
-        (void)api_fault_set(f, TERN_ERR_LIMIT, "context_length_exceeded", field,
-                            "'%s' has %zu tokens and the context %u: shorten it, or serve with a larger -c.",
-                            field, n, (unsigned)m->ctx);
-        f->type = "exceed_context_size_error";
-        f->n_prompt = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
-        f->n_ctx = m->ctx;
-        return TERN_ERR_LIMIT;
-    }
+    if (n > m->ctx)
+        return too_long(m, n, "", field, f);
     for (size_t i = first; i < out->ids.n; i++)
         if (out->ids.ids[i] < 0 || (uint32_t)out->ids.ids[i] >= m->n_vocab)
             return API_REFUSE(f, field, "'%s' has the token %ld, and the model has %u of them.", field,
@@ -38,10 +51,13 @@ enum tern_status api_prompts_close(const struct api_model *m, struct api_prompts
 static enum tern_status add_text(const struct api_model *m, const json_t *v, const char *field, bool special,
                                  bool parse_special, struct api_prompts *out, struct api_fault *f)
 {
-    if (tern_tokenizer_encode(m->tok, json_string_value(v), json_string_length(v), special, parse_special,
-                              &out->ids, &f->err))
-        return api_fault_take(f, field);
-    return TERN_OK;
+    const size_t len = json_string_length(v);
+    enum tern_status st = api_check_text(m, len, field, f);
+
+    if (!st &&
+        tern_tokenizer_encode(m->tok, json_string_value(v), len, special, parse_special, &out->ids, &f->err))
+        st = api_fault_take(f, field);
+    return st;
 }
 
 /* Ids as they are; texts between them encoded, with what belongs around a text if it is the first part. */

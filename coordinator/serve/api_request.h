@@ -34,6 +34,7 @@ struct api_model {
     const struct tern_chat_format *format; /* NULL: no way to chat is known */
     const char *name;
     uint32_t n_vocab, ctx, n_embd;
+    size_t longest;      /* bytes of a text that one token may stand for, at most; 0: not known */
     uint32_t max_tokens; /* of one answer; 0: the context */
     uint32_t n_keep;     /* when the request does not say */
     enum tern_pooling pooling;
@@ -51,7 +52,7 @@ struct api_prompts {
 
 struct api_request {
     enum api_form_kind kind;
-    json_t *body; /* texts below are its */
+    json_t *body; /* without the prompt; texts below are its */
     struct api_prompts prompts;
     uint32_t n; /* choices for each prompt */
     struct generate_options gen;
@@ -65,7 +66,7 @@ struct api_request {
     struct tern_str user;
 };
 
-/* body [n], NUL behind it.  *out to be freed with api_request_free, also after a failure when not NULL. */
+/* body [n], NUL behind it.  *out to be freed with api_request_free. */
 enum tern_status api_request_parse(const struct api_model *m, enum api_form_kind kind, const char *body,
                                    size_t n, struct api_request **out, struct api_fault *f) TERN_MUST_CHECK;
 void api_request_free(struct api_request **r);
@@ -79,6 +80,10 @@ void api_prompts_free(struct api_prompts *p);
 enum tern_status api_parse_prompts(const struct api_model *m, const json_t *v, const char *field,
                                    bool parse_special, struct api_prompts *out,
                                    struct api_fault *f) TERN_MUST_CHECK;
+/* A text of so many bytes has more tokens than the context, however it is cut: found out before it is
+ * encoded. */
+enum tern_status api_check_text(const struct api_model *m, size_t n_bytes, const char *field,
+                                struct api_fault *f) TERN_MUST_CHECK;
 /* Appends one prompt to out->ids that has been encoded there since the last one. */
 enum tern_status api_prompts_close(const struct api_model *m, struct api_prompts *out, const char *field,
                                    struct api_fault *f) TERN_MUST_CHECK;

@@ -68,8 +68,8 @@ static json_t *pieces_json(const struct tern_tokenizer *tok, const struct tern_i
     return list;
 }
 
-enum tern_status api_post_tokenize(struct api *a, struct http_exchange *x, const struct http_request *r,
-                                   struct api_fault *f)
+static enum tern_status tokenize(const struct api *a, const struct http_request *r, json_t **out,
+                                 struct api_fault *f)
 {
     struct tokenize o = { false, true, false };
     struct tern_ids ids = { 0 };
@@ -85,12 +85,23 @@ enum tern_status api_post_tokenize(struct api *a, struct http_exchange *x, const
         !(st = api_get_bool(body, "with_pieces", &o.with_pieces, f)) && content)
         st = encode(a, content, &o, &ids, f);
     if (!st)
-        api_reply_json(
-            x, 200,
-            json_pack("{s:o}", "tokens",
-                      o.with_pieces ? pieces_json(a->model.tok, &ids) : api_ids_json(ids.ids, ids.n)));
+        *out = o.with_pieces ? pieces_json(a->model.tok, &ids) : api_ids_json(ids.ids, ids.n);
     free(ids.ids);
     json_decref(body);
+    return st;
+}
+
+enum tern_status api_post_tokenize(struct api *a, struct http_exchange *x, const struct http_request *r,
+                                   struct api_fault *f)
+{
+    json_t *tokens = NULL;
+    enum tern_status st;
+
+    api_body_begin(r->n_body);
+    st = tokenize(a, r, &tokens, f);
+    api_body_end(r->n_body);
+    if (!st)
+        api_reply_json(x, 200, json_pack("{s:o}", "tokens", tokens));
     return st;
 }
 

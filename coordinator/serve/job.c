@@ -237,7 +237,7 @@ enum job_shown job_publish(struct job *j)
     fill_state(&s, j, q);
     if (s.end == GENERATE_ERROR)
         s.err = q->err;
-    news = s.ended || n_text != j->n_text || n_tokens != j->n_tokens;
+    news = s.ended || (!j->r.at_end && (n_text != j->n_text || n_tokens != j->n_tokens));
     if (!lock_to_publish(j, s.ended))
         return news ? JOB_LATER : JOB_SHOWN;
     j->state = s;
@@ -271,7 +271,8 @@ void job_wait(struct job *j, int timeout_ms, struct job_state *out)
     int rc = timeout_ms > 0 ? 0 : 1;
 
     pthread_mutex_lock(&j->lock);
-    while (!j->state.ended && j->n_text == j->taken_text && j->n_tokens == j->taken_tokens && rc == 0)
+    while (!j->state.ended && rc == 0 &&
+           (j->r.at_end || (j->n_text == j->taken_text && j->n_tokens == j->taken_tokens)))
         rc = pthread_cond_timedwait(&j->changed, &j->lock, &until);
     *out = j->state;
     pthread_mutex_unlock(&j->lock);

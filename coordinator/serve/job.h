@@ -30,6 +30,7 @@ struct job_request {
     const int32_t *ids; /* [n_ids] the prompt, 1 <= n_ids <= the service's context */
     uint32_t n_ids;
     uint64_t client;               /* for fairness: a hash of who asks */
+    bool at_end;                   /* the reader is not woken before all is there */
     bool no_cache;                 /* do not take from, nor leave anything in, the prefix cache */
     struct generate_options gen;   /* TEXT; ctx is set by the service, `keep` is false */
     bool shift;                    /* TEXT: a full context forgets its oldest half and goes on */
@@ -68,7 +69,7 @@ struct job_state {
     uint32_t n_rows;
 };
 
-/* Waits until there is something to take or it has ended, at most timeout_ms. */
+/* Waits until there is something to take (unless at_end) or it has ended, at most timeout_ms. */
 void job_wait(struct job *j, int timeout_ms, struct job_state *out);
 
 /* Moves what has come into *out, to be freed by job_piece_free.  Read job_wait's state first: text taken

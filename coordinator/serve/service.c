@@ -225,7 +225,6 @@ enum tern_status service_submit(struct service *s, const struct job_request *r, 
     if (st) {
         job_drop(j);
         job_drop(j);
-        service_count_refused(s);
         return st;
     }
     wake(s);

@@ -52,7 +52,8 @@ uint32_t service_traces(struct service *s, uint64_t since, struct snapshot_step 
 /* What is in the slots now, at most max. */
 uint32_t service_slots(struct service *s, struct snapshot_slot *out, uint32_t max);
 
-/* Counted here, because it happens before there is a job. */
+/* A request has been refused, for service_submit has or for a reason of the caller's: one may be several jobs,
+ * so it is the caller who counts. */
 void service_count_refused(struct service *s);
 
 #endif

@@ -260,16 +260,37 @@ static bool publish_all(struct service *s)
 
 /* -- turns ----------------------------------------------------------------------------------------------- */
 
-/* Until somebody has something for us or, with a pipe, a result may be there. */
-static void wait_for(struct service *s, const struct pipe *pipe, int timeout_ms)
+/* Until somebody has something for us or, with a pipe, something has come from it: then true. */
+static bool wait_for(struct service *s, const struct pipe *pipe, int timeout_ms)
 {
     struct pollfd fds[2] = { { .fd = s->wake_fd, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
     uint64_t ignored;
 
     if (pipe)
         fds[1].fd = pipe->fd;
-    if (poll(fds, 2, timeout_ms) > 0 && fds[0].revents && read(s->wake_fd, &ignored, sizeof ignored) < 0)
-        return;
+    if (poll(fds, 2, timeout_ms) <= 0)
+        return false;
+    if (fds[0].revents && read(s->wake_fd, &ignored, sizeof ignored) < 0)
+        return false;
+    return fds[1].revents != 0;
+}
+
+/* With nothing under way.  What comes from the pipeline then is the news of its end: it is opened again before
+ * somebody asks. */
+static enum tern_status sleep_idle(struct service *s, struct tern_err *err)
+{
+    struct pipe *pipe = s->session->pipe;
+    struct tern_step *step = NULL;
+    enum tern_status st;
+
+    if (!wait_for(s, pipe, -1))
+        return TERN_OK;
+    st = pipe->recv(pipe, 0, &step, err);
+    if (st == TERN_OK) {
+        pipe->give(pipe, step);
+        return TERN_FAIL(err, TERN_ERR_STATE, "a step came home that nobody had sent");
+    }
+    return st == TERN_AGAIN ? TERN_OK : st;
 }
 
 /* Until the pipeline breaks, or TERN_END: the service is being closed. */
@@ -291,12 +312,12 @@ static enum tern_status drive(struct service *s, struct tern_err *err)
             return st;
         later = publish_all(s);
         if (st == TERN_AGAIN)
-            wait_for(s, s->session->pipe, later ? LATER_MS : SLEEP_MS);
+            (void)wait_for(s, s->session->pipe, later ? LATER_MS : SLEEP_MS);
         else if (st == TERN_END && s->jobs)
             return TERN_FAIL(err, TERN_ERR_STATE,
                              "the scheduler has nothing to do but not every request has been answered");
-        else if (st == TERN_END)
-            wait_for(s, NULL, -1);
+        else if (st == TERN_END && (st = sleep_idle(s, err)))
+            return st;
     }
 }
 
@@ -316,7 +337,7 @@ static enum tern_status reopen(struct service *s)
             pthread_mutex_unlock(&s->lock);
             now = tern_now_ms();
             if (!stop && now < until)
-                wait_for(s, NULL, (int)(until - now));
+                (void)wait_for(s, NULL, (int)(until - now));
         } while (!stop && now < until);
         if (stop || interrupt_signal())
             return TERN_END;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """llama-server's own routes of tern serve, asked with curl: their fields, their forms, and that they say what
 tern run, tokenize and embed say."""
+import http.client
 import json
 import shutil
 import struct
@@ -9,18 +10,37 @@ import threading
 import time
 
 from lab import Lab, wait_until
-from serving import Answer, Server
+from served import Server
 
 lab = Lab()
 if not shutil.which("curl"):
     lab.skip("curl is missing")
     lab.end()
 KEY = "a-key-for-this-test"
-server = Server(lab, key=KEY, args=["--parallel", "2", "--max-queue", "2", "--max-body", "256K"])
+server = Server(lab, "--parallel", 2, "--max-queue", 2, "--max-body", "256K", "--api-key-file",
+                lab.write("keys", "[test] %s\n" % KEY))
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def error(self):
+        return self.json["error"]
+
+    def events(self):
+        """The data of each event of a stream."""
+        return [e[len("data: "):] for e in self.body.decode().split("\n\n") if e.startswith("data: ")]
 
 
 def curl(method, path, body=None, key=KEY):
-    command = ["curl", "-s", "-S", "-i", "-N", "-m", "60", "-X", method, server.url + path, "-H", "Expect:"]
+    command = ["curl", "-s", "-S", "-i", "-N", "-m", "60", "-X", method, server.about["url"] + path]
+    command += ["-H", "Expect:"]
     if key:
         command += ["-H", "Authorization: Bearer " + key]
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -221,25 +241,25 @@ def held(connection):
 
 
 def scheduler():
-    return server.get("/tern/cluster").json["scheduler"]
+    return get("/tern/cluster").json["scheduler"]
 
 
 connections = []
 for _ in range(4):
-    connections.append(server.connect())
+    connections.append(http.client.HTTPConnection(server.host, server.port))
     held(connections[-1])
 wait_until(lambda: (scheduler()["running"], scheduler()["waiting"]) == (2, 2), 5)
-refused = server.post("/completion", {"prompt": "x", "n_predict": 1})
+refused = post("/completion", {"prompt": "x", "n_predict": 1})
 lab.check(refused.status == 503 and refused.error["type"] == "unavailable_error" and
           refused.error["code"] == 503 and int(refused.headers["retry-after"]) >= 1,
           "a full queue is 503 with Retry-After", (scheduler(), refused.body))
-r = server.get("/slots?fail_on_no_slot=1")
+r = get("/slots?fail_on_no_slot=1")
 lab.check(r.status == 503 and r.error["code"] == 503, "no slot is free", r.body)
 start = time.monotonic()
 for connection in connections:
     connection.sock.close()
     connection.close()
-lab.check(wait_until(lambda: not any(s["is_processing"] for s in server.get("/slots").json), 5),
+lab.check(wait_until(lambda: not any(s["is_processing"] for s in get("/slots").json), 5),
           "clients that hang up free their slots")
 lab.check(time.monotonic() - start < 2.5, "soon", time.monotonic() - start)
 
@@ -251,7 +271,7 @@ wrong = []
 def one(i):
     for _ in range(2):
         while True:
-            r = server.post("/completion", {"prompt": "The fox %d" % i, "n_predict": 8, "temperature": 1,
+            r = post("/completion", {"prompt": "The fox %d" % i, "n_predict": 8, "temperature": 1,
                                             "seed": i})
             if r.status != 503:
                 break
@@ -266,5 +286,18 @@ for t in threads:
 for t in threads:
     t.join()
 lab.check(not wrong, "answers among others are those of alone", wrong)
-server.stop()
+lab.check(server.stop() == 0, "the server ends when told to", server.daemon.log())
+
+# -- a context that is shifted -------------------------------------------------------------------------------
+server = Server(lab, "-c", 64, "--context-shift", "--alias", 'a "fox"')
+hold = {"prompt": "Once upon a time", "n_predict": 150, "temperature": 0, "ignore_eos": True}
+whole, kept = [post("/completion", dict(hold, n_keep=n), key=None).json for n in (0, -1)]
+lab.check(whole["tokens_predicted"] == 150 == kept["tokens_predicted"] and whole["truncated"] and
+          whole["stop_type"] == "limit" and whole["content"][:60] == kept["content"][:60] and
+          whole["content"] != kept["content"], "a context that is full goes on, with what n_keep says",
+          (whole, kept))
+lab.check(get("/v1/models", key=None).json["data"][0]["id"] == 'a "fox"' and
+          post("/v1/embeddings", {"input": "x", "pooling": "last"}, key=None).json["model"] == 'a "fox"',
+          "a name with quotes")
+lab.check(server.stop() == 0, "the other server ends too", server.daemon.log())
 lab.end()

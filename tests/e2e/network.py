@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cluster over several machines (network namespaces) with cables of 100 Mbit/s: the same text, and a
-machine that goes off the network is named."""
+machine that goes off the network is named; and processes on a share of a CPU."""
+import os
 import subprocess
+import sys
 import time
 
 from lab import Cluster, Lab, wait_until
-from machines import Network
+from machines import Network, Quota, cpu_seconds
 
 net = Network(3, mbit=100)  # before any thread
 lab = Lab()
@@ -58,4 +60,20 @@ lab.check(p.returncode not in (0, None, -9) and "w2" in err and 2 < seconds < 12
 workers[1].plug()
 cluster.stop()
 net.close()
+
+# -- a share of a CPU ----------------------------------------------------------------------------------------
+quota = Quota(0.2)
+if quota.why:
+    lab.skip(quota.why)
+else:
+    p = lab.start("-c", "while True: pass", program=sys.executable)
+    quota.add(p.pid)
+    before, start = cpu_seconds(p.pid), time.monotonic()
+    time.sleep(1.5)
+    share = (cpu_seconds(p.pid) - before) / (time.monotonic() - start)
+    p.kill()
+    p.wait()
+    quota.close()
+    lab.check(0.02 < share < 0.3, "a process gets the share of a CPU that it may have", share)
+    lab.check(not os.path.exists(quota.top), "and nothing of that is left behind", quota.top)
 lab.end()

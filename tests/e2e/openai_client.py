@@ -9,10 +9,11 @@ import subprocess
 import sys
 
 from lab import Lab
-from serving import Server
+from served import Server
 
 lab = Lab()
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openai_client")
+KEY = "a-key-for-this-test"
 FILES = ("package.json", "package-lock.json", "run.mjs", "calls.mjs")
 
 
@@ -45,7 +46,7 @@ def installed():
 
 
 def calls(where, what, server, golden, *more):
-    r = subprocess.run(["node", "run.mjs", server.url, server.key, golden] + list(more), cwd=where,
+    r = subprocess.run(["node", "run.mjs", server.about["url"], KEY, golden] + list(more), cwd=where,
                        capture_output=True, text=True, timeout=240)
     lines = r.stdout.strip().splitlines()
     bad = "\n".join(line for line in lines if not line.startswith("ok: "))
@@ -59,11 +60,12 @@ def main():
     if not where:
         lab.end()
     golden = os.path.join(HERE, "golden.json")
-    for what, args in (("in one process", []), ("with three workers", ["--local", "3"])):
-        server = Server(lab, *args, key="a-key-for-the-test", args=["--parallel", "4"])
+    keys = lab.write("keys", "[test] %s\n" % KEY)
+    for what, args in (("in one process", []), ("with three workers", ["--local", 3])):
+        server = Server(lab, "--parallel", 4, "--api-key-file", keys, *args)
         record = "--record" in sys.argv and not args
         calls(where, what, server, golden, *(["--record"] if record else []))
-        server.stop()
+        lab.check(server.stop() == 0, "the server ends when told to", server.daemon.log())
     lab.end()
 
 

@@ -57,7 +57,7 @@ def check_chat(lab, p, server, form):
     wait_until(grown, 60)
     lab.check(lengths[-1] > 8 and p.js("return $('thread').querySelectorAll('.message').length") == 2,
                   form + ": an answer comes",
-              lengths)
+              (lengths, p.text("#thread")))
     foot = p.text(".theirs .stats")
     lab.check(re.search(r"^\d+ tokens · [\d.]+ per second · the first after [\d.]+ (ms|s)$", foot),
                   form + ": figures stand under it", foot)

@@ -4,13 +4,14 @@ refuses to begin with."""
 import http.client
 import json
 import os
-import select
 import signal
 import socket
+import subprocess
 import threading
 import time
 
-from lab import Cluster, Lab, alive, children_of, wait_until
+from lab import SANITIZER, Cluster, Lab, alive, children_of, wait_until
+from serving import Server
 
 lab = Lab()
 SHORT = {"prompt": "Once upon a time", "n_predict": 24, "temperature": 0}
@@ -18,35 +19,26 @@ SHORT = {"prompt": "Once upon a time", "n_predict": 24, "temperature": 0}
 ENDLESS = {"prompt": "The fox said", "n_predict": -1, "temperature": 0, "ignore_eos": True, "stream": True}
 
 
-class Server:
-    def __init__(self, *args):
-        self.process = lab.start("serve", "--port", 0, "--json", "-c", 256, "--context-shift", "-t", 1, *args)
-        ready = select.select([self.process.stdout], [], [], 60)[0]
-        line = self.process.stdout.readline() if ready else b""
-        if not line:
-            self.process.kill()
-            raise SystemExit("no server: " + self.process.communicate()[1].decode())
-        self.told = json.loads(line)
-        self.port = int(self.told["url"].rsplit(":", 1)[1])
+class Mortal(Server):
+    """One that may be gone when it is asked."""
 
-    def ask(self, method, path, body=None, timeout=60):
+    def __init__(self, *args):
+        super().__init__(lab, "-c", 256, "--context-shift", "-t", 1, *args)
+
+    def try_to(self, method, path, body=None, timeout=60):
         """Status and text of an answer; (None, why) when there was none."""
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            c.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
-            r = c.getresponse()
-            return r.status, r.read().decode("utf-8", "replace")
+            a = self.ask(method, path, body, timeout=timeout)
+            return a.status, a.body.decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as e:
             return None, repr(e)
-        finally:
-            c.close()
 
     def text(self, body):
-        status, answer = self.ask("POST", "/completion", body)
+        status, answer = self.try_to("POST", "/completion", body)
         return json.loads(answer)["content"] if status == 200 else None
 
     def health(self):
-        return self.ask("GET", "/health", timeout=10)[0]
+        return self.try_to("GET", "/health", timeout=10)[0]
 
     def end(self, number=signal.SIGTERM, seconds=30):
         """Sends a signal; exit code and how long it took."""
@@ -55,10 +47,13 @@ class Server:
             self.process.send_signal(number)
         try:
             self.process.wait(seconds)
-        except Exception:
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             return None, seconds
+        self.reader.join(5)
+        text = self.errors.decode("utf-8", "replace")
+        lab.check(not SANITIZER.search(text), "no sanitizer report", text)
         return self.process.returncode, time.monotonic() - start
 
 
@@ -105,7 +100,7 @@ with socket.socket() as taken:
 
 # -- workers that die under load ---------------------------------------------------------------------------
 
-server = Server("--local", 2, "--parallel", 3)
+server = Mortal("--local", 2, "--parallel", 3, "--json")
 before = server.text(SHORT)
 lab.check(bool(before), "it answers", before)
 for victim in range(2):
@@ -121,7 +116,7 @@ for victim in range(2):
     lab.check(not any(a.is_alive() for a in askers), "worker %d killed: no request hangs" % (victim + 1))
     lab.check(all(b"error" in a.answer and b"worker w" in a.answer for a in askers),
               "worker %d killed: each is told why" % (victim + 1), [a.answer[-300:] for a in askers])
-    status = server.ask("POST", "/completion", SHORT)
+    status = server.try_to("POST", "/completion", SHORT)
     lab.check(status[0] in (200, 503),
               "worker %d killed: what comes now is refused, or served" % (victim + 1), status)
     ok = wait_until(lambda: server.health() == 200, 20)
@@ -130,8 +125,12 @@ for victim in range(2):
     now = children_of(server.process.pid)
     lab.check(len(now) == 2 and not set(now) & set(workers),
               "worker %d killed: two new ones, no other child" % (victim + 1), (workers, now))
-picture = json.loads(server.ask("GET", "/tern/cluster")[1])
-lab.check(picture["ready"] and picture["totals"]["reopened"] == 2 and picture["totals"]["failed"] == 6,
+workers = children_of(server.process.pid)
+os.kill(workers[0], signal.SIGKILL)
+ok = wait_until(lambda: not set(children_of(server.process.pid)) & set(workers) and server.health() == 200, 20)
+lab.check(ok, "one that dies while nobody asks is replaced before somebody does")
+picture = json.loads(server.try_to("GET", "/tern/cluster")[1])
+lab.check(picture["ready"] and picture["totals"]["reopened"] == 3 and picture["totals"]["failed"] == 6,
           "it counts them", picture["totals"])
 
 # -- signals -----------------------------------------------------------------------------------------------
@@ -141,21 +140,21 @@ last.first.wait(60)
 workers = children_of(server.process.pid)
 code, seconds = server.end()
 last.join(5)
-lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds), server.process.stderr.read())
+lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds), server.errors)
 lab.check(b'"stop":true' in last.answer.replace(b" ", b""), "SIGTERM: what was being answered is finished",
           last.answer[-300:])
 lab.check(not any(alive(w) for w in workers), "SIGTERM: no worker is left")
 
 # A machine of a cluster that goes and comes back.
 cluster = Cluster(lab, 2, tag="back-")
-server = Server(*cluster.args())
+server = Mortal(*cluster.args())
 lab.check(server.text(SHORT) == before, "over a cluster: the same text")
 last = Asker(server, ENDLESS)
 last.first.wait(60)
 cluster.workers[0].send(signal.SIGKILL)
 lab.check(wait_until(lambda: server.health() == 503, 10), "a machine is gone: it is not ready")
 last.join(10)
-status, answer = server.ask("POST", "/completion", SHORT)
+status, answer = server.try_to("POST", "/completion", SHORT)
 lab.check(status == 503 and cluster.names[0] in answer, "and says which one", (status, answer))
 time.sleep(1)
 cluster.workers[0] = lab.daemon(cluster.names[0], cluster.keys[0][0], cluster.allow[0],
@@ -166,19 +165,19 @@ code, seconds = server.end()
 lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds))
 lab.check(cluster.stop() == [0, 0], "the workers outlive it, and end cleanly")
 
-server = Server("--drain-timeout", 1)
+server = Mortal("--drain-timeout", 1)
 last = Asker(server, ENDLESS)
 last.first.wait(60)
 server.process.send_signal(signal.SIGTERM)
 time.sleep(0.5)
-status = server.ask("POST", "/completion", SHORT, timeout=5)[0]
+status = server.try_to("POST", "/completion", SHORT, timeout=5)[0]
 lab.check(status in (None, 503), "while it drains nothing new is taken", status)
 code, seconds = server.end(0)
 last.join(5)
 lab.check(code == 0 and seconds < 10 and not last.is_alive(),
           "an endless answer is broken off when its time is over (%s after %.1f s)" % (code, seconds))
 
-server = Server("--local", 2, "--drain-timeout", 600)
+server = Mortal("--local", 2, "--drain-timeout", 600)
 last = Asker(server, ENDLESS)
 last.first.wait(60)
 workers = children_of(server.process.pid)

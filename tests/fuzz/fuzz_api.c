@@ -86,14 +86,16 @@ static void check_options(const struct api_request *r)
 }
 
 /* ChatML writes two marks for each message, and one where an answer begins. */
-static void check_marks(const struct api_request *r)
+static void check_marks(const struct api_request *r, const char *text, size_t len)
 {
-    const size_t n_messages = json_array_size(json_object_get(r->body, "messages"));
+    json_t *body = json_loadb(text, len, JSON_ALLOW_NUL, NULL);
+    const size_t n_messages = json_array_size(json_object_get(body, "messages"));
     size_t n = 0;
 
     for (size_t i = 0; i < r->prompts.ids.n; i++)
         n += r->prompts.ids.ids[i] > 257;
     FUZZ_CHECK(n <= 2 * n_messages + 1);
+    json_decref(body);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -118,7 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_prompts(r);
         check_options(r);
         if (r->kind == API_CHAT)
-            check_marks(r);
+            check_marks(r, body, size - 1);
         api_request_free(&r);
     } else {
         json_t *e = api_fault_json(&f, data[0] & 4);

@@ -14,10 +14,10 @@ target_link_libraries(lab_walk PRIVATE tern_stage tern_flags)
 target_link_options(lab_walk PRIVATE -Wl,--wrap=tern_pool_run)
 
 # Links with a delay, jitter, a rate and stalls.
-add_library(tern_delay STATIC lab/delay_shape.c)
+add_library(tern_delay STATIC lab/delay_relay.c lab/delay_shape.c)
 target_include_directories(tern_delay PUBLIC ${CMAKE_SOURCE_DIR}/tests)
 target_link_libraries(tern_delay PUBLIC tern_flags)
-add_executable(delay_proxy lab/delay_proxy.c lab/delay_calibrate.c lab/delay_relay.c)
+add_executable(delay_proxy lab/delay_proxy.c lab/delay_calibrate.c)
 target_link_libraries(delay_proxy PRIVATE tern_delay Threads::Threads)
 # Random words of grammars, and how long their masks take.
 add_executable(grammar_words lab/grammar_words.c)

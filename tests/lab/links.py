@@ -32,12 +32,6 @@ class Proxy:
         if len(self.ports) != len(targets):
             raise RuntimeError("delay_proxy does not say where it listens: " + self.stop())
 
-    def cpu(self):
-        """Seconds of processor time it has used."""
-        with open("/proc/%d/stat" % self.process.pid) as f:
-            fields = f.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def stop(self):
         """What it said on stderr."""
         if self.process.poll() is None:

@@ -95,6 +95,13 @@ class Network:
         self.machines = []
 
 
+def cpu_seconds(pid):
+    """Processor time that a process has used."""
+    with open("/proc/%d/stat" % pid) as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Quota:
     """Processes that get so much of a CPU, by the kernel's bandwidth control in slices of period_us; every
     process has its own share.  `why` is set where that cannot be had."""

@@ -22,6 +22,7 @@ class Soak:
     def __init__(self, server, clients, seconds, seed=1, tokens=48, sample_every=1.0):
         self.server, self.n, self.seconds, self.seed, self.tokens = server, clients, seconds, seed, tokens
         self.sample_every, self.tally, self.wrong, self.lock = sample_every, {}, [], threading.Lock()
+        self.slowest = {}  # seconds, by kind
         self.pids = {"tern": server.pid}
         for i, pid in enumerate(children_of(server.pid)):
             self.pids["ternd %d" % (i + 1)] = pid
@@ -88,8 +89,8 @@ class Soak:
     def raw(self, body, path="/v1/completions", length=None, **socket_options):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         s = self.server.connect(**socket_options)
-        s.sendall(("POST %s HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: application/json\r\nContent-Length: "
-                   "%d\r\n\r\n" % (path, self.server.host, self.server.port,
+        s.sendall(("POST %s HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: application/json\r\nConnection: "
+                   "close\r\nContent-Length: %d\r\n\r\n" % (path, self.server.host, self.server.port,
                                    len(data) if length is None else length)).encode())
         return s, data
 
@@ -101,7 +102,8 @@ class Soak:
         return "hung up"
 
     def slow_reader(self, r):
-        s, data = self.raw(self.body(r, stream=True, max_tokens=200), receive_buffer=2048)
+        body = self.body(r, stream=True, max_tokens=300, logprobs=5, n=2)  # more than sockets hold
+        s, data = self.raw(body, receive_buffer=2048)
         with s:
             s.sendall(data)
             got, end = b"", time.monotonic() + r.uniform(1, 4)
@@ -187,7 +189,7 @@ class Soak:
         manners, weights = zip(*self.kinds)
         while time.monotonic() < end and len(self.wrong) < 100:
             what = r.choices(manners, weights)[0]
-            name = what.__name__
+            name, began = what.__name__, time.monotonic()
             try:
                 outcome = what(r)
             except socket.timeout:
@@ -199,6 +201,7 @@ class Soak:
             with self.lock:
                 self.tally.setdefault(name, {}).setdefault(outcome, 0)
                 self.tally[name][outcome] += 1
+                self.slowest[name] = max(self.slowest.get(name, 0), time.monotonic() - began)
 
     def sample(self):
         now = time.monotonic() - self.started
@@ -254,7 +257,8 @@ class Soak:
         return sum((t - mean_t) * (b - mean_b) for t, b in half) / over * 3600 / 1e6 if over else 0.0
 
     def table(self):
-        lines = ["| kind | outcomes |", "| :--- | :--- |"]
+        lines = ["| kind | slowest s | outcomes |", "| :--- | ---: | :--- |"]
         for kind, outcomes in sorted(self.tally.items()):
-            lines.append("| %s | %s |" % (kind, ", ".join("%s: %d" % x for x in sorted(outcomes.items()))))
+            lines.append("| %s | %.1f | %s |" % (kind, self.slowest[kind], ", ".join(
+                "%s: %d" % x for x in sorted(outcomes.items()))))
         return "\n".join(lines)

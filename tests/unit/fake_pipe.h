@@ -45,6 +45,7 @@ struct fake {
     void (*on_send)(struct fake *f, const struct tern_step *s); /* looks at each step, or NULL */
     struct fake_stage stages[TERN_MAX_WORKERS];
     uint32_t home_delay_us; /* of the last link */
+    bool times_out;         /* else each result is waited for */
     bool fresh;             /* nobody has looked at the last result yet */
 };
 
@@ -225,9 +226,12 @@ static enum tern_status fake_recv(struct pipe *p, int timeout_ms, struct tern_st
     struct tern_step *s = f->line[0];
     const float bad = NAN;
 
-    (void)timeout_ms;
     if (f->n_line == 0)
         return TERN_AGAIN;
+    if (timeout_ms >= 0 && f->times_out && s->t_in_ns / 1000 > fake_clock_us + (uint64_t)timeout_ms * 1000) {
+        fake_clock_us += (uint64_t)timeout_ms * 1000;
+        return TERN_AGAIN;
+    }
     if (f->fault == BREAK && s->step >= f->fault_step)
         return TERN_FAIL(err, TERN_ERR_PEER, "worker b died");
     memmove(f->line, f->line + 1, --f->n_line * sizeof *f->line);

@@ -70,6 +70,15 @@ static void test_too_long(void **state)
     body[strlen(body) - 3] = '\0'; /* one token less */
     strcat(body, "'}");
     take(API_TEXT, body);
+    /* Before it is encoded, by the longest token there is. */
+    model.longest = 1;
+    refuse_kind(API_TEXT,
+                "{'prompt':[[1],'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa']}",
+                "prompt[1]", "at least 65 tokens");
+    assert_string_equal(fault.type, "exceed_context_size_error");
+    model.longest = 2;
+    take(API_TEXT, body);
+    model.longest = 0;
 }
 
 /* -- conversations --------------------------------------------------------------------------------------- */

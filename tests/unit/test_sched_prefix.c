@@ -519,7 +519,7 @@ static void play(uint64_t seed, uint32_t n_stages, uint32_t chunk)
     struct bed *b = bed_new(&o, n_stages);
     uint64_t r = seed;
 
-    for (uint32_t i = 0; i < 800; i++) {
+    for (uint32_t i = 0; i < 500; i++) {
         const uint32_t what = next_random(&r, 16);
 
         if (what < 5 && b->n_jobs < 400)
@@ -555,7 +555,7 @@ static void play(uint64_t seed, uint32_t n_stages, uint32_t chunk)
     for (uint32_t k = 0; k < b->n_jobs; k++)
         assert_true(b->jobs[k].seq.state == SEQ_ENDED && !b->jobs[k].seq.failed);
     assert_int_equal(stats(b)->pages_free + stats(b)->pages_cached, 14);
-    assert_true(stats(b)->prefix_hits > 20 && stats(b)->prefix_evicted > 10);
+    assert_true(stats(b)->prefix_hits > 10 && stats(b)->prefix_evicted > 5);
     /* Who needs all pages gets all of them, and gives them back. */
     for (uint32_t i = 0; i < 4; i++) {
         struct job *j = add(b, 50 + i, 110, 50 + i, i < 2 ? 128 : 96, 1);
@@ -579,7 +579,7 @@ static void test_anything_goes(void **state)
     static const uint32_t chunks[] = { 0, 1, 7, 32 };
 
     (void)state;
-    for (uint32_t i = 0; i < 8; i++)
+    for (uint32_t i = 0; i < 6; i++)
         play(i + 1, 1 + i % 3, chunks[i % 4]);
 }
 

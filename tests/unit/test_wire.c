@@ -399,6 +399,12 @@ static void test_assign(void **state)
     }
     fill_assign(&a, 32, 32, "", 32, 0, 8);
     assert_int_equal(get_body(13, &a, &err), TERN_ERR_FORMAT);
+    fill_assign(&a, 32, 32, "", 0, 0, TERN_MAX_STEPS_IN_FLIGHT);
+    assert_int_equal(get_body(13, &a, &err), TERN_OK);
+    fill_assign(&a, 32, 32, "", 0, 0, TERN_MAX_STEPS_IN_FLIGHT + 1);
+    assert_int_equal(get_body(13, &a, &err), TERN_ERR_LIMIT);
+    fill_assign(&a, 32, 32, "", 0, 0, 0);
+    assert_int_equal(get_body(13, &a, &err), TERN_ERR_FORMAT);
     fill_assign(&a, 32, 32, "", 0, 3, 8);
     assert_int_equal(get_body(13, &a, &err), TERN_ERR_FORMAT);
     a.n = 0;

@@ -523,13 +523,19 @@ static void test_two_workers(void **state)
 
 static void test_memory_limit(void **state)
 {
-    static const char *const args[] = { "--memory", "3M", NULL };
+    static const char *const args[] = { "--memory", "12M", NULL };
     struct lab_ternd small, old = net.d;
+    Tern__Assign a = whole_model();
 
     (void)state;
     lab_ternd_start(&small, &net.worker2, net.allow, args);
     net.d = small;
-    assign_and_fault(whole_model(), false, TERN_ERR_MEMORY, "--memory allows 3 MiB");
+    a.max_in_flight = TERN_MAX_STEPS_IN_FLIGHT;
+    a.max_rows = TERN_MAX_STEP_ROWS;
+    assign_and_fault(a, false, TERN_ERR_MEMORY, "64 steps in flight");
+    a = whole_model();
+    a.n_pages = 4096;
+    assign_and_fault(a, false, TERN_ERR_MEMORY, "--memory allows 12 MiB");
     assert_int_equal(lab_ternd_stop(&net.d), 0);
     net.d = old;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A real ternd whose own upstream sends nonsense about single sequences: each is refused, counted and logged
- * once, and the sequence beside it in the same step gets the rows it would get alone.
+ * once, and the sequence beside it in the same step gets the rows it would get alone; and sends more steps
+ * than were agreed.
  */
 #include "lab/peer.h"
 #include "lab/stage_line.h"
@@ -112,10 +113,44 @@ static void test_refused_sequences(void **state)
     lab_peer_close(&p);
 }
 
+/* More steps in flight than the assignment says: the epoch ends. */
+static void test_too_many_steps(void **state)
+{
+    Tern__Assign a;
+    struct lab_peer p;
+    struct line l;
+
+    (void)state;
+    a = lab_assign(&lab.arch, net.arch_hash, net.id, 0, lab.arch.n_layers, net.head.public_key);
+    a.max_in_flight = 2;
+    assert_int_equal(lab_peer_open(&p, &net.d, &net.head, 0x3000), TERN_CLIENT_UP);
+    lab_peer_hello(&p);
+    (void)lab_peer_wait(&p, TERN__HEADER__BODY_WELCOME, 3000);
+    lab_peer_assign(&p, &a, net.id, false);
+    (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, 20000);
+    line_open(&l, TERN_BOUNDARY_INT8, false);
+    for (uint32_t i = 0; i < a.n_slots; i++) {
+        line_begin(&l);
+        l.step->step = i + 1;
+        line_op(&l, TERN_OP_OPEN, i, 1, 0);
+        line_rows(&l, i, 1, 7, 0, 64, 1);
+        lab_peer_step(&p, l.step);
+    }
+    line_close(&l);
+    for (Tern__Header *h = NULL; !h || h->body_case != TERN__HEADER__BODY_FAULT;) {
+        h = lab_peer_next(&p, 5000);
+        assert_non_null(h);
+        if (h->body_case == TERN__HEADER__BODY_FAULT && !strstr(h->fault->text, "more than 2 steps"))
+            fail_msg("another fault: %s", h->fault->text);
+    }
+    lab_peer_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused_sequences),
+        cmocka_unit_test(test_too_many_steps),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

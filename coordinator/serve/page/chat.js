@@ -388,6 +388,7 @@ const chat = {
         }
         clearInterval(timer);
         this.finish(c, run);
+        if (this.troubles.has(c) && this.troubles.get(c).down) start_over();
     },
 
     async receive(c, run, body) {
@@ -400,8 +401,8 @@ const chat = {
         let done = false;
         for await (const data of events_of(response)) {
             if (data === '[DONE]') {
-                done = true;
-                break;
+                done = true; // and on to the end, so that the connection can be used again
+                continue;
             }
             const event = JSON.parse(data);
             if (event.error)

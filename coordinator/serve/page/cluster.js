@@ -183,7 +183,7 @@ class StageCard {
         );
         const share = this.set_busy(stage.idle_share);
         if (stage.suspect) this.set_state('silent', 'silent for ' + millis(stage.silent_ms));
-        else if (share > 0.02 || stage.tokens_per_s > 0) this.set_state('busy', 'working');
+        else if (share > 0.002 || stage.tokens_per_s > 0) this.set_state('busy', 'working');
         else this.set_state('idle', 'idle');
         const link =
             known(stage.round_trip_us) && stage.round_trip_us > 0
@@ -214,9 +214,9 @@ class StageCard {
             this.memory_text,
             'weights ' +
                 bytes(stage.weight_bytes) +
-                ', KV ' +
+                ', KV up to ' +
                 bytes(stage.kv_bytes) +
-                (stage.memory_bytes ? ', in all ' + bytes(stage.memory_bytes) : '') +
+                (stage.memory_bytes ? ', resident ' + bytes(stage.memory_bytes) : '') +
                 (stage.rejected ? ' · ' + count(stage.rejected) + ' rejected' : ''),
         );
     }
@@ -225,7 +225,7 @@ class StageCard {
         set_text(this.title, 'coordinator');
         set_text(this.under, 'embedding, head, choice of words' + (c.cpu ? ' · ' + c.cpu : ''));
         const share = this.set_busy(c.idle_share);
-        this.set_state(share > 0.02 ? 'busy' : 'idle', share > 0.02 ? 'working' : 'idle');
+        this.set_state(share > 0.002 ? 'busy' : 'idle', share > 0.002 ? 'working' : 'idle');
         [millis(c.head_ms_per_step), count(c.threads), bytes(c.memory_bytes)].forEach((text, i) =>
             set_text(this.values[i], text),
         );

@@ -46,6 +46,7 @@ endfunction()
 # argv: cmake -DOUT= -P script page style scripts...
 set(page ${CMAKE_ARGV4})
 file(READ ${page} html)
+string(REGEX REPLACE "\n +" "\n" html "${html}")
 read_lean(${CMAKE_ARGV5} css)
 source_of("${css}" style_source)
 set(elements "")

@@ -13,7 +13,7 @@ const SPANS = [
 ];
 const KEPT_US = 15e6,
     MOST_STEPS = 60000;
-const BEHIND_US = 400e3; // shown so much later than it happens, so that news arrive before they are due
+const BEHIND_US = 300e3; // time for news to come; a step is told when it has come home
 const AXIS = 20,
     SENT = 14;
 const HUES = 18;
@@ -23,6 +23,7 @@ const lanes = {
     names: [], // of stages
     span: 5e6,
     paused: false,
+    behind: BEHIND_US, // shown so much later than it happens, so that all of it is there when it is due
     end: 0, // the right edge, in us of the coordinator's clock
     ahead: null, // us of that clock minus us of ours
     offsets: [],
@@ -49,6 +50,9 @@ const lanes = {
             if (step.n < newest - 1e6) this.steps = []; // the server began anew
             if (!this.steps.length || step.n > this.steps[this.steps.length - 1].n) this.steps.push(step);
         }
+        let longest = 0;
+        for (const step of this.steps.slice(-40)) longest = Math.max(longest, step.done - step.sent);
+        this.due = BEHIND_US + Math.min(4e6, longest);
         if (!this.paused || this.steps.length > MOST_STEPS) this.trim(s.now_us - KEPT_US);
     },
 
@@ -108,7 +112,7 @@ const lanes = {
         const width = Math.floor($('lanes').clientWidth),
             n = Math.max(1, this.names.length) + 1;
         if (!width) return;
-        this.lane = n > 9 ? 26 : n > 5 ? 32 : width > 600 ? 44 : 38;
+        this.lane = n > 9 ? 26 : n > 5 ? 32 : width > 700 ? 52 : width > 600 ? 44 : 38;
         this.label = width < 480 ? 64 : 108;
         this.width = width;
         this.height = SENT + n * this.lane + AXIS;
@@ -162,11 +166,11 @@ const lanes = {
             if (!this.running) return;
             this.frame = requestAnimationFrame(turn);
             const strobe = this.span < 1e6,
-                every = strobe ? 1000 : this.still.matches ? 500 : 15;
+                every = strobe ? 1000 : this.still.matches ? 500 : this.empty ? 200 : 30;
             if (this.paused || this.ahead === null || feed.stale || now - this.last_draw < every) return;
             this.last_draw = now;
             if (strobe) this.strobe();
-            else this.end = this.now() - BEHIND_US;
+            else this.end = this.now() - this.late();
             this.draw();
         };
         this.frame = requestAnimationFrame(turn);
@@ -175,6 +179,12 @@ const lanes = {
     stop() {
         this.running = false;
         cancelAnimationFrame(this.frame);
+    },
+
+    // Changes slowly: time may run a little faster or slower, but does not jump.
+    late() {
+        this.behind += ((this.due || BEHIND_US) - this.behind) * 0.03;
+        return this.behind;
     },
 
     // A short time cannot be watched going by: it is shown as it was when the last step came home.
@@ -250,7 +260,8 @@ const lanes = {
             if (this.picked && seen.includes(this.picked)) this.draw_step(this.picked, begin, 1, true);
         }
         ctx.restore();
-        if (!seen.length) {
+        this.empty = !seen.length;
+        if (this.empty) {
             ctx.fillStyle = c.muted;
             ctx.font = '12px system-ui, sans-serif';
             ctx.textAlign = 'center';
@@ -317,9 +328,9 @@ const lanes = {
         ctx.strokeStyle = c.line;
         ctx.lineWidth = 1;
         for (let i = 0; i <= 5; i++) {
-            const x = this.x_of(begin + i * tick, begin),
-                text =
-                    i < 5 ? '−' + micros((5 - i) * tick).replace(/\.0+ /, ' ') : this.paused ? '' : 'now';
+            const x = this.x_of(begin + i * tick, begin);
+            const ago = '−' + micros((5 - i) * tick).replace(/\.0+ /, ' ');
+            const text = i < 5 ? ago : this.paused ? '' : 'latest';
             ctx.beginPath();
             ctx.moveTo(Math.round(x) + 0.5, SENT);
             ctx.lineTo(Math.round(x) + 0.5, bottom + 3);
