@@ -144,12 +144,24 @@ static enum tern_status length_option(struct answer_options *o, int c, const cha
     }
 }
 
+static uint32_t given_bit(int c)
+{
+    switch (c) {
+    case 'n': return ANSWER_GIVEN_PREDICT;
+    case 'r': return ANSWER_GIVEN(ANSWER_OPT_STOP);
+    case 's': return ANSWER_GIVEN(ANSWER_OPT_SEED);
+    default: return ANSWER_GIVEN(c);
+    }
+}
+
 static enum tern_status set_grammar(struct answer_options *o, const char *text, size_t len, bool schema,
                                     struct tern_err *err)
 {
     json_error_t where;
+    const struct grammar *held;
     struct grammar *g;
     json_t *json;
+    char *copy;
     enum tern_status st;
 
     if (o->gen.grammar)
@@ -164,9 +176,17 @@ static enum tern_status set_grammar(struct answer_options *o, const char *text, 
     } else {
         st = grammar_parse(text, len, &g, err);
     }
-    if (!st)
-        o->gen.grammar = g;
-    return st;
+    if (st)
+        return st;
+    if (!(copy = strndup(text, len))) {
+        held = g;
+        grammar_drop(&held);
+        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a grammar");
+    }
+    o->gen.grammar = g;
+    o->form = copy;
+    o->form_is_schema = schema;
+    return TERN_OK;
 }
 
 static enum tern_status form_option(struct answer_options *o, int c, const char *arg, struct tern_err *err)
@@ -193,7 +213,11 @@ enum tern_status answer_option(struct answer_options *o, int c, const char *arg,
 
     if (st == TERN_END)
         st = form_option(o, c, arg, err);
-    return st == TERN_END ? sample_option(o, c, arg, err) : st;
+    if (st == TERN_END)
+        st = sample_option(o, c, arg, err);
+    if (!st)
+        o->given |= given_bit(c);
+    return st;
 }
 
 enum tern_status answer_options_finish(struct answer_options *o, struct tern_err *err)
@@ -221,4 +245,6 @@ void answer_options_free(struct answer_options *o)
 {
     grammar_vocab_free(&o->vocab);
     grammar_drop(&o->gen.grammar);
+    free(o->form);
+    o->form = NULL;
 }

@@ -56,10 +56,17 @@ enum {
     { "json-schema-file", required_argument, NULL, ANSWER_OPT_SCHEMA_FILE }
 /* clang-format on */
 
+/* Bits of `given`. */
+#define ANSWER_GIVEN(opt)    (1u << ((opt)-ANSWER_OPT_FIRST))
+#define ANSWER_GIVEN_PREDICT (1u << 31)
+
 struct answer_options {
     struct generate_options gen; /* its grammar and grammar_vocab belong to this */
     struct grammar_vocab *vocab; /* ... as the latter */
+    char *form;                  /* the text of the grammar or JSON schema, or NULL; owned */
+    bool form_is_schema;
     bool seed_given;
+    uint32_t given; /* which were on the command line, whatever their values */
 };
 
 /* The parts of --help that describe them; -n is for the command to describe, with its default. */

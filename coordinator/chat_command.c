@@ -20,7 +20,6 @@ static const char help[] =
 
 struct order {
     struct chat *c;
-    const char *why; /* its format */
     bool quiet;
     const char *arg; /* behind the command's name; empty: nothing */
 };
@@ -97,24 +96,31 @@ static enum tern_status do_load(const struct order *o, struct tern_err *err)
     return st;
 }
 
+static void print_count(const char *before, uint32_t n, const char *behind)
+{
+    if (n == CHAT_UNKNOWN)
+        fprintf(stderr, "%s?%s", before, behind);
+    else
+        fprintf(stderr, "%s%u%s", before, (unsigned)n, behind);
+}
+
 static enum tern_status do_stats(const struct order *o, struct tern_err *err)
 {
     const struct chat_figures *f = &o->c->figures;
-    const struct sched_stats *s = sched_stats(o->c->s->sched);
 
     (void)err;
-    fprintf(stderr, "template %s (%s); %zu messages, %u of %u tokens in the context\n",
-            tern_chat_format_name(o->c->format), o->why, o->c->log.n, (unsigned)chat_length(o->c),
-            (unsigned)o->c->s->ctx);
-    if (f->n_answers)
-        fprintf(stderr,
-                "last answer: %u new tokens of prompt, %u kept from before; first token after %.0f ms; %u "
-                "tokens, "
-                "%.1f tokens/s\n",
-                (unsigned)f->n_prompt, (unsigned)f->n_kept, f->first_ms, (unsigned)f->n_tokens,
+    o->c->kind->stats(o->c, stderr);
+    if (!f->n_answers)
+        return TERN_OK;
+    print_count("last answer: ", f->n_prompt, " new tokens of prompt, ");
+    print_count("", f->n_kept, " kept from before; ");
+    fprintf(stderr, "first token after %.0f ms; ", f->first_ms);
+    print_count("", f->n_tokens, " tokens, ");
+    if (f->n_tokens == CHAT_UNKNOWN)
+        fputs("? tokens/s\n", stderr);
+    else
+        fprintf(stderr, "%.1f tokens/s\n",
                 f->n_tokens > 1 && f->rest_ms > 0 ? (f->n_tokens - 1) * 1e3 / f->rest_ms : 0.0);
-    fprintf(stderr, "all: %u answers, %llu tokens sent through the layers in %llu steps\n",
-            (unsigned)f->n_answers, (unsigned long long)s->rows, (unsigned long long)s->steps);
     return TERN_OK;
 }
 
@@ -133,11 +139,10 @@ static const struct {
     { "load", do_load }, { "stats", do_stats }, { "quit", do_quit },     { "exit", do_quit },
 };
 
-enum tern_status chat_command(struct chat *c, const char *why, bool quiet, const char *line,
-                              struct tern_err *err)
+enum tern_status chat_command(struct chat *c, bool quiet, const char *line, struct tern_err *err)
 {
     const size_t n = strcspn(line + 1, " \t\n");
-    const struct order o = { c, why, quiet, line + 1 + n + strspn(line + 1 + n, " \t\n") };
+    const struct order o = { c, quiet, line + 1 + n + strspn(line + 1 + n, " \t\n") };
 
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strlen(commands[i].name) == n && memcmp(commands[i].name, line + 1, n) == 0)

@@ -8,7 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPT_SYSTEM = ANSWER_OPT_LAST, OPT_SYSTEM_FILE, OPT_TEMPLATE, OPT_LOAD, OPT_NO_HISTORY };
+enum {
+    OPT_SYSTEM = ANSWER_OPT_LAST,
+    OPT_SYSTEM_FILE,
+    OPT_TEMPLATE,
+    OPT_LOAD,
+    OPT_NO_HISTORY,
+    OPT_SERVER,
+    OPT_API_KEY
+};
 
 /* clang-format off */
 static const struct option longs[] = {
@@ -22,6 +30,8 @@ static const struct option longs[] = {
     { "chat-template", required_argument, NULL, OPT_TEMPLATE },
     { "load", required_argument, NULL, OPT_LOAD },
     { "no-history", no_argument, NULL, OPT_NO_HISTORY },
+    { "server", required_argument, NULL, OPT_SERVER },
+    { "api-key-file", required_argument, NULL, OPT_API_KEY },
     { "help", no_argument, NULL, 'h' },
     { NULL, 0, NULL, 0 }
 };
@@ -31,6 +41,7 @@ static const char help[] =
     "tern chat: a conversation with a ternary language model.\n"
     "\n"
     "usage: tern chat [-m FILE] [--system TEXT] [options]\n"
+    "       tern chat --server URL [--model NAME] [--system TEXT] [options]\n"
     "\n"
     "On a terminal: type, and read the answer as it is made.  A line that ends in \\ goes on in the next.\n"
     "Ctrl-C stops an answer; at the prompt Ctrl-D, or Ctrl-C twice, ends the program.  /help lists what\n"
@@ -48,6 +59,12 @@ static const char help_more[] =
     "      --load FILE           go on with a conversation that /save wrote\n"
     "      --no-history          neither read nor write the lines typed before, which are kept in\n"
     "                            $XDG_STATE_HOME/tern/history, else ~/.local/state/tern/history\n"
+    "      --server URL          let a server answer, `tern serve` or any other with OpenAI's chat API, "
+    "such\n"
+    "                            as http://127.0.0.1:8080; of the options of sampling it is told those\n"
+    "                            that are given here, and those of model and machine are its own\n"
+    "      --model NAME          with --server: one of its models, if it has several\n"
+    "      --api-key-file FILE   with --server: a line `key` or `name key`\n"
     "  -n, --n-predict N         tokens of an answer; -1: until it ends or the context is full\n"
     "                            (default: -1)\n";
 
@@ -130,16 +147,52 @@ static enum tern_status chat_option(struct chat_options *o, int c, const char *a
     case OPT_TEMPLATE: return find_format(arg, &o->format, err);
     case OPT_LOAD: o->load = arg; return TERN_OK;
     case OPT_NO_HISTORY: o->no_history = true; return TERN_OK;
+    case OPT_SERVER: o->server = arg; return TERN_OK;
+    case OPT_API_KEY: o->api_key_file = arg; return TERN_OK;
     default: return TERN_END;
     }
 }
 
-static enum tern_status finish(struct chat_options *o, struct tern_err *err)
+/* What a server decides by itself. */
+struct machine_option {
+    char name[32]; /* the first such option given, as it was written; empty: none */
+    bool model;    /* --model was, which a server understands as well */
+};
+
+static void note_machine_option(struct machine_option *m, int c, int at)
+{
+    if (c == 'q' || c == ENGINE_OPT_JSON || c == ENGINE_OPT_VERBOSE)
+        return;
+    if (c == 'm' && at >= 0)
+        m->model = true;
+    else if (!*m->name && at >= 0)
+        (void)snprintf(m->name, sizeof m->name, "--%s", longs[at].name);
+    else if (!*m->name)
+        (void)snprintf(m->name, sizeof m->name, "-%c", c);
+}
+
+static enum tern_status finish_with_server(struct chat_options *o, const struct machine_option *m,
+                                           struct tern_err *err)
+{
+    if (*m->name)
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "%s and --server exclude each other: model and machine are the server's", m->name);
+    if (o->engine.quiet && o->engine.verbose)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--quiet and --verbose exclude each other");
+    o->server_model = m->model ? o->engine.model : NULL;
+    return TERN_OK;
+}
+
+static enum tern_status finish(struct chat_options *o, const struct machine_option *m, struct tern_err *err)
 {
     const struct sample_options *s = &o->answer.gen.sample;
-    enum tern_status st = engine_options_finish(&o->engine, err);
+    enum tern_status st;
 
-    if (st)
+    if (o->server)
+        return finish_with_server(o, m, err);
+    if (o->api_key_file)
+        return TERN_FAIL(err, TERN_ERR_USAGE, "--api-key-file goes with --server URL");
+    if ((st = engine_options_finish(&o->engine, err)))
         return st;
     /* Every logit is asked for anyway. */
     if (o->engine.head == TERN_HEAD_AUTO && (o->answer.gen.grammar || (s->top_k == 0 && s->temperature > 0)))
@@ -147,37 +200,48 @@ static enum tern_status finish(struct chat_options *o, struct tern_err *err)
     return answer_options_finish(&o->answer, err);
 }
 
+static enum tern_status take_option(struct chat_options *o, struct machine_option *m, int c, int at,
+                                    struct tern_err *err)
+{
+    enum tern_status st = engine_option(&o->engine, c, optarg, err);
+
+    if (st != TERN_END || c == OPT_TEMPLATE)
+        note_machine_option(m, c, at);
+    if (st == TERN_END)
+        st = answer_option(&o->answer, c, optarg, err);
+    if (st == TERN_END)
+        st = chat_option(o, c, optarg, err);
+    TERN_BUG_IF(st == TERN_END);
+    return st;
+}
+
 enum tern_status chat_options_parse(int argc, char **argv, struct chat_options *o, struct tern_err *err)
 {
+    struct machine_option machine = { 0 };
     enum tern_status st;
-    int c;
+    int c, at = -1;
 
     memset(o, 0, sizeof *o);
     engine_options_default(&o->engine);
     answer_options_default(&o->answer, UINT32_MAX);
     optind = 1;
     opterr = 0;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS ANSWER_SHORT_OPTIONS "p:f:h", longs,
-                            NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS ANSWER_SHORT_OPTIONS "p:f:h", longs, &at)) !=
+           -1) {
         if (c == 'h') {
             print_help();
             return TERN_END;
         }
         if (c == '?' || c == ':')
             return engine_option_unknown(c, argv, err);
-        st = engine_option(&o->engine, c, optarg, err);
-        if (st == TERN_END)
-            st = answer_option(&o->answer, c, optarg, err);
-        if (st == TERN_END)
-            st = chat_option(o, c, optarg, err);
-        TERN_BUG_IF(st == TERN_END);
-        if (st)
+        if ((st = take_option(o, &machine, c, at, err)))
             return st;
+        at = -1; /* a short option leaves it alone */
     }
     if (optind < argc)
         return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a message goes behind -p",
                          argv[optind]);
-    return finish(o, err);
+    return finish(o, &machine, err);
 }
 
 void chat_options_free(struct chat_options *o)

@@ -27,6 +27,9 @@ struct chat_options {
     uint32_t n_messages;                   /* said in order, then the program ends; 0: a conversation */
     struct chat_words messages[CHAT_MAX_MESSAGES];
     bool no_history;
+    const char *server;       /* who answers, or NULL: a model of this program */
+    const char *server_model; /* what it calls its model, or NULL: the only one it has */
+    const char *api_key_file; /* for it, or NULL */
 };
 
 /* Parses and checks argv, reads files of messages.  TERN_END: --help was printed. */

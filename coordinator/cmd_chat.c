@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `tern chat`: a conversation, typed at a terminal, piped in line by line, or given on the command line.
+ * `tern chat`: a conversation with a model or a server, typed at a terminal, piped in line by line, or given
+ * on the command line.
  *
  * Answers go to stdout and everything else to stderr.  On a terminal Ctrl-C stops an answer and the
  * conversation goes on; elsewhere a signal ends the program, as it ends `tern run`.
@@ -8,6 +9,7 @@
 #include "coordinator/chat_command.h"
 #include "coordinator/chat_line.h"
 #include "coordinator/chat_options.h"
+#include "coordinator/chat_server.h"
 #include "coordinator/chat_session.h"
 #include "coordinator/commands.h"
 #include "coordinator/interrupt.h"
@@ -24,14 +26,13 @@
 
 struct talk {
     struct chat_options o;
-    struct session *s;
-    struct chat chat;
-    const char *why; /* this format */
+    struct chat *chat; /* with a model of ours, or with a server */
     struct chat_line *line;
-    bool typed;    /* by somebody at a terminal */
-    bool terminal; /* stdout is one */
-    bool closed;   /* nothing can be written to stdout any more */
-    int closed_by; /* errno of that */
+    bool typed;     /* by somebody at a terminal */
+    bool terminal;  /* stdout is one */
+    bool open_line; /* the last thing put there was no newline */
+    bool closed;    /* nothing can be written to stdout any more */
+    int closed_by;  /* errno of that */
     struct terminal_text safe;
 };
 
@@ -48,6 +49,8 @@ static bool written(struct talk *t, bool ok)
 
 static bool put(struct talk *t, const char *text, size_t n)
 {
+    if (n)
+        t->open_line = text[n - 1] != '\n';
     return !t->closed &&
            written(t, terminal_text_write(&t->safe, stdout, t->terminal, text, n) && fflush(stdout) == 0);
 }
@@ -64,18 +67,28 @@ static double per_second(double n, double ms)
     return ms > 0 && n > 0 ? n * 1e3 / ms : 0;
 }
 
+/* A figure that nobody told is null. */
+static json_t *count(uint32_t n)
+{
+    return n == CHAT_UNKNOWN ? json_null() : json_integer((json_int_t)n);
+}
+
 static enum tern_status put_json(struct talk *t, struct tern_err *err)
 {
-    const struct generate *g = &t->chat.answer;
-    const struct chat_figures *f = &t->chat.figures;
-    const uint32_t n_prompt = f->n_kept + f->n_prompt;
+    const struct chat_answer *a = &t->chat->answer;
+    const struct chat_figures *f = &t->chat->figures;
+    const bool known = f->n_kept != CHAT_UNKNOWN && f->n_prompt != CHAT_UNKNOWN;
+    const uint32_t n_prompt = known ? f->n_kept + f->n_prompt : CHAT_UNKNOWN;
+    const bool all = known && f->n_tokens != CHAT_UNKNOWN;
     json_t *o = json_pack(
-        "{s:s, s:o, s:s, s:{s:i, s:i, s:i, s:{s:i}}, s:I, s:{s:f, s:f, s:f}}", "role", "assistant", "content",
-        json_out_text((struct tern_str){ g->text, g->n_text }), "finish_reason", generate_end_name(g->end),
-        "usage", "prompt_tokens", (int)n_prompt, "completion_tokens", (int)f->n_tokens, "total_tokens",
-        (int)(n_prompt + f->n_tokens), "prompt_tokens_details", "cached_tokens", (int)f->n_kept, "rows_sent",
-        (json_int_t)sched_stats(t->s->sched)->rows, "timings", "prompt_ms", f->first_ms, "predicted_ms",
-        f->rest_ms, "predicted_per_second", per_second((double)f->n_tokens - 1, f->rest_ms));
+        "{s:s, s:o, s:s, s:{s:o, s:o, s:o, s:{s:o}}, s:o, s:{s:f, s:f, s:o}}", "role", "assistant", "content",
+        json_out_text((struct tern_str){ a->text, a->n_text }), "finish_reason", generate_end_name(a->end),
+        "usage", "prompt_tokens", count(n_prompt), "completion_tokens", count(f->n_tokens), "total_tokens",
+        count(all ? n_prompt + f->n_tokens : CHAT_UNKNOWN), "prompt_tokens_details", "cached_tokens",
+        count(f->n_kept), "rows_sent", f->rows_sent < 0 ? json_null() : json_integer(f->rows_sent), "timings",
+        "prompt_ms", f->first_ms, "predicted_ms", f->rest_ms, "predicted_per_second",
+        f->n_tokens == CHAT_UNKNOWN ? json_null()
+                                    : json_real(per_second((double)f->n_tokens - 1, f->rest_ms)));
 
     if (!o)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to print an answer");
@@ -85,23 +98,15 @@ static enum tern_status put_json(struct talk *t, struct tern_err *err)
     return TERN_OK;
 }
 
-/* Why an answer is not all that the model would have said. */
+/* Why an answer is not all that there might have been. */
 static void say_end(const struct talk *t)
 {
-    switch (t->chat.answer.end) {
-    case GENERATE_CONTEXT:
-        fprintf(
-            stderr,
-            "tern chat: the context of %u tokens is full, so the answer ends here; begin a new conversation "
-            "with /reset, or start with a larger -c\n",
-            (unsigned)t->s->ctx);
-        break;
-    case GENERATE_INTERRUPTED:
-        if (t->typed && !t->o.engine.quiet)
-            fputs("(stopped)\n", stderr);
-        break;
-    default: break;
-    }
+    const struct chat_answer *a = &t->chat->answer;
+
+    if (*a->note)
+        fprintf(stderr, "tern chat: %s\n", a->note);
+    else if (a->end == GENERATE_INTERRUPTED && t->typed && !t->o.engine.quiet)
+        fputs("(stopped)\n", stderr);
 }
 
 static enum tern_status say(struct talk *t, const char *text, size_t len, struct tern_err *err)
@@ -109,8 +114,12 @@ static enum tern_status say(struct talk *t, const char *text, size_t len, struct
     enum tern_status st;
 
     memset(&t->safe, 0, sizeof t->safe);
-    if ((st = chat_ask(&t->chat, text, len, err)))
+    t->open_line = false;
+    if ((st = chat_ask(t->chat, text, len, err))) {
+        if (t->open_line)
+            put(t, "\n", 1); /* behind what had come */
         return st;
+    }
     if (t->o.engine.json)
         st = put_json(t, err);
     else
@@ -144,14 +153,14 @@ static enum tern_status take_line(struct talk *t, const char *text, size_t len, 
     if (len == 0)
         return TERN_OK;
     if (text[0] == '/' && text[1] != '/')
-        return chat_command(&t->chat, t->why, t->o.engine.quiet, text, err);
+        return chat_command(t->chat, t->o.engine.quiet, text, err);
     return say(t, text + (text[0] == '/'), len - (text[0] == '/'), err);
 }
 
 /* At a terminal a sentence, and the conversation goes on, unless the pipeline is gone. */
 static bool forgiven(const struct talk *t, const struct tern_err *err)
 {
-    if (!t->typed || t->chat.broken)
+    if (!t->typed || t->chat->broken)
         return false;
     fprintf(stderr, "%s\n", err->text);
     return true;
@@ -192,25 +201,6 @@ static enum tern_status say_lines(struct talk *t, struct tern_err *err)
 
 /* -- set-up ---------------------------------------------------------------------------------------------- */
 
-static enum tern_status choose_format(struct talk *t, const struct tern_chat_format **out,
-                                      struct tern_err *err)
-{
-    struct tern_chat_choice c = { t->o.format, "by --chat-template", false };
-    enum tern_status st = t->o.format ? TERN_OK : tern_chat_choose(t->s->gguf, t->s->tok, &c, err);
-
-    if (st)
-        return st;
-    if (c.guessed && !t->o.engine.quiet)
-        fprintf(
-            stderr,
-            "tern chat: note: %s has no chat template, and no tokens of a known one: its text is continued "
-            "as it is (--chat-template NAME says how to talk to it)\n",
-            t->s->gguf->name);
-    t->why = c.why;
-    *out = c.format;
-    return TERN_OK;
-}
-
 static enum tern_status begin_log(struct talk *t, struct tern_err *err)
 {
     struct transcript log = { 0 };
@@ -221,23 +211,21 @@ static enum tern_status begin_log(struct talk *t, struct tern_err *err)
     if (t->o.system.text)
         st = transcript_set_system(&log, t->o.system.text, t->o.system.len, err);
     if (!st)
-        st = chat_set_log(&t->chat, &log, err);
+        st = chat_set_log(t->chat, &log, err);
     transcript_free(&log);
     return st;
 }
 
 static void greet(const struct talk *t)
 {
-    if (t->typed && !t->o.engine.quiet)
-        fprintf(stderr,
-                "%s, template %s (%s), context of %u tokens\n"
-                "/help lists commands, Ctrl-C stops an answer, Ctrl-D ends the conversation\n",
-                t->s->gguf->name, tern_chat_format_name(t->chat.format), t->why, (unsigned)t->s->ctx);
+    if (!t->typed || t->o.engine.quiet)
+        return;
+    t->chat->kind->describe(t->chat, stderr);
+    fputs("\n/help lists commands, Ctrl-C stops an answer, Ctrl-D ends the conversation\n", stderr);
 }
 
 static enum tern_status prepare(struct talk *t, struct tern_err *err)
 {
-    const struct tern_chat_format *format;
     enum tern_status st;
 
     interrupt_catch();
@@ -250,14 +238,12 @@ static enum tern_status prepare(struct talk *t, struct tern_err *err)
     if (t->typed && t->o.engine.json)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "--json is for -p and for messages from a pipe, not for a terminal");
-    if ((st = session_open(&t->o.engine, &t->s, err)) || (st = choose_format(t, &format, err)) ||
-        (st = answer_options_bind(&t->o.answer, t->s->tok, t->s->arch.n_vocab, err)) ||
-        (st = chat_init(&t->chat, t->s, format, &t->o.answer.gen, err)))
+    st = t->o.server ? chat_server_open(&t->o, &t->chat, err) : chat_session_open(&t->o, &t->chat, err);
+    if (st)
         return st;
-    t->chat.on_text = on_text;
-    t->chat.user = t;
-    if ((st = begin_log(t, err)) ||
-        (st = session_connect(t->s, &(struct session_room){ .n_at_once = 1, .max_len = t->s->ctx }, err)))
+    t->chat->on_text = on_text;
+    t->chat->user = t;
+    if ((st = begin_log(t, err)) || (st = chat_begin(t->chat, err)))
         return st;
     if (t->typed)
         interrupt_outlive();
@@ -267,8 +253,7 @@ static enum tern_status prepare(struct talk *t, struct tern_err *err)
 
 static void talk_free(struct talk *t)
 {
-    chat_fini(&t->chat);
-    session_close(&t->s);
+    chat_close(&t->chat);
     chat_line_close(&t->line);
     chat_options_free(&t->o);
     free(t);

@@ -24,6 +24,8 @@ int cmd_convert(int argc, char **argv);
 int cmd_embed(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 
 /* Prints "tern COMMAND: sentence" to stderr and returns the exit code of the status. */
 int cmd_fail(const char *command, const struct tern_err *err);

@@ -19,6 +19,8 @@ static const struct {
     { "run", cmd_run, "continue a text, on this machine or a cluster" },
     { "chat", cmd_chat, "talk with a model, in the terminal or over a pipe" },
     { "serve", cmd_serve, "answer over HTTP, as OpenAI's API and llama-server do" },
+    { "status", cmd_status, "show the cluster behind a server" },
+    { "top", cmd_top, "watch that cluster as it works" },
     { "perplexity", cmd_perplexity, "measure how well a model predicts a text" },
     { "embed", cmd_embed, "turn texts into vectors" },
     { "bench", cmd_bench, "measure how fast a model runs, against what the machine can do" },

@@ -42,6 +42,7 @@ static const struct route {
     { "GET", "/v1/health", api_get_health, true },
     { "GET", "/props", api_get_props, true },
     { "GET", "/slots", api_get_slots, true },
+    { "GET", "/metrics", api_get_metrics, true },
     { "GET", "/", api_get_page, true },
     { "GET", "/tern/cluster", api_get_cluster, true },
     { "GET", "/tern/events", api_get_events, true },

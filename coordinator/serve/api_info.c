@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the server is and does: /v1/models, /health, /props, /slots. */
+/* What the server is and does: /v1/models, /health, /props, /slots, /metrics. */
 #include "coordinator/serve/api_impl.h"
 
 #include "coordinator/json_out.h"
+#include "coordinator/serve/metrics_text.h"
 #include "engine/base/limits.h"
 
 #include <string.h>
@@ -174,5 +175,27 @@ enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const str
         (void)json_array_append_new(list, slot_json(a, id, found));
     }
     api_reply_json(x, 200, list);
+    return TERN_OK;
+}
+
+/* -- metrics --------------------------------------------------------------------------------------------- */
+
+enum tern_status api_get_metrics(struct api *a, struct http_exchange *x, const struct http_request *r,
+                                 struct api_fault *f)
+{
+    struct http_text text = { 0 };
+    struct http_counts counts;
+    struct snapshot snap;
+
+    (void)r;
+    service_snapshot(a->o.service, &snap);
+    http_exchange_counts(x, &counts);
+    metrics_text(&snap, &counts, a->model.name, &text);
+    if (text.failed) {
+        http_text_free(&text);
+        return api_fault_set(f, TERN_ERR_MEMORY, NULL, NULL, "No memory for the metrics.");
+    }
+    http_reply(x, 200, METRICS_TYPE, text.ptr, text.len);
+    http_text_free(&text);
     return TERN_OK;
 }

@@ -248,3 +248,8 @@ void http_server_counts(const struct http_server *s, struct http_counts *out)
     out->open = s->n_open;
     pthread_mutex_unlock(lock);
 }
+
+void http_exchange_counts(const struct http_exchange *x, struct http_counts *out)
+{
+    http_server_counts(x->server, out);
+}

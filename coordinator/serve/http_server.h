@@ -127,5 +127,7 @@ struct http_counts {
 };
 /* Any thread. */
 void http_server_counts(const struct http_server *s, struct http_counts *out);
+/* Of the server that a request came to. */
+void http_exchange_counts(const struct http_exchange *x, struct http_counts *out);
 
 #endif

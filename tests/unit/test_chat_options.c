@@ -100,9 +100,30 @@ static void test_refusals(void **state)
     refuse(many, TERN_ERR_LIMIT, "256 messages");
 }
 
+/* With a server, what the command line does not say is not said. */
+static void test_server(void **state)
+{
+    (void)state;
+    assert_ok(parse("--server http://h:1 --model NAME --api-key-file k --temp 0 -s 4 -n 5 -q"));
+    assert_string_equal(o.server, "http://h:1");
+    assert_string_equal(o.server_model, "NAME");
+    assert_string_equal(o.api_key_file, "k");
+    assert_int_equal(o.answer.given,
+                     ANSWER_GIVEN(ANSWER_OPT_TEMP) | ANSWER_GIVEN(ANSWER_OPT_SEED) | ANSWER_GIVEN_PREDICT);
+    assert_ok(parse("--server h -p -m"));
+    assert_null(o.server_model);
+    refuse("--server h -m f", TERN_ERR_USAGE, "-m and --server");
+    refuse("--server h --local 2", TERN_ERR_USAGE, "--local and --server");
+    refuse("--server h --model a -t 2", TERN_ERR_USAGE, "-t and --server");
+    refuse("--server h --chat-template chatml", TERN_ERR_USAGE, "--chat-template and --server");
+    refuse("--server h -q --verbose", TERN_ERR_USAGE, "--verbose");
+    refuse("--api-key-file k", TERN_ERR_USAGE, "--server");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_server),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_refusals),
