@@ -14,6 +14,7 @@
 #include "engine/utf8.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MAX_GROUPS 64  /* in each other */
@@ -315,6 +316,10 @@ static void take_quantifier(struct pattern *p)
 
         if (!m || p->at[m + comma + n] != '}') {
             bad(p, "expected {m}, {m,} or {m,n}");
+            return;
+        }
+        if (m > 5 || n > 5 || (n && atoi(p->at) > atoi(p->at + m + 1))) {
+            bad(p, "more than 99999 repetitions, or fewer than at least");
             return;
         }
         p->at += m + comma + n + 1;

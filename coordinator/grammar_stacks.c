@@ -76,13 +76,6 @@ static uint32_t intern(struct grammar_stacks *s, const struct grammar_frame *f, 
     return s->n_piles++;
 }
 
-uint32_t grammar_stacks_push(struct grammar_stacks *s, uint32_t back, uint32_t below)
-{
-    const struct grammar_frame f = { back, below };
-
-    return intern(s, &f, 1);
-}
-
 static uint32_t join(struct grammar_stacks *s, uint32_t a, uint32_t b, int depth);
 
 /* The frames of both onto the scratch; false: trouble. */
@@ -147,6 +140,59 @@ static uint32_t join(struct grammar_stacks *s, uint32_t a, uint32_t b, int depth
 uint32_t grammar_stacks_join(struct grammar_stacks *s, uint32_t a, uint32_t b)
 {
     return join(s, a, b, 0);
+}
+
+bool grammar_stacks_put_frame(struct grammar_stacks *s, uint32_t back, uint32_t below)
+{
+    if (s->n_scratch == MAX_FRAMES) {
+        s->trouble = GRAMMAR_FULL;
+        return false;
+    }
+    s->scratch[s->n_scratch++] = (struct grammar_frame){ back, below };
+    return true;
+}
+
+bool grammar_stacks_put_pile(struct grammar_stacks *s, uint32_t pile)
+{
+    for (uint32_t i = s->first[pile]; i < s->first[pile + 1]; i++)
+        if (!grammar_stacks_put_frame(s, s->frames[i].back, s->frames[i].below))
+            return false;
+    return true;
+}
+
+/* Shell's: the library's may allocate. */
+static void sort_frames(struct grammar_frame *f, uint32_t n)
+{
+    for (uint32_t gap = n / 2; gap > 0; gap = gap == 2 ? 1 : gap * 5 / 11)
+        for (uint32_t i = gap; i < n; i++) {
+            const struct grammar_frame moving = f[i];
+            uint32_t j = i;
+
+            for (; j >= gap && f[j - gap].back > moving.back; j -= gap)
+                f[j] = f[j - gap];
+            f[j] = moving;
+        }
+}
+
+uint32_t grammar_stacks_make(struct grammar_stacks *s)
+{
+    const uint32_t n = s->n_scratch;
+    struct grammar_frame *f = s->scratch;
+    uint32_t out = 0, made = GRAMMAR_NONE;
+    bool fine = grammar_stacks_work(s, n);
+
+    if (n > 1 && fine)
+        sort_frames(f, n);
+    for (uint32_t i = 0; i < n && fine; i++) {
+        if (!out || f[out - 1].back != f[i].back)
+            f[out++] = f[i];
+        else if (f[out - 1].below != f[i].below)
+            fine = (f[out - 1].below = join(s, f[out - 1].below, f[i].below, 0)) != GRAMMAR_NONE;
+    }
+    if (fine)
+        made = intern(s, f, out);
+    s->n_scratch = 0;
+    return made;
 }
 
 /* -- collecting ------------------------------------------------------------------------------------------ */

@@ -45,8 +45,11 @@ enum tern_status grammar_stacks_init(struct grammar_stacks *s, uint32_t bottom,
                                      struct tern_err *err) TERN_MUST_CHECK;
 void grammar_stacks_fini(struct grammar_stacks *s);
 
-/* Every stack of `below` with one more frame. */
-uint32_t grammar_stacks_push(struct grammar_stacks *s, uint32_t back, uint32_t below);
+/* A pile of many parts, which are put on the scratch one by one (false: trouble) and then made one. */
+bool grammar_stacks_put_frame(struct grammar_stacks *s, uint32_t back, uint32_t below);
+bool grammar_stacks_put_pile(struct grammar_stacks *s, uint32_t pile);
+uint32_t grammar_stacks_make(struct grammar_stacks *s);
+
 /* The stacks of both. */
 uint32_t grammar_stacks_join(struct grammar_stacks *s, uint32_t a, uint32_t b);
 

@@ -7,6 +7,7 @@
 
 #define TABLE_BYTES (512u << 10) /* of `next` */
 #define MAX_SEEN    (1u << 13)
+#define MAX_PARTS   (1u << 17)
 
 /* -- the heap of states ---------------------------------------------------------------------------------- */
 
@@ -48,23 +49,40 @@ static bool trouble(struct grammar_state *s, enum grammar_trouble why)
     return false;
 }
 
-/* A state is reached, with these stacks too. */
-static bool want(struct grammar_state *s, uint32_t state, uint32_t pile)
+/* A state is reached, with these stacks too: those of a pile, each with a frame more unless `back` is
+ * GRAMMAR_NONE. */
+static bool want(struct grammar_state *s, uint32_t state, uint32_t back, uint32_t pile)
 {
-    uint32_t *have = &s->pile_of[state], joined;
-
     if (!(s->g->flags[state] & GRAMMAR_MOVES))
         return true;
-    if (*have == GRAMMAR_NONE) {
-        *have = pile;
+    if (s->n_parts == s->max_parts)
+        return trouble(s, GRAMMAR_WORK);
+    if (!s->parts_of[state])
         heap_push(s, state);
-        return true;
-    }
-    joined = grammar_stacks_join(&s->stacks, *have, pile);
-    if (joined == GRAMMAR_NONE)
-        return false;
-    *have = joined;
+    s->parts[s->n_parts] = (struct grammar_part){ back, pile, s->parts_of[state] };
+    s->parts_of[state] = ++s->n_parts;
     return true;
+}
+
+/* All stacks a state was reached with: a pile, or GRAMMAR_NONE. */
+static uint32_t pile_of(struct grammar_state *s, uint32_t state)
+{
+    const struct grammar_part *p = &s->parts[s->parts_of[state] - 1];
+    bool fine = true;
+
+    s->parts_of[state] = 0;
+    if (!p->next && p->back == GRAMMAR_NONE)
+        return p->pile;
+    for (;; p = &s->parts[p->next - 1]) {
+        fine = fine && (p->back == GRAMMAR_NONE ? grammar_stacks_put_pile(&s->stacks, p->pile)
+                                                : grammar_stacks_put_frame(&s->stacks, p->back, p->pile));
+        if (!p->next)
+            break;
+    }
+    if (fine)
+        return grammar_stacks_make(&s->stacks);
+    s->stacks.n_scratch = 0;
+    return GRAMMAR_NONE;
 }
 
 /* Something was read, and now it goes on here: noted once. */
@@ -131,7 +149,7 @@ static bool return_from_rules(struct grammar_state *s, bool *whole)
             *whole = true;
             continue;
         }
-        if (!want(s, at.state, at.pile))
+        if (!want(s, at.state, GRAMMAR_NONE, at.pile))
             return false;
         if (!(s->g->flags[at.state] & GRAMMAR_ENDS))
             continue;
@@ -157,20 +175,16 @@ static bool sweep(struct grammar_state *s)
     const struct grammar *g = s->g;
 
     while (s->n_heap) {
-        const uint32_t state = heap_pop(s), pile = s->pile_of[state];
+        const uint32_t state = heap_pop(s), pile = pile_of(s, state);
 
-        s->pile_of[state] = GRAMMAR_NONE;
+        if (pile == GRAMMAR_NONE)
+            return false;
         for (uint32_t i = g->first[state]; i < g->first[state + 1]; i++) {
             const struct grammar_edge *e = &g->edges[i];
-            uint32_t inner = pile;
 
-            if (!grammar_stacks_work(&s->stacks, 1))
-                return false;
-            if (e->kind == GRAMMAR_CALL && !e->tail &&
-                (inner = grammar_stacks_push(&s->stacks, e->to, pile)) == GRAMMAR_NONE)
-                return false;
-            if ((e->kind == GRAMMAR_CALL && !want(s, e->a, inner)) ||
-                ((e->kind == GRAMMAR_EMPTY || e->skip) && !want(s, e->to, pile)))
+            if (!grammar_stacks_work(&s->stacks, 1) ||
+                (e->kind == GRAMMAR_CALL && !want(s, e->a, e->tail ? GRAMMAR_NONE : e->to, pile)) ||
+                ((e->kind == GRAMMAR_EMPTY || e->skip) && !want(s, e->to, GRAMMAR_NONE, pile)))
                 return false;
         }
         if ((g->flags[state] & GRAMMAR_READS) && !add_place(s, (struct grammar_place){ state, 0, pile }))
@@ -256,7 +270,7 @@ static uint32_t intern(struct grammar_state *s, uint32_t first, bool whole)
 static void begin(struct grammar_state *s)
 {
     s->stacks.trouble = GRAMMAR_FINE;
-    s->n_partial = s->n_seen = s->n_todo = 0;
+    s->n_partial = s->n_seen = s->n_todo = s->n_parts = 0;
     if (++s->round == 0) { /* all pairs look like those of a round to come */
         memset(s->seen, 0, MAX_SEEN * sizeof *s->seen);
         s->round = 1;
@@ -275,7 +289,7 @@ static uint32_t finish(struct grammar_state *s)
     if (set == GRAMMAR_STUCK || set == GRAMMAR_DEAD)
         s->n_places = first;
     while (s->n_heap)
-        s->pile_of[s->heap[--s->n_heap]] = GRAMMAR_NONE;
+        s->parts_of[s->heap[--s->n_heap]] = 0;
     return set;
 }
 
@@ -365,16 +379,16 @@ static bool make_room(struct grammar_state *s)
     s->bucket = calloc(2 * (size_t)s->max_sets, sizeof *s->bucket);
     s->places = calloc(s->max_places, sizeof *s->places);
     s->partial = calloc(s->max_places, sizeof *s->partial);
-    s->pile_of = malloc(((size_t)g->n_states + 1) * sizeof *s->pile_of);
+    s->max_parts = g->first[g->n_states] < MAX_PARTS / 2 ? 2 * g->first[g->n_states] + MAX_SEEN : MAX_PARTS;
+    s->parts = malloc(s->max_parts * sizeof *s->parts);
+    s->parts_of = calloc((size_t)g->n_states + 1, sizeof *s->parts_of);
     s->heap = malloc(((size_t)g->n_states + 1) * sizeof *s->heap);
     s->seen = calloc(MAX_SEEN, sizeof *s->seen);
     s->todo = calloc(MAX_SEEN, sizeof *s->todo);
     s->masks = calloc((GRAMMAR_MASKS + 1) * s->v->n_words, sizeof *s->masks);
-    if (!s->sets || !s->next || !s->bucket || !s->places || !s->partial || !s->pile_of || !s->heap ||
-        !s->seen || !s->todo || !s->masks)
+    if (!s->sets || !s->next || !s->bucket || !s->places || !s->partial || !s->parts || !s->parts_of ||
+        !s->heap || !s->seen || !s->todo || !s->masks)
         return false;
-    for (uint32_t i = 0; i <= g->n_states; i++)
-        s->pile_of[i] = GRAMMAR_NONE;
     return true;
 }
 
@@ -412,7 +426,8 @@ void grammar_state_free(struct grammar_state **s)
         free((*s)->bucket);
         free((*s)->places);
         free((*s)->partial);
-        free((*s)->pile_of);
+        free((*s)->parts);
+        free((*s)->parts_of);
         free((*s)->heap);
         free((*s)->seen);
         free((*s)->todo);

@@ -36,6 +36,12 @@ struct grammar_set {
     bool whole;        /* the text may be over */
 };
 
+struct grammar_part {
+    uint32_t back; /* GRAMMAR_NONE: all of a pile */
+    uint32_t pile; /* else what is below this frame */
+    uint32_t next; /* of the same state, + 1 */
+};
+
 struct grammar_pair {
     uint32_t state, pile, round;
 };
@@ -53,7 +59,9 @@ struct grammar_state {
     struct grammar_place *places;
     uint32_t n_places, max_places;
 
-    uint32_t *pile_of;             /* [n_states + 1] during a step; else all GRAMMAR_NONE */
+    uint32_t *parts_of;         /* [n_states + 1] the last part + 1, during a step; else all 0 */
+    struct grammar_part *parts; /* [max_parts] of the piles states get */
+    uint32_t n_parts, max_parts;
     uint32_t *heap;                /* [n_states + 1] states to look at, the lowest first */
     struct grammar_place *partial; /* [max_places] places within characters, of the set being made */
     struct grammar_pair *seen;     /* by hash; of an earlier round: free */

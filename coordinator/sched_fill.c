@@ -50,12 +50,14 @@ uint32_t sched_decode_share(struct sched *s)
     return share < fair ? share : fair;
 }
 
-/* Rows of prompts that wait to be sent. */
+/* Rows of prompts that wait to be sent, those of sequences that may get a slot with this step included. */
 static uint32_t prompt_rest(struct sched *s)
 {
-    const struct seq *next = sched_next(s);
-    uint32_t rest = next ? next->n_ids : 0;
+    const struct seq *next = sched_next(s) ? s->queue : NULL;
+    uint32_t rest = 0;
 
+    for (uint32_t n = s->n_live; next && n < s->o.n_at_once; n++, next = next->next)
+        rest += next->n_ids;
     for (uint32_t i = 0; i < s->kv.n; i++) {
         const struct seq *q = s->kv.slots[i].q;
 

@@ -212,7 +212,7 @@ static void note_step(struct sched *s, const struct flight *f, const struct tern
                                  .n_decode = f->n_decode,
                                  .n_times = n_times,
                                  .times = step->times };
-    struct tuner_sample sample = { .n_rows = f->n_rows, .n_want = f->n_want };
+    struct tuner_sample sample = { .n_rows = f->n_rows, .n_want = f->n_prompt ? 0 : f->n_want };
 
     for (uint32_t i = 0; i < n_times; i++) {
         stages[i] = step->times[i].compute_us;

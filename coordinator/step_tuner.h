@@ -58,7 +58,7 @@ struct step_tuner {
 
 /* What one step took. */
 struct tuner_sample {
-    uint32_t n_rows, n_want; /* sent, and wanted back */
+    uint32_t n_rows, n_want; /* sent, and wanted back; 0: `home` had prompts to embed, too */
     const uint64_t *stages;  /* [n_stages] computing; NULL: not known */
     uint64_t waited;         /* in queues, all stages together */
     uint64_t away;           /* from when it was given to the pipe until its last byte was back */

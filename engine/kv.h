@@ -52,7 +52,7 @@ enum tern_status tern_kv_append(struct tern_kv_table *t, uint32_t slot, uint32_t
                                 uint32_t n, uint32_t *copy_from, uint32_t *copy_to,
                                 struct tern_err *err) TERN_MUST_CHECK;
 
-/* Free pages that tern_kv_append of n rows takes at most. */
+/* Free pages that tern_kv_append of n rows takes; 0 when there is no such live sequence. */
 uint32_t tern_kv_pages_needed(const struct tern_kv_table *t, uint32_t slot, uint32_t gen, uint32_t n);
 
 /* Marks a sequence failed: later appends to it answer TERN_ERR_NUMERIC until it is freed.  No-op when there

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define SHARED_WAIT_MS 10 /* for one of several jobs: others may have something sooner */
 
@@ -18,7 +19,7 @@ static enum tern_status submit(struct api_batch *b, struct api_fault *f)
         memset(&r, 0, sizeof r);
         b->calls->fill(b->user, b->n_submitted, &r);
         st = service_submit(b->service, &r, &b->jobs[b->n_submitted], &f->err);
-        if (st == TERN_ERR_BUSY && b->n_submitted > b->n_ended)
+        if (st == TERN_ERR_BUSY && b->n_submitted > 0)
             return TERN_OK;
         if (st) {
             if (st == TERN_ERR_BUSY || st == TERN_ERR_PEER)
@@ -66,6 +67,15 @@ static bool look(struct api_batch *b, uint32_t i, int wait_ms)
     return any || s.ended;
 }
 
+/* None of ours is there to wait for. */
+static void nap(int wait_ms)
+{
+    const int ms = wait_ms < SHARED_WAIT_MS ? wait_ms : SHARED_WAIT_MS;
+
+    if (ms > 0)
+        nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000L }, NULL);
+}
+
 enum tern_status api_batch_turn(struct api_batch *b, int wait_ms, struct api_fault *f)
 {
     const bool alone = b->n_submitted == b->n_ended + 1;
@@ -82,7 +92,9 @@ enum tern_status api_batch_turn(struct api_batch *b, int wait_ms, struct api_fau
         if (b->jobs[i] && first == b->n)
             first = i;
     }
-    if (!any && first < b->n)
+    if (!any && first == b->n && b->n_ended < b->n)
+        nap(wait_ms);
+    else if (!any && first < b->n)
         (void)look(b, first, alone || wait_ms < SHARED_WAIT_MS ? wait_ms : SHARED_WAIT_MS);
     if (b->no_memory)
         return api_fault_set(f, TERN_ERR_MEMORY, NULL, NULL, "No memory for the answer.");

@@ -2,8 +2,8 @@
 /*
  * The jobs of one request: submitted a few at a time, watched together, freed as each ends.
  *
- * A request may have more jobs than the service's queue has room: those for which there is none wait here,
- * as long as one of the same request is under way.
+ * A request may have more jobs than the service's queue has room: once one has been taken, those for which
+ * there is none wait here.
  *
  * Thread: the connection's.
  */

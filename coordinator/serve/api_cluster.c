@@ -78,6 +78,8 @@ static bool more(void *user, struct http_text *out)
     char *text;
     size_t len;
 
+    if (service_draining(e->service)) /* nobody waits for a picture */
+        return false;
     if (now < e->next_ms) {
         const uint64_t left = e->next_ms - now < LOOK_MS ? e->next_ms - now : LOOK_MS;
 

@@ -130,7 +130,7 @@ static void on_piece(void *user, uint32_t i, const struct job_piece *p, const st
     (void)state;
 }
 
-/* Little-endian floats, as they are here (engine/base refuses to be built on another machine). */
+/* Floats as they lie in memory: little-endian, like the machines Tern runs on. */
 static void add_base64(struct http_text *out, const float *x, size_t n)
 {
     const size_t cap = sodium_base64_encoded_len(n * sizeof *x, sodium_base64_VARIANT_ORIGINAL);

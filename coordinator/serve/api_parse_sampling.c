@@ -198,8 +198,8 @@ static enum tern_status array_bias(const struct api_model *m, const json_t *a, s
     return TERN_OK;
 }
 
-enum tern_status api_parse_bias(const struct api_model *m, const json_t *body, struct sample_options *s,
-                                struct api_fault *f)
+static enum tern_status parse_bias(const struct api_model *m, const json_t *body, struct sample_options *s,
+                                   struct api_fault *f)
 {
     const json_t *v = api_field(body, "logit_bias");
 
@@ -220,7 +220,7 @@ enum tern_status api_parse_sampling(const struct api_model *m, const json_t *bod
     enum tern_status st;
 
     if ((st = parse_seed(body, r, f)) || (st = parse_numbers(body, s, f)) ||
-        (st = parse_samplers(body, s, f)) || (st = api_parse_bias(m, body, s, f)) ||
+        (st = parse_samplers(body, s, f)) || (st = parse_bias(m, body, s, f)) ||
         (st = api_get_bool(body, "ignore_eos", &r->gen.ignore_eos, f)))
         return st;
     if (r->gen.ignore_eos && generate_forbid_eog(s, m->tok, m->n_vocab, &f->err))

@@ -96,8 +96,6 @@ enum tern_status api_parse_messages(const struct api_model *m, const json_t *bod
 /* Sampling, lengths, stops and biases into r. */
 enum tern_status api_parse_sampling(const struct api_model *m, const json_t *body, struct api_request *r,
                                     struct api_fault *f) TERN_MUST_CHECK;
-enum tern_status api_parse_bias(const struct api_model *m, const json_t *body, struct sample_options *s,
-                                struct api_fault *f) TERN_MUST_CHECK;
 enum tern_status api_parse_stops(const json_t *body, struct api_request *r,
                                  struct api_fault *f) TERN_MUST_CHECK;
 

@@ -127,6 +127,7 @@ static void drain(const struct serve *s, int sig)
 
     tell_systemd("STOPPING=1");
     http_server_drain(s->http);
+    service_drain(s->service);
     if ((busy = http_server_busy(s->http)) > 0 && !s->o.engine.quiet)
         fprintf(stderr, "tern serve: %u requests are still being answered\n", (unsigned)busy);
     while (http_server_busy(s->http) > 0 && tern_now_ms() < until && interrupt_signal() == sig)

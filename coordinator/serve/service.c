@@ -103,6 +103,7 @@ enum tern_status service_open(const struct service_options *o, struct service **
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->opened, NULL);
     atomic_init(&s->cancelled, false);
+    atomic_init(&s->draining, false);
     s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->wake_fd < 0)
         st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot make an event descriptor: %s", strerror(errno));
@@ -132,6 +133,16 @@ static void wake(struct service *s)
     ssize_t ignored = write(s->wake_fd, &one, sizeof one);
 
     (void)ignored;
+}
+
+void service_drain(struct service *s)
+{
+    atomic_store(&s->draining, true);
+}
+
+bool service_draining(struct service *s)
+{
+    return atomic_load(&s->draining);
 }
 
 void service_close(struct service **sp)

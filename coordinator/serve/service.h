@@ -27,6 +27,10 @@ struct service_options {
 /* Loads the model and opens the pipeline. */
 enum tern_status service_open(const struct service_options *o, struct service **out,
                               struct tern_err *err) TERN_MUST_CHECK;
+/* It will be closed as soon as what is being answered has been: whoever only looks on should go.  Any
+ * thread. */
+void service_drain(struct service *s);
+bool service_draining(struct service *s);
 /* All jobs must have been freed. */
 void service_close(struct service **s);
 
@@ -52,8 +56,8 @@ uint32_t service_traces(struct service *s, uint64_t since, struct snapshot_step 
 /* What is in the slots now, at most max. */
 uint32_t service_slots(struct service *s, struct snapshot_slot *out, uint32_t max);
 
-/* A request has been refused, for service_submit has or for a reason of the caller's: one may be several jobs,
- * so it is the caller who counts. */
+/* A request has been refused, because service_submit did so or for a reason of the caller's: one may be
+ * several jobs, so it is the caller who counts. */
 void service_count_refused(struct service *s);
 
 #endif

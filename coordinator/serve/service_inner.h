@@ -42,6 +42,7 @@ struct service {
     bool stop;
 
     atomic_bool cancelled; /* some job has been */
+    atomic_bool draining;
 
     struct job *jobs; /* the driver's: all that have not ended, newest first */
     struct watch watch;

@@ -275,8 +275,8 @@ static bool wait_for(struct service *s, const struct pipe *pipe, int timeout_ms)
     return fds[1].revents != 0;
 }
 
-/* With nothing under way.  What comes from the pipeline then is the news of its end: it is opened again before
- * somebody asks. */
+/* With nothing under way.  What comes from the pipeline then is the news of its end: it is opened again
+ * before somebody asks. */
 static enum tern_status sleep_idle(struct service *s, struct tern_err *err)
 {
     struct pipe *pipe = s->session->pipe;

@@ -38,9 +38,9 @@ class Answer:
         return [e[len("data: "):] for e in self.body.decode().split("\n\n") if e.startswith("data: ")]
 
 
-def curl(method, path, body=None, key=KEY):
+def curl(method, path, body=None, key=KEY, more=()):
     command = ["curl", "-s", "-S", "-i", "-N", "-m", "60", "-X", method, server.about["url"] + path]
-    command += ["-H", "Expect:"]
+    command += ["-H", "Expect:"] + list(more)
     if key:
         command += ["-H", "Authorization: Bearer " + key]
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -92,6 +92,25 @@ lab.check([s["id"] for s in slots] == [0, 1] and not any(s["is_processing"] for 
 lab.check(get("/slots?fail_on_no_slot=1").status == 200, "a slot is free")
 r = get("/props", key=None)
 lab.check(r.status == 401 and r.error["type"] == "authentication_error", "no key, no answer", r.body)
+
+# -- ours ----------------------------------------------------------------------------------------------------
+r = get("/", key=None)
+again = get("/", key=None, more=["-H", "If-None-Match: " + r.headers["etag"]])
+lab.check(r.status == 200 and r.headers["content-type"].startswith("text/html") and b"<html" in r.body and
+          r.headers["content-security-policy"].startswith("default-src 'none'") and
+          r.headers["x-frame-options"] == "DENY", "the page, with its policy", r.headers)
+lab.check(again.status == 304 and not again.body and again.headers["etag"] == r.headers["etag"],
+          "no second time to who has it", again.headers)
+lab.check("steps" not in get("/tern/cluster").json and
+          isinstance(get("/tern/cluster?since=0").json["steps"], list), "/tern/cluster, steps if asked for")
+for since in ("x", "-1", "", "99999999999999999999"):
+    r = get("/tern/cluster?since=" + since)
+    lab.check(r.status == 400 and r.error["param"] == "since", "since=%s is refused" % since, r.body)
+r = get("/tern/events", more=["-m", "1"])
+e = [json.loads(x) for x in r.events()]
+lab.check(r.headers["content-type"].startswith("text/event-stream") and len(e) >= 2 and
+          all(x["model"]["name"] == "fable" for x in e), "/tern/events", r.body[:300])
+lab.check(get("/tern/events", key=None).status == 401, "with a key alone")
 
 # -- tokens --------------------------------------------------------------------------------------------------
 TEXT = "The fox, \u00e9 \u72d0 \U0001f98a\n<|begin_of_text|> x"
@@ -164,6 +183,10 @@ lab.check([m["index"] for m in many] == [0, 1] and many[0]["content"] == complet
 many = post("/completion", {"prompt": "The fox", "n_cmpl": 3, "n_predict": 8, "seed": 3}).json
 lab.check(len(many) == 3 and many[2]["content"] ==
           complete(prompt="The fox", temperature=0.8, seed=5)["content"], "three answers", many)
+many = post("/completion", {"prompt": "The fox", "n_cmpl": 12, "n_predict": 4, "seed": 3}).json
+lab.check(len(many) == 12 and many[11]["content"] ==
+          complete(prompt="The fox", temperature=0.8, seed=14, n_predict=4)["content"],
+          "more answers than slot and queue have room for", many)
 lab.check(complete(prompt="The fox", wrong_field=[1], id_slot=7, mirostat_tau=5.0)["content"] ==
           complete(prompt="The fox")["content"], "unknown fields are ignored")
 long = "The fox saw the crow. " * 30

@@ -62,7 +62,7 @@ def numbers(value, found, prefix=""):
 
 
 # What is predicted of layers 0 to 14 in one worker.
-CONTEXT, ROWS, THREADS = 256, 65, 1
+CONTEXT, THREADS = 512, 1
 r = lab.run("inspect", "-m", big, "--json", "--layers", "0-14", "-c", CONTEXT, "-t", THREADS)
 lab.check(r.code == 0, "tern inspect predicts", r.errors)
 prediction = json.loads(r.text)["memory"]
@@ -72,7 +72,7 @@ lab.check(abs(ternary - 2084 * 1e6 / 8) < 0.05 * 2084 * 1e6 / 8,
           "half of the ternary bytes are predicted: %.1f MB" % (ternary / 1e6))
 
 cluster = Cluster(lab, 2, model=big, args=["--threads", THREADS])
-p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 17,
+p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70, "--chunk", 256,
               "--ignore-eos", *cluster.args())
 lab.check(os.read(p.stdout.fileno(), 1) != b"", "the first token")
 peaks = [0, 0]
@@ -93,8 +93,8 @@ lab.check(cluster.stop() == [0, 0], "the workers end cleanly")
 r = lab.run("inspect", "-m", big, "--json", "-c", CONTEXT, "-t", THREADS)
 memory = json.loads(r.text)["memory"]
 need = memory["total_bytes"] + memory["coordinator"]["total_bytes"] - memory["fixed_bytes"]
-p = lab.start("run", "-m", big, "-n", 100, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 17, "-t",
-              THREADS, "--ignore-eos")
+p = lab.start("run", "-m", big, "-n", 240, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70, "-t",
+              THREADS, "--chunk", 256, "--ignore-eos")
 peak = 0
 while p.poll() is None:
     try:

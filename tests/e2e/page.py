@@ -59,11 +59,11 @@ def check_chat(lab, p, server, form):
                   form + ": an answer comes",
               (lengths, p.text("#thread")))
     foot = p.text(".theirs .stats")
-    lab.check(re.search(r"^\d+ tokens · [\d.]+ per second · the first after [\d.]+ (ms|s)$", foot),
+    lab.check(re.search(r"^\d+ tokens · [\d.,]+ per second · the first after [\d.]+ (ms|s)$", foot),
                   form + ": figures stand under it", foot)
     used = p.text("#context-text")
     lab.check(re.search(r"^[1-9]\d+ of 1,024 tokens$", used), form + ": the context in use is told", used)
-    p.js("saved.settings = {max_tokens: 900, seed: 1, ignore_eos: true}")
+    p.js("saved.settings = {max_tokens: 100000, seed: 1, ignore_eos: true}")
     before = server.get("/tern/cluster").json["totals"]["cancelled"]
     p.ask("And then")
     lengths.clear()
@@ -97,7 +97,7 @@ def check_picture(lab, p, server, n):
     steps = p.js("return lanes.steps.length ? lanes.steps[lanes.steps.length - 1].n : 0")
     p.js("""
         const was = saved.current;
-        saved.settings = {max_tokens: 1000, ignore_eos: true};
+        saved.settings = {max_tokens: 100000, ignore_eos: true};
         for (let i = 0; i < 3; i++) {
             chat.fresh();
             chat.send('Once upon a time');
@@ -105,10 +105,9 @@ def check_picture(lab, p, server, n):
     busy = p.until("[...document.querySelectorAll('.stage .state')].every(s => s.textContent === 'working')",
         20)
     lab.check(busy, form + ": with work every card says so", p.text("#pipe"))
-    rate = p.js("return Number(figures.answers.value.textContent.replace(',', ''))")
-    lab.check(rate > 0 and p.until("figures.requests.value.textContent === '3'", 5),
-                  form + ": tokens per second and requests are told",
-              (rate, p.text("#figures")))
+    rate = p.until("Number(figures.answers.value.textContent.replace(',', '')) > 0")
+    lab.check(rate and p.until("figures.requests.value.textContent === '3'"),
+              form + ": tokens per second and requests are told", p.text("#figures"))
     lab.check(p.until("lanes.steps.length && lanes.steps[lanes.steps.length - 1].n > %d + 8" % steps),
                   form + ": new steps come into the lanes")
     orders = p.js("""
@@ -126,13 +125,11 @@ def check_picture(lab, p, server, n):
         for (let i = 0; i < d.length;
             i += 4) if (d[i + 3] > 250) seen.add(d[i] + ' ' + d[i + 1] + ' ' + d[i + 2]);
         return seen.size"""
-    lab.check(wait_until(lambda: p.js(columns, 2e5) > 30, 5), form + ": and are drawn")
+    lab.check(wait_until(lambda: p.js(columns, 1e4) > 12, 5), form + ": and are drawn")
     if n:
-        hops = [p.js("return arguments[0].textContent", {browser.ELEMENT: e[browser.ELEMENT]}) for e in p.js(
-            "return [...document.querySelectorAll('.hop')]")]
-        lab.check(len(hops) == n + 1 and all(re.search(r"p50 [\d.]+ (µs|ms).*p99 .*[kM]?B/s",
-                      h) for h in hops),
-                  form + ": hops have their times and bytes", hops)
+        hops = "[...document.querySelectorAll('.hop')].map(e => e.textContent)"
+        lab.check(p.until(hops + ".every(t => /p50 [0-9.]+ (µs|ms|s) . p99 .*[kM]?B\\/s/.test(t))"),
+                  form + ": hops have their times and bytes", p.js("return " + hops))
     lab.check(len(p.js("return [...document.querySelectorAll('.slots li')].map(e => e.textContent)")) == 3,
               form + ": three requests are at work")
     p.js("chat.stop_all()")
@@ -176,6 +173,7 @@ def check_key(lab, web):
     web.go(server.url + "/")
     lab.check(p.until("/needs a key/.test($('health').textContent)"),
                   "a page without the key says what it needs")
+    p.js("saved.settings = {max_tokens: 10, ignore_eos: true}")
     p.ask("Hello")
     p.until("document.querySelector('.trouble input')")
     web.type(".trouble input", "secret-of-the-page")
@@ -188,8 +186,10 @@ def check_key(lab, web):
 def run(lab, web, n):
     """Both ways of talking: without a form of chat on one process, with one on workers."""
     form = "%d workers" % n if n else "one process"
-    server = Server(lab, *(["--local", n] if n else []), args=["-t", "1"] + (["--chat-template",
-        "chatml"] if n else []))
+    # Answers that would never end, however fast the machine is: their context is shifted.  And not faster
+    # than a browser on the same machine can show.
+    where = ["--local", n, "--chat-template", "chatml"] if n else []
+    server = Server(lab, *where, args=["-t", "1", "--cpu", "ref", "--context-shift"])
     p = Page(web)
     if not n:
         check_served(lab, server)
@@ -197,8 +197,9 @@ def run(lab, web, n):
     lab.check(p.until("chat.facts.ctx === 1024") and "fable" in p.text("#model"),
                   form + ": the page knows the model")
     lab.check(p.js("return chat.facts.plain") == (n == 0), form + ": and how to talk to it")
-    check_chat(lab, p, server, form)
     check_picture(lab, p, server, n)
+    p.js("chat.fresh()")
+    check_chat(lab, p, server, form)
     check_clean(lab, web, server.url, form)
     if not n:
         check_refusals(lab, p)

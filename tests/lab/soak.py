@@ -187,8 +187,9 @@ class Soak:
     def client(self, k, end):
         r = random.Random(self.seed * 1000 + k)
         manners, weights = zip(*self.kinds)
+        first = manners[k % len(manners)]  # so that there are some of all
         while time.monotonic() < end and len(self.wrong) < 100:
-            what = r.choices(manners, weights)[0]
+            what, first = first or r.choices(manners, weights)[0], None
             name, began = what.__name__, time.monotonic()
             try:
                 outcome = what(r)

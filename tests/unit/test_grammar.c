@@ -122,6 +122,27 @@ static void test_broken(void **state)
 
 /* -- masks ----------------------------------------------------------------------------------------------- */
 
+/* The first and last characters of every length of UTF-8 and lead byte that is special. */
+static const char *const edges[] = { "~",
+                                     "\xc2\x80",
+                                     "\xdf\xbf",
+                                     "\xe0\xa0\x80",
+                                     "\xe0\xbf\xbf",
+                                     "\xe1\x80\x80",
+                                     "\xec\xbf\xbf",
+                                     "\xed\x80\x80",
+                                     "\xed\x9f\xbf",
+                                     "\xee\x80\x80",
+                                     "\xef\xbf\xbf",
+                                     "\xf0\x90\x80\x80",
+                                     "\xf0\xbf\xbf\xbf",
+                                     "\xf1\x80\x80\x80",
+                                     "\xf3\xbf\xbf\xbf",
+                                     "\xf4\x80\x80\x80",
+                                     "\xf4\x8f\xbf\xbf" };
+#define N_EDGES (sizeof edges / sizeof edges[0])
+static uint32_t first_edge; /* their tokens */
+
 static struct tern_tokenizer *small_vocabulary(void)
 {
     static struct made m;
@@ -140,6 +161,11 @@ static struct tern_tokenizer *small_vocabulary(void)
     }
     for (size_t i = 0; i < sizeof halves / sizeof halves[0]; i++) {
         vocab_add_bytes(&m.w, halves[i], strlen(halves[i]));
+        m.types[m.n++] = TERN_TOKEN_NORMAL;
+    }
+    first_edge = (uint32_t)m.n;
+    for (size_t i = 0; i < N_EDGES; i++) {
+        vocab_add_bytes(&m.w, edges[i], strlen(edges[i]));
         m.types[m.n++] = TERN_TOKEN_NORMAL;
     }
     made_token(&m, "<s>", TERN_TOKEN_CONTROL);
@@ -349,6 +375,35 @@ static void check_next(const struct bed *b, const char *gbnf, const char *text, 
     grammar_drop(&held);
 }
 
+/* A class that lacks one character lacks its token, in the midst of a text as at its bounds. */
+static void test_edges(void **state)
+{
+    static const char *const forms[] = { "root ::= [^%s]*", "root ::= [^%s]{0,3}", "root ::= . [^%s] .{40}" };
+    struct bed b;
+
+    (void)state;
+    bed_open(&b, small_vocabulary(), 1);
+    for (size_t i = 0; i < 3 * N_EDGES; i++) {
+        struct grammar *g;
+        const struct grammar *held;
+        struct grammar_state *s;
+        char gbnf[64];
+
+        snprintf(gbnf, sizeof gbnf, forms[i % 3], edges[i / 3]);
+        assert_ok(grammar_parse(gbnf, strlen(gbnf), &g, &unit_err));
+        assert_ok(grammar_state_new(g, b.vocab, &s, &unit_err));
+        if (i % 3 == 2)
+            assert_true(grammar_accept(s, 'a'));
+        for (uint32_t e = 0; e < N_EDGES; e++)
+            if (bit(grammar_mask(s), first_edge + e) != (e != i / 3))
+                fail_msg("%s: edge %u", gbnf, (unsigned)e);
+        grammar_state_free(&s);
+        held = g;
+        grammar_drop(&held);
+    }
+    bed_close(&b);
+}
+
 /* The same rule, entered at two places of the text, returns to what was there at each. */
 static void test_stacks(void **state)
 {
@@ -481,17 +536,12 @@ static void test_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_valid),
-        cmocka_unit_test(test_invalid),
-        cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_masks_small),
-        cmocka_unit_test(test_masks_fable),
-        cmocka_unit_test(test_masks_llama_bpe),
-        cmocka_unit_test(test_masks_llama_spm),
-        cmocka_unit_test(test_masks_falcon),
-        cmocka_unit_test(test_stacks),
-        cmocka_unit_test(test_bombs),
-        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_valid),           cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_broken),          cmocka_unit_test(test_masks_small),
+        cmocka_unit_test(test_masks_fable),     cmocka_unit_test(test_masks_llama_bpe),
+        cmocka_unit_test(test_masks_llama_spm), cmocka_unit_test(test_masks_falcon),
+        cmocka_unit_test(test_edges),           cmocka_unit_test(test_stacks),
+        cmocka_unit_test(test_bombs),           cmocka_unit_test(test_ends),
     };
     return cmocka_run_group_tests_name("grammar", tests, NULL, NULL);
 }

@@ -158,14 +158,17 @@ static void test_random_operations(void **state)
             break;
         default:
             if (n[i].live) {
-                uint32_t more = (uint32_t)(unit_random(&rng) % 50);
+                uint32_t more = (uint32_t)(unit_random(&rng) % 50), had = tern_kv_pages_free(t);
+                uint32_t need = tern_kv_pages_needed(t, i, n[i].gen, more);
                 enum tern_status st = tern_kv_append(t, i, n[i].gen, n[i].len, more, &a, &b, &unit_err);
 
                 if (st == TERN_ERR_LIMIT) {
+                    assert_true(need > had || n[i].len + more > CTX);
                     refused++;
                     break;
                 }
                 assert_ok(st);
+                assert_int_equal(had - tern_kv_pages_free(t), need);
                 tern_kv_store_copy_page(&s, a, b);
                 for (uint32_t k = 0; k < more; k++) {
                     n[i].tag[n[i].len] = next_tag;

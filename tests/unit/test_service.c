@@ -18,7 +18,7 @@
 #define N_THREADS 16
 /* Requests of each thread. */
 #if defined(__SANITIZE_THREAD__)
-#define N_EACH 3
+#define N_EACH 2
 #elif defined(__SANITIZE_ADDRESS__)
 #define N_EACH 6
 #else

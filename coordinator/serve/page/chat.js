@@ -124,6 +124,10 @@ const chat = {
         );
         if (mine) {
             text.textContent = m.content;
+            const c = saved.current;
+            if (c.messages.at(-1) === m && !this.runs.has(c) && !this.troubles.has(c)) {
+                foot.append(icon_button('again', 'Ask this again', () => this.again()));
+            }
             if (recent) foot.append(icon_button('edit', 'Change this message', () => this.edit(m)));
             const copy = icon_button('copy', 'Copy this message', () => copy_text(m.content, copy));
             foot.append(copy);

@@ -246,7 +246,7 @@ class HopRow {
 
     show(hop) {
         set_text(this.sr, 'From ' + hop.from + ' to ' + hop.to + ': ');
-        const time = hop.p50_us
+        const time = known(hop.p50_us)
             ? 'p50 ' + micros(hop.p50_us) + ' · p99 ' + micros(hop.p99_us)
             : 'no hop measured yet';
         set_text(this.text, time + ' · ' + bytes(hop.bytes_per_s) + '/s · ' + bytes(hop.bytes) + ' in all');

@@ -104,6 +104,7 @@ async function copy_text(text, button) {
 
 // For those who listen: a few words, politely.
 function speak(text) {
+    if (!text) return;
     const box = $('spoken');
     while (box.childElementCount > 6) box.firstChild.remove();
     box.append(el('p', {text}));

@@ -107,7 +107,7 @@ const figures = {
         this.pages.meter.value = p.total ? used / p.total : 0;
         const x = q.prefix || {},
             rate = x.lookups ? x.hits / x.lookups : null;
-        this.prefix.set(percent(rate), 'hits', count(x.tokens) + ' tokens not read again');
+        this.prefix.set(percent(rate), 'hits', count(x.tokens) + ' tokens saved');
         this.prefix.meter.value = rate || 0;
     },
 };

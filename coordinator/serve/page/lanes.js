@@ -274,7 +274,7 @@ const lanes = {
         let us = 0;
         for (const step of seen)
             us += step.stages.length ? step.stages[0][2] - step.stages[0][1] : step.done - step.home;
-        return seen.length > 0 && (us / seen.length / this.span) * wide < 2.5;
+        return seen.length > wide / 8 && (us / seen.length / this.span) * wide < 2.5;
     },
 
     // Steps of which something lies between two times; steps go and come home in order.

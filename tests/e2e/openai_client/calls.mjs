@@ -365,7 +365,7 @@ call('embeddings: nothing', async (t) => refused(embed(t, [])));
 
 const wrong = (name, more) => call('refused: ' + name, async (t) => refused(ask(t, more)));
 
-wrong('a prompt that is too long', { messages: user('The fox saw the crow. '.repeat(2000)) });
+wrong('a prompt that is too long', { messages: user('The fox saw the crow. '.repeat(300)) });
 wrong('a temperature that is a text', { temperature: 'hot' });
 wrong('top_p out of range', { top_p: 2 });
 wrong('n out of range', { n: 1000 });
