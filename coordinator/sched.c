@@ -151,6 +151,7 @@ static enum tern_status send_one(struct sched *s, struct tern_err *err)
     struct tern_step *step;
     enum tern_status st;
 
+    s->wake_us = 0; /* with all steps under way time alone changes nothing */
     if (s->n_flights >= s->max_flights)
         return TERN_END;
     sched_settle(s);
@@ -197,19 +198,24 @@ static enum tern_status receive(struct sched *s, int timeout_ms, struct tern_err
     return st;
 }
 
-/* How long to wait for a result before there is something to send without one. */
-static int until_wake(const struct sched *s, uint64_t t0, int timeout_ms)
+int sched_wait_ms(const struct sched *s, int most_ms)
 {
     const uint64_t now = sched_now_us(s);
     const uint64_t wake_ms = s->wake_us > now ? (s->wake_us - now + 999) / 1000 : 1;
-    const uint64_t gone_ms = (now - t0) / 1000;
-    uint64_t left_ms = UINT64_MAX;
+
+    if (!s->wake_us || wake_ms > INT_MAX || (most_ms >= 0 && (uint64_t)most_ms < wake_ms))
+        return most_ms;
+    return (int)wake_ms;
+}
+
+/* What is left of timeout_ms since t0, or less when there is something to send sooner. */
+static int until_wake(const struct sched *s, uint64_t t0, int timeout_ms)
+{
+    const uint64_t gone_ms = (sched_now_us(s) - t0) / 1000;
 
     if (timeout_ms >= 0)
-        left_ms = gone_ms < (uint64_t)timeout_ms ? (uint64_t)timeout_ms - gone_ms : 0;
-    if (s->wake_us && wake_ms < left_ms)
-        left_ms = wake_ms;
-    return left_ms > INT_MAX ? timeout_ms : (int)left_ms;
+        timeout_ms = gone_ms < (uint64_t)timeout_ms ? timeout_ms - (int)gone_ms : 0;
+    return sched_wait_ms(s, timeout_ms);
 }
 
 enum tern_status sched_turn(struct sched *s, int timeout_ms, struct tern_err *err)

@@ -95,6 +95,10 @@ void sched_forget(struct sched *s, struct seq *q);
  */
 enum tern_status sched_turn(struct sched *s, int timeout_ms, struct tern_err *err) TERN_MUST_CHECK;
 
+/* For who waits otherwise than in a turn: how long at most, so that what may go out before a result has come
+ * does; most_ms or less, and -1 for most_ms is without end. */
+int sched_wait_ms(const struct sched *s, int most_ms);
+
 const struct sched_stats *sched_stats(const struct sched *s);
 
 #endif

@@ -84,6 +84,16 @@ static bool is_time(struct sched *s, uint32_t n_rows, uint32_t largest)
     return wait <= 0;
 }
 
+/* Would rows of answers take the last step there is, while none of a prompt are on their way?  Where answers
+ * alone fill all steps no other time comes; and those behind wait for this one chunk. */
+static bool is_last_chance(struct sched *s, uint32_t n_decode)
+{
+    for (uint32_t i = 0; i < s->n_flights; i++)
+        if (sched_flight(s, i)->n_prompt)
+            return false;
+    return n_decode && s->n_flights + 1 >= s->max_flights;
+}
+
 uint32_t sched_prompt_share(struct sched *s, uint32_t n_decode)
 {
     const uint32_t rest = prompt_rest(s);
@@ -97,7 +107,7 @@ uint32_t sched_prompt_share(struct sched *s, uint32_t n_decode)
     chunk = step_tuner_chunk(&s->tuner, rest, n_decode, largest, s->n_answering > 0);
     s->stats.chunk = chunk;
     largest = chunk + n_decode > largest ? chunk + n_decode : largest;
-    return is_time(s, chunk + n_decode, largest) ? chunk : 0;
+    return is_last_chance(s, n_decode) || is_time(s, chunk + n_decode, largest) ? chunk : 0;
 }
 
 /* -- whose ----------------------------------------------------------------------------------------------- */
@@ -258,6 +268,9 @@ enum tern_status sched_fill(struct sched *s, struct tern_step *step, struct flig
     enum tern_status st;
 
     p->n_runs = p->n_rows = p->n_decode = p->n_prompt = 0;
+    /* A prompt has its run too, or it waited as long as so many answers are made. */
+    if (n_prompt && n_decode >= TERN_MAX_STEP_RUNS)
+        n_decode = TERN_MAX_STEP_RUNS - 1;
     plan_decode(s, p, n_decode);
     if (n_prompt > s->o.pipe->max_rows - p->n_rows)
         n_prompt = s->o.pipe->max_rows - p->n_rows;

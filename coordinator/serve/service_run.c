@@ -312,7 +312,8 @@ static enum tern_status drive(struct service *s, struct tern_err *err)
             return st;
         later = publish_all(s);
         if (st == TERN_AGAIN)
-            (void)wait_for(s, s->session->pipe, later ? LATER_MS : SLEEP_MS);
+            (void)wait_for(s, s->session->pipe,
+                           later ? LATER_MS : sched_wait_ms(s->session->sched, SLEEP_MS));
         else if (st == TERN_END && s->jobs)
             return TERN_FAIL(err, TERN_ERR_STATE,
                              "the scheduler has nothing to do but not every request has been answered");

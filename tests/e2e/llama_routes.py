@@ -276,6 +276,9 @@ refused = post("/completion", {"prompt": "x", "n_predict": 1})
 lab.check(refused.status == 503 and refused.error["type"] == "unavailable_error" and
           refused.error["code"] == 503 and int(refused.headers["retry-after"]) >= 1,
           "a full queue is 503 with Retry-After", (scheduler(), refused.body))
+slots = get("/slots")
+lab.check(sum(s["is_processing"] for s in slots.json) == 2, "both are in /slots, wherever their KV lies",
+          slots.body)
 r = get("/slots?fail_on_no_slot=1")
 lab.check(r.status == 503 and r.error["code"] == 503, "no slot is free", r.body)
 start = time.monotonic()
