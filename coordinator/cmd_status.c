@@ -35,10 +35,10 @@ static const char help[] =
     "      --json                all that the server tells, as a JSON object\n"
     "  -h, --help                this text\n"
     "\n"
-    "A row for the coordinator and each worker: its layers, ms per step, tokens per second and share of\n"
-    "idle time of the last seconds, wait of a step in its queue, latency and bytes of the link that leads "
-    "to\n"
-    "it (the coordinator's: home), memory, connections it refused.  A narrow terminal shows less.\n"
+    "A row for the coordinator and each worker: its layers; ms per step, tokens per second and share of\n"
+    "idle time, of the last seconds; how long a step waits there; latency and bytes of the link that\n"
+    "leads to it (the coordinator's: home); memory; connections it refused.  A narrow terminal shows\n"
+    "less.\n"
     "\n"
     "Exit code: 0 the server takes requests, 75 it does not at the moment, 69 it cannot be reached.\n";
 

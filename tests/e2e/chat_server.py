@@ -154,7 +154,8 @@ for name in GOOD:
     r = chat(base, "--model", name, "-p", "x")
     lab.check(r.code == 0 and r.text == "Hello\n", "a stream: " + name, [r.code, r.text, r.errors])
 for name, code, words in (("garbage", 65, "no JSON"), ("error", 69, "out of? luck"),
-                          ("hangup", 69, "broke off"), ("short", 69, "broke off"), ("html", 69, "refuses (500)"),
+                          ("hangup", 69, "broke off"), ("short", 69, "broke off"),
+                          ("html", 69, "refuses (500)"),
                           ("page", 65, "no answer of a"), ("refused", 69, "no such? model"),
                           ("moved", 69, "refuses (302)"),
                           ("endless", 65, "more than"), ("deep", 65, "no JSON"), ("number", 65, "no JSON")):
@@ -189,7 +190,8 @@ chat(base, "--model", "plain", "--temp", 0.5, "--top-k", 3, "-s", 7, "-n", 9, "-
      "--logit-bias", "5-inf", "-p", "x", "--api-key-file", lab.write("k", "# none\n\nname the-key\n"))
 path, headers, body = asked[0]
 lab.check(body["temperature"] == 0.5 and body["top_k"] == 3 and body["seed"] == 7 and
-          body["max_tokens"] == 9 and body["stop"] == ["END"] and body["logit_bias"] == {"5": -100} and "top_p" not in body and
+          body["max_tokens"] == 9 and body["stop"] == ["END"] and body["logit_bias"] == {"5": -100} and
+          "top_p" not in body and
           headers["Authorization"] == "Bearer the-key", "settings that were given", [headers, body])
 r = chat(base, "-p", "x")
 lab.check(r.code == 64 and "--model" in r.errors, "several models: one must be chosen", r.errors)

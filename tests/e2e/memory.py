@@ -72,8 +72,8 @@ lab.check(abs(ternary - 2084 * 1e6 / 8) < 0.05 * 2084 * 1e6 / 8,
           "half of the ternary bytes are predicted: %.1f MB" % (ternary / 1e6))
 
 cluster = Cluster(lab, 2, model=big, args=["--threads", THREADS])
-p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70, "--chunk", 256,
-              "--ignore-eos", *cluster.args())
+p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70,
+              "--chunk", 256, "--ignore-eos", *cluster.args())
 lab.check(os.read(p.stdout.fileno(), 1) != b"", "the first token")
 peaks = [0, 0]
 while p.poll() is None:

@@ -405,6 +405,11 @@ def check_looks(lab, p):
             js(step)
             bad += js(wide)
         lab.check(bad == [], "nothing is wider than a screen of %d pixels" % width, bad)
+        js("cluster.set_open(true); $('pipe').lastElementChild.scrollIntoView()")
+        lab.check(js("return $('app').getBoundingClientRect().bottom <= innerHeight + 1 && "
+                     "document.querySelector('.bar').getBoundingClientRect().top === 0"),
+                  "... and the page itself does not move")
+        js("cluster.set_open(false)")
     p.web.size(1280, 860)
     contrast = """
         const c = document.createElement('canvas').getContext('2d', {willReadFrequently: true});

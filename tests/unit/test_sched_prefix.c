@@ -579,7 +579,7 @@ static void test_anything_goes(void **state)
     static const uint32_t chunks[] = { 0, 1, 7, 32 };
 
     (void)state;
-    for (uint32_t i = 0; i < 6; i++)
+    for (uint32_t i = 0; i < 4; i++)
         play(i + 1, 1 + i % 3, chunks[i % 4]);
 }
 

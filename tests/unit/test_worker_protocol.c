@@ -77,10 +77,12 @@ static Tern__Assign whole_model(void)
     return lab_assign(&lab.arch, net.arch_hash, net.id, 0, lab.arch.n_layers, net.head.public_key);
 }
 
-static void hold_ready(struct lab_peer *p)
+/* `silence`: how long we may compute ourselves without a word, in milliseconds. */
+static void hold_ready_for(struct lab_peer *p, uint32_t silence)
 {
     Tern__Assign a = whole_model();
 
+    a.dead_after_ms = silence;
     hold(p);
     lab_peer_assign(p, &a, net.id, false);
     (void)lab_peer_wait(p, TERN__HEADER__BODY_READY, 20000);
@@ -104,6 +106,11 @@ static void expect_fault(struct lab_peer *p, enum tern_status status, const char
     lab_peer_close(p);
     hold(p);
     release(p);
+}
+
+static void hold_ready(struct lab_peer *p)
+{
+    hold_ready_for(p, 60000);
 }
 
 /* Rows as a coordinator would send them, and what comes back; compared with a stage of our own. */
@@ -251,7 +258,7 @@ static void test_silence(void **state)
     uint64_t start = tern_now_ms();
 
     (void)state;
-    hold_ready(&p);
+    hold_ready_for(&p, 2000);
     p.quiet = true;
     connect_as(&second, &net.other);
     second.quiet = true;
