@@ -146,7 +146,7 @@ static void cell_state(const struct row *r, char *out)
     char silent[CELL];
 
     if (!r->s->suspect) {
-        strcpy(out, "ok");
+        strcpy(out, r->s->away ? "-" : "ok");
         return;
     }
     span(r->s->silent_ms * 1e3, silent);

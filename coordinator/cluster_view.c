@@ -91,6 +91,7 @@ static void take_stage(const json_t *o, struct cluster_stage *s)
     s->rejected = number(o, "rejected");
     s->silent_ms = number(o, "silent_ms");
     s->suspect = json_is_true(json_object_get(o, "suspect"));
+    s->away = json_is_null(json_object_get(o, "suspect"));
 }
 
 static void take_coordinator(const json_t *o, struct cluster_stage *s)

@@ -24,6 +24,7 @@ struct cluster_stage {
     double first, last;                    /* layers, last one included */
     double threads, memory_bytes, steps, ms_per_step, tokens_per_s, idle_share, queue_ms, rejected, silent_ms;
     bool suspect;
+    bool away; /* the pipeline is not open */
 };
 
 struct cluster_hop {

@@ -40,7 +40,8 @@ static const char help[] =
     "leads to it (the coordinator's: home); memory; connections it refused.  A narrow terminal shows\n"
     "less.\n"
     "\n"
-    "Exit code: 0 the server takes requests, 75 it does not at the moment, 69 it cannot be reached.\n";
+    "Exit code: 0 the server takes requests, 75 it does not at the moment, 69 it cannot be reached,\n"
+    "77 it wants an API key.\n";
 
 struct status {
     const char *server, *api_key_file;

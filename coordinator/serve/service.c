@@ -211,8 +211,8 @@ static enum tern_status take_in(struct service *s, struct job *j, struct tern_er
         return st;
     if (s->n_active >= s->o.parallel + s->o.max_queue)
         return TERN_FAIL(err, TERN_ERR_BUSY,
-                         "%u requests are being answered and %u wait, which is all there is room for; try "
-                         "again later",
+                         "there is no room now: slots are %u, places in the queue %u, and all are taken; try "
+                         "again later, or serve with a larger --max-queue",
                          (unsigned)s->o.parallel, (unsigned)s->o.max_queue);
     s->n_active++;
     j->number = ++s->n_jobs;

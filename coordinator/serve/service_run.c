@@ -91,9 +91,12 @@ static void count_end(struct service *s, const struct job *j)
     struct watch_counts *c = &s->watch.counts;
 
     pthread_mutex_lock(&s->watch.lock);
-    c->ended++;
-    c->cancelled += end == GENERATE_INTERRUPTED;
-    c->failed += end == GENERATE_ERROR;
+    if (end == GENERATE_INTERRUPTED)
+        c->cancelled++;
+    else if (end == GENERATE_ERROR)
+        c->failed++;
+    else
+        c->ended++;
     pthread_mutex_unlock(&s->watch.lock);
 }
 

@@ -28,8 +28,9 @@ struct snapshot_quantiles {
 };
 
 struct snapshot_stage {
+    bool open; /* else the pipeline is not, and was of these stages */
     struct pipe_stage_info info;
-    struct pipe_stage_live live;
+    struct pipe_stage_live live;          /* not open: the endpoint alone */
     uint64_t steps, compute_us, queue_us; /* since the pipeline was opened */
     /* Of the last seconds: */
     double ms_per_step, tokens_per_s, idle_share; /* idle_share 0 to 1, negative: not known */

@@ -99,9 +99,9 @@ static json_t *stage_json(const struct snapshot_stage *g)
     put(o, "tokens_per_s", real(g->tokens_per_s));
     put(o, "idle_share", real(g->idle_share));
     put(o, "queue_ms", g->steps ? real((double)g->queue_us / 1e3 / (double)g->steps) : json_null());
-    put(o, "rejected", integer(g->live.rejected));
-    put(o, "suspect", json_boolean(g->live.suspect));
-    put(o, "silent_ms", *g->live.endpoint ? integer(g->live.silent_ms) : json_null());
+    put(o, "rejected", g->open ? integer(g->live.rejected) : json_null());
+    put(o, "suspect", g->open ? json_boolean(g->live.suspect) : json_null());
+    put(o, "silent_ms", g->open && *g->live.endpoint ? integer(g->live.silent_ms) : json_null());
     put(o, "round_trip_us", known(g->live.round_trip_us));
     put(o, "clock_within_us", known(g->live.clock_within_us));
     return o;

@@ -68,6 +68,15 @@ enum tern_status watch_open(struct watch *w, struct pipe *pipe, struct tern_err 
 void watch_close(struct watch *w)
 {
     pthread_mutex_lock(&w->lock);
+    for (uint32_t i = 0; w->pipe && i < w->n_stages; i++) {
+        struct pipe_stage_live live = { .suspect = false };
+
+        if (w->pipe->live)
+            w->pipe->live(w->pipe, i, &live);
+        w->last[i] = (struct snapshot_stage){ .info = w->pipe->stages[i] };
+        w->last[i].info.layout = NULL; /* is the session's */
+        memcpy(w->last[i].live.endpoint, live.endpoint, sizeof live.endpoint);
+    }
     w->pipe = NULL;
     w->sched.n_in_flight = 0;
     w->n_slots = 0;
@@ -279,6 +288,9 @@ static void fill_stages(const struct watch *w, struct snapshot *out)
     for (uint32_t i = 0; i < w->n_stages; i++) {
         struct snapshot_stage *s = &out->stages[i];
 
+        if (!w->pipe)
+            *s = w->last[i];
+        s->open = w->pipe != NULL;
         s->steps = w->n_steps;
         s->compute_us = w->sched.stages[i].compute_us;
         s->queue_us = w->sched.stages[i].queue_us;

@@ -42,11 +42,12 @@ struct watch_counts {
 struct watch {
     pthread_mutex_t lock; /* for all of it, held for moments */
     uint64_t start_us, opened_us;
-    struct pipe *pipe;          /* NULL: not open */
-    struct watch_step *steps;   /* [WATCH_STEPS] step i at i % WATCH_STEPS */
-    struct watch_stage *stages; /* [WATCH_STEPS][n_stages] */
-    struct watch_latency *hops; /* [n_stages + 1] */
-    uint64_t *hop_bytes;        /* [n_stages + 1] */
+    struct pipe *pipe;                            /* NULL: not open */
+    struct snapshot_stage last[TERN_MAX_WORKERS]; /* when it is not: who its stages were */
+    struct watch_step *steps;                     /* [WATCH_STEPS] step i at i % WATCH_STEPS */
+    struct watch_stage *stages;                   /* [WATCH_STEPS][n_stages] */
+    struct watch_latency *hops;                   /* [n_stages + 1] */
+    uint64_t *hop_bytes;                          /* [n_stages + 1] */
     uint32_t n_stages;
     uint64_t n_steps;  /* seen since the pipeline was opened */
     uint64_t n_before; /* steps of pipelines before it: numbers go on */

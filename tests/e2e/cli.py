@@ -12,7 +12,8 @@ from lab import Lab
 
 lab = Lab()
 USAGE = 64
-COMMANDS = ["run", "perplexity", "embed", "bench", "tokenize", "inspect", "convert", "pull", "keygen"]
+COMMANDS = ["run", "chat", "serve", "status", "top", "perplexity", "embed", "bench", "tokenize", "inspect",
+            "convert", "pull", "keygen"]
 ASK = ["-n", 8, "--temp", 0]
 
 # -- help and mistakes ---------------------------------------------------------------------------------------

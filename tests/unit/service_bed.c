@@ -236,12 +236,13 @@ void bed_check_idle(void)
     assert_non_null(s);
     for (int i = 0; i < 500; i++) {
         service_snapshot(bed_service, s);
-        if (s->n_running + s->n_waiting + s->sched.n_in_flight == 0 && s->jobs_ended == s->jobs)
+        if (s->n_running + s->n_waiting + s->sched.n_in_flight == 0 &&
+            s->jobs_ended + s->jobs_cancelled + s->jobs_failed == s->jobs)
             break;
         usleep(10000);
     }
     assert_int_equal(s->n_running + s->n_waiting, 0);
-    assert_int_equal(s->jobs_ended, s->jobs);
+    assert_int_equal(s->jobs_ended + s->jobs_cancelled + s->jobs_failed, s->jobs);
     assert_int_equal(s->sched.pages_free + s->sched.pages_cached, s->sched.pages);
     free(s);
 }

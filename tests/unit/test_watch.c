@@ -159,6 +159,26 @@ static void test_rest(void **state)
     assert_true(snap->coordinator_idle_share == 1);
 }
 
+/* While a pipeline is opened again its stages keep their names, and nothing is claimed of their state. */
+static void test_closed(void **state)
+{
+    (void)state;
+    strcpy(two.stages[1].name, "second");
+    two.stages[1].first = 3;
+    two.stages[1].last = 6;
+    watch_snapshot(&w, snap);
+    assert_true(snap->stages[1].open);
+    watch_close(&w);
+    watch_close(&w);
+    memset(&two.stages[1], 0, sizeof two.stages[1]); /* it is gone */
+    watch_snapshot(&w, snap);
+    assert_int_equal(snap->n_stages, 2);
+    assert_false(snap->stages[1].open);
+    assert_string_equal(snap->stages[1].info.name, "second");
+    assert_int_equal(snap->stages[1].info.first, 3);
+    assert_int_equal(snap->stages[1].info.last, 6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -167,6 +187,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unknown_clock, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_traces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_rest, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_closed, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

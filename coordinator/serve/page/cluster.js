@@ -183,6 +183,7 @@ class StageCard {
         );
         const share = this.set_busy(stage.idle_share);
         if (stage.suspect) this.set_state('silent', 'silent for ' + millis(stage.silent_ms));
+        else if (stage.suspect === null) this.set_state('idle', 'not connected');
         else if (share > 0.002 || stage.tokens_per_s > 0) this.set_state('busy', 'working');
         else this.set_state('idle', 'idle');
         const link =

@@ -65,7 +65,7 @@ function next_after(sorted, at) {
     return sorted && low < sorted.length ? sorted[low] : -1;
 }
 
-const AFTER_LABEL = /\(\s*<?([^\s<>()]*(?:\([^\s()]*\)[^\s<>()]*)*)>?(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)/y;
+const AFTER_LABEL = /\(\s{0,9}<?([^\s<>()]*(?:\([^\s()]*\)[^\s<>()]*)*)>?(?:\s{1,9}(?:"[^"]*"|'[^']*'))?\s{0,9}\)/y;
 const BARE_LINK = /https?:\/\/[^\s<>"'`\\]{1,2000}/y;
 
 // Splits text into pieces: strings, nodes, and runs of delimiters that may open or close emphasis.
