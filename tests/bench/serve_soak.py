@@ -33,11 +33,17 @@ if not soak.settle():
 files = {name: descriptors(pid) for name, pid in soak.pids.items()}
 
 
+told = [0]
+
+
 def progress(s):
     now = {name: x[-1] for name, x in s.samples.items()}
     lab.say("%5.0f s: %d requests, %d wrong; %s" % (
         next(iter(now.values()))[0], s.total(), len(s.wrong),
         ", ".join("%s %.1f MB %d files" % (name, x[1] / 1e6, x[2]) for name, x in now.items())))
+    for line in s.wrong[told[0]:20]:
+        lab.say("wrong: " + line)
+    told[0] = len(s.wrong)
 
 
 soak.run(progress)
@@ -51,7 +57,7 @@ for name, pid in soak.pids.items():
                 "%.1f" % (max(b for _, b, _ in x) / 1e6), "%.1f" % soak.grown(name), files[name],
                 descriptors(pid) if server.alive() else "gone"))
 lab.say("")
-for line in soak.wrong[:20]:
+for line in soak.wrong[told[0]:20]:
     lab.say("wrong: " + line)
 lab.verdict(not soak.wrong, "%d requests of %d clients in %g minutes, each answered or refused with a "
             "status" % (soak.total(), args.clients, args.minutes))
