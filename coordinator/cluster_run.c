@@ -237,13 +237,15 @@ static void send_ping(struct cluster *c, struct cluster_peer *p)
 {
     Tern__Header h;
     Tern__Ping ping = TERN__PING__INIT;
+    /* Before it is sent: a round trip may seem longer than it was, and its bound wider, but never shorter. */
+    const uint64_t before_us = now_us();
 
     ping.seq = c->ping_seq;
     cluster_header(c, &h, TERN__HEADER__BODY_PING);
     h.ping = &ping;
     /* No room means that enough is on its way to count as life for the worker. */
     if (cluster_post(c, p, &h) == TERN_OK)
-        peer_clock_sent(&p->clock, c->ping_seq, now_us());
+        peer_clock_sent(&p->clock, c->ping_seq, before_us);
 }
 
 static void check_silence(struct cluster *c, struct cluster_peer *p, uint64_t now)
