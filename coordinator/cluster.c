@@ -6,6 +6,7 @@
 #include "coordinator/cluster.h"
 
 #include "engine/base/log.h"
+#include "engine/base/thread.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -336,6 +337,7 @@ void *cluster_main(void *cluster)
     struct tern_err err;
     enum tern_status st = open_links(c, &err);
 
+    tern_thread_set_kind(TERN_THREAD_BRIEF);
     if (st)
         cluster_break(c, st, "%s", err.text);
     while (!c->stop) {

@@ -8,7 +8,11 @@
 #define FORGET   2048 /* measurements of other sizes after which one counts half */
 #define OUTLIER  4.0  /* times the mean; more is cut */
 #define GUESS_AB 4.0  /* a / b of a stage of which one size is known */
-#define GAIN     0.97 /* another number of groups must be better by that much */
+#define GAIN     0.98 /* another number of groups must be better by that much */
+#define SPREADS  64   /* measurements that a line's spread remembers */
+/* A round that has as many groups as it takes and not one more is longer by so much of the spread (mean
+ * deviation): from simulating rings of 3 to 9 stations whose times are gamma distributed. */
+#define UNEVEN 0.85
 
 void step_tuner_init(struct step_tuner *t, uint32_t n_stages, bool remote, uint32_t max_flights,
                      uint32_t max_rows, uint32_t fixed_chunk)
@@ -80,12 +84,26 @@ static void fit(struct tuner_line *l)
     }
 }
 
+/* How far from the mean of its size, as a share of it. */
+static void note_spread(struct tuner_line *l, const struct tuner_size *z, double us)
+{
+    double off;
+
+    if (z->n < MEAN_OF)
+        return;
+    off = us > z->us ? us / z->us - 1 : 1 - us / z->us;
+    off = off < 1 ? off : 1;
+    l->n_spread += l->n_spread < SPREADS;
+    l->spread += (off - l->spread) / l->n_spread;
+}
+
 static void note(struct tuner_line *l, uint32_t rows, double us)
 {
     struct tuner_size *z = &l->sizes[size_of(rows)];
     double share;
 
     us = us > 1 ? us : 1;
+    note_spread(l, z, us);
     if (z->n >= MEAN_OF && us > OUTLIER * z->us)
         us = OUTLIER * z->us;
     z->n += z->n < MEAN_OF;
@@ -149,15 +167,27 @@ double step_tuner_way(const struct step_tuner *t, double rows)
 
 /* -- choices --------------------------------------------------------------------------------------------- */
 
+static double spread(const struct step_tuner *t)
+{
+    double sum = t->home.spread;
+
+    for (uint32_t i = 0; i < t->n_stages; i++)
+        sum += t->stages[i].spread;
+    return sum / (t->n_stages + 1);
+}
+
 /* From one row of a sequence to its next one. */
 static double round_of(const struct step_tuner *t, uint32_t n, uint32_t groups)
 {
     const double rows = (double)n / groups;
     double slowest = step_tuner_slowest(t, rows), home = at(&t->home, rows);
-    double alone = step_tuner_way(t, rows) + home;
+    double alone = step_tuner_way(t, rows) + home, queued, spare;
 
-    slowest = groups * (slowest > home ? slowest : home);
-    return alone > slowest ? alone : slowest;
+    slowest = slowest > home ? slowest : home;
+    queued = groups * slowest;
+    /* Steps that wait somewhere, or are missing: the more, the less does it matter that times are uneven. */
+    spare = 1 + (queued > alone ? queued - alone : alone - queued) / slowest;
+    return (alone > queued ? alone : queued) * (1 + UNEVEN * spread(t) / (spare * spare));
 }
 
 uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n)

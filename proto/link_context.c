@@ -4,6 +4,8 @@
  */
 #include "proto/link_impl.h"
 
+#include "engine/base/thread.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -36,6 +38,17 @@ static void raise_descriptor_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &r);
 }
 
+/* libzmq's own threads begin with the first socket, and inherit. */
+static bool start_threads(void *zmq)
+{
+    void *socket;
+
+    tern_thread_set_kind(TERN_THREAD_BRIEF);
+    socket = zmq_socket(zmq, ZMQ_PAIR);
+    tern_thread_set_kind(TERN_THREAD_PLAIN);
+    return socket && zmq_close(socket) == 0;
+}
+
 enum tern_status tern_link_context_new(struct tern_link_context **out, struct tern_err *err)
 {
     struct tern_link_context *ctx = calloc(1, sizeof *ctx);
@@ -51,7 +64,7 @@ enum tern_status tern_link_context_new(struct tern_link_context **out, struct te
     raise_descriptor_limit();
     ctx->zmq = zmq_ctx_new();
     if (!ctx->zmq || zmq_ctx_set(ctx->zmq, ZMQ_IO_THREADS, 1) != 0 ||
-        zmq_ctx_set(ctx->zmq, ZMQ_BLOCKY, 0) != 0) {
+        zmq_ctx_set(ctx->zmq, ZMQ_BLOCKY, 0) != 0 || !start_threads(ctx->zmq)) {
         enum tern_status st =
             TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot start libzmq: %s", zmq_strerror(zmq_errno()));
 

@@ -10,6 +10,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
+#include "engine/base/thread.h"
 #include "engine/forward.h"
 
 #include <pthread.h>
@@ -370,6 +371,7 @@ static void *compute_main(void *arg)
     struct tern_step *step;
     bool broken = false;
 
+    tern_thread_set_kind(TERN_THREAD_PLAIN);
     tern_cpu_set_float_mode();
     while ((step = tern_queue_pop(s->in, -1)) != NULL) {
         bool skip = broken || atomic_load(&s->stop);

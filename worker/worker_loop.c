@@ -7,6 +7,8 @@
 
 #include "worker/worker.h"
 
+#include "engine/base/thread.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -256,6 +258,7 @@ enum tern_status worker_loop_run(const struct worker_loop_options *o, struct ter
                                     true };
     enum tern_status st = open_all(&l, &net, err);
 
+    tern_thread_set_kind(TERN_THREAD_BRIEF);
     if (!st)
         o->on_listening(o->arg, tern_server_endpoint(l.server));
     while (!st && !l.lifeline_ended && !l.worker->done)

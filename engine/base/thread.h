@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How the system's scheduler is to treat a thread.
+ *
+ * Threads of links work for microseconds at a time and everybody waits for them; threads that compute work
+ * for milliseconds.  Linux from 6.12 on lets a thread that asked for shorter slices run at once in place of
+ * one with longer slices, without any privilege; before, and by default after, a thread that computes keeps
+ * its CPU for up to 3 ms while a message waits.  On older kernels asking does nothing.
+ *
+ * New threads inherit what their maker has.
+ */
+#ifndef TERN_ENGINE_BASE_THREAD_H
+#define TERN_ENGINE_BASE_THREAD_H
+
+enum tern_thread_kind {
+    TERN_THREAD_PLAIN, /* the system's default */
+    TERN_THREAD_BRIEF  /* seldom runs, and then briefly */
+};
+
+/* The calling thread from now on.  That the system does not know of it is no error. */
+void tern_thread_set_kind(enum tern_thread_kind kind);
+
+#endif
