@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))  # links, machines
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))  # links, machines, soak
 
 SKIPPED = 77
 SANITIZER = re.compile(r"(Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
@@ -297,6 +297,18 @@ def children_of(pid):
             except OSError:
                 pass
     return found
+
+
+def resident_bytes(pid):
+    with open("/proc/%d/status" % pid) as f:
+        for line in f:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def descriptors(pid):
+    return len(os.listdir("/proc/%d/fd" % pid))
 
 
 def wait_until(condition, seconds):
