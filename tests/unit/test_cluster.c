@@ -4,10 +4,8 @@
  * book but for one thing, and the pipeline must either not care or break with a sentence that names the
  * worker and the fault.
  */
-#include "coordinator/pipe.h"
-
-#include "engine/base/log.h"
 #include "unit/liar.h"
+#include "unit/pipe_world.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -15,38 +13,22 @@
 #include <string.h>
 #include <time.h>
 
-#define MODEL TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-
 /* -- the coordinator ------------------------------------------------------------------------------------ */
 
-static struct {
-    struct tern_gguf *gguf;
-    struct tern_arch arch;
-    struct tern_kernels kern;
-    struct tern_pool *pool;
-    struct tern_key key;
-} world;
+static struct tern_key coordinator_key;
 
 static int open_world(void **state)
 {
     (void)state;
-    tern_log_set_level(TERN_LOG_ERROR);
-    assert_ok(tern_keys_init(&unit_err));
-    assert_ok(tern_key_generate(&world.key, &unit_err));
-    assert_ok(tern_gguf_open(MODEL, &world.gguf, &unit_err));
-    assert_ok(tern_arch_read(world.gguf, &world.arch, &unit_err));
-    tern_kernels_init(&world.kern, TERN_CPU_REF);
-    assert_ok(tern_pool_new(1, &world.pool, &unit_err));
+    world_begin(TERN_LOG_ERROR, TERN_CPU_REF, 1);
+    assert_ok(tern_key_generate(&coordinator_key, &unit_err));
     return 0;
 }
 
-static int close_world(void **state)
+static int forget_world(void **state)
 {
-    (void)state;
-    tern_pool_free(&world.pool);
-    tern_gguf_close(&world.gguf);
-    tern_key_wipe(&world.key);
-    return 0;
+    tern_key_wipe(&coordinator_key);
+    return close_world(state);
 }
 
 static void start_liar(struct liar *l, enum mode mode, struct cluster_spec *spec)
@@ -58,7 +40,7 @@ static void start_liar(struct liar *l, enum mode mode, struct cluster_spec *spec
     l->row_bytes = (uint32_t)tern_boundary_row_bytes(TERN_BOUNDARY_INT8, world.arch.n_embd);
     snprintf(l->coordinator.name, sizeof l->coordinator.name, "tern");
     l->coordinator.role = TERN_ROLE_COORDINATOR;
-    memcpy(l->coordinator.key, world.key.public_key, TERN_KEY_BYTES);
+    memcpy(l->coordinator.key, coordinator_key.public_key, TERN_KEY_BYTES);
     assert_ok(tern_key_generate(&l->key, &unit_err));
     assert_ok(tern_arena_init(&l->arena, TERN_WIRE_ARENA_BYTES, "messages", &unit_err));
     find_port(l);
@@ -95,7 +77,7 @@ static enum tern_status open_pipe(const struct cluster_spec *spec, struct pipe *
         .quiet = true,
     };
 
-    return pipe_remote_open(&o, spec, &world.key, p, err);
+    return pipe_remote_open(&o, spec, &coordinator_key, p, err);
 }
 
 /* A pipe over a liar that joins by the book. */
@@ -301,5 +283,5 @@ int main(void)
         cmocka_unit_test(test_clocks_of_liars),
     };
 
-    return cmocka_run_group_tests_name("cluster", tests, open_world, close_world);
+    return cmocka_run_group_tests_name("cluster", tests, open_world, forget_world);
 }
