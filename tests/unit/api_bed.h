@@ -98,6 +98,15 @@ static inline void text(const char *fields)
     take(API_TEXT, body);
 }
 
+/* A conversation of one word with these fields besides. */
+static inline void chat(const char *fields)
+{
+    char body[4096];
+
+    (void)snprintf(body, sizeof body, "{'messages':[{'role':'user','content':'x'}],%s}", fields);
+    take(API_CHAT, body);
+}
+
 static inline void refuse_kind(enum api_form_kind kind, const char *body, const char *param, const char *word)
 {
     enum tern_status st = parse(kind, body);
@@ -118,6 +127,14 @@ static inline void refuse(const char *fields, const char *param, const char *wor
 
     (void)snprintf(body, sizeof body, "{'prompt':'x',%s}", fields);
     refuse_kind(API_TEXT, body, param, word);
+}
+
+static inline void refuse_chat(const char *fields, const char *param, const char *word)
+{
+    char body[4096];
+
+    (void)snprintf(body, sizeof body, "{'messages':[{'role':'user','content':'x'}],%s}", fields);
+    refuse_kind(API_CHAT, body, param, word);
 }
 
 #endif
