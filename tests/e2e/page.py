@@ -208,11 +208,7 @@ def run(lab, web, n):
 
 def main():
     lab = Lab()
-    why = browser.missing()
-    if why:
-        lab.skip(why)
-        lab.end()
-    web = browser.Browser(lab)
+    web = browser.begin(lab)
     web.size(1440, 900)
     run(lab, web, 0)
     web.requests.clear()
