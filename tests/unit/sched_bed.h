@@ -49,7 +49,7 @@ static inline int32_t token_after(int32_t id)
     return env.after[id];
 }
 
-/* A scheduler over a pipeline of nothing whose stages are all alike; so says the rest. */
+/* A scheduler over a pipeline of nothing whose stages are alike but for their luck; so says the rest. */
 static inline struct sched *open_sched(struct fake *f, uint32_t n_stages, uint32_t in_flight,
                                        uint32_t max_rows, struct fake_stage each, struct sched_options so)
 {
@@ -65,8 +65,10 @@ static inline struct sched *open_sched(struct fake *f, uint32_t n_stages, uint32
                              .send = fake_send,
                              .recv = fake_recv,
                              .impl = f };
-    for (uint32_t i = 0; i < n_stages; i++)
+    for (uint32_t i = 0; i < n_stages; i++) {
         f->stages[i] = each;
+        f->stages[i].rng = i + 1;
+    }
     assert_ok(tern_kv_table_new(so.n_slots, so.n_pages, so.max_positions, &f->kv, &unit_err));
     for (uint32_t i = 0; i < in_flight; i++)
         assert_ok(tern_step_new(max_rows, f->pipe.row_bytes, &f->steps[i], &unit_err));
