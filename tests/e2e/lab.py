@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))  # links, machines, soak
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))  # links, soak, ...
 
 SKIPPED = 77
 SANITIZER = re.compile(r"(Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")

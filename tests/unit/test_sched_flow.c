@@ -404,8 +404,8 @@ static void test_answers_wait_for_one_chunk(void **state)
             }
 }
 
-/* Nor when rows take the longer the further down a prompt they are, to five times as long at its end: what was
- * measured of earlier chunks is too short for the next one. */
+/* Nor when rows take the longer the further down a prompt they are, to five times as long at its end: what
+ * was measured of earlier chunks is too short for the next one. */
 static void test_answers_wait_for_one_chunk_of_a_slowing_prompt(void **state)
 {
     static const uint32_t users[] = { 1, 3, 16 };
