@@ -173,7 +173,8 @@ double step_tuner_slowest(const struct step_tuner *t, double rows)
     return most;
 }
 
-double step_tuner_way(const struct step_tuner *t, double rows)
+/* The way of a step of so many rows through all stages and links, without waiting. */
+static double way_through(const struct step_tuner *t, double rows)
 {
     return t->sum_a + t->sum_b * rows + t->link;
 }
@@ -194,7 +195,7 @@ static double round_of(const struct step_tuner *t, uint32_t n, uint32_t groups)
 {
     const double rows = (double)n / groups;
     double slowest = step_tuner_slowest(t, rows), home = at(&t->home, rows);
-    double alone = step_tuner_way(t, rows) + home, queued, spare;
+    double alone = way_through(t, rows) + home, queued, spare;
 
     slowest = slowest > home ? slowest : home;
     queued = groups * slowest;
@@ -228,7 +229,7 @@ uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n)
 static double bearable(const struct step_tuner *t, uint32_t n_decode)
 {
     const double rows = n_decode ? n_decode : 1;
-    double more = 2 * (step_tuner_way(t, rows) + at(&t->home, rows));
+    double more = 2 * (way_through(t, rows) + at(&t->home, rows));
 
     more = more > CHUNK_PATIENCE_US ? more : CHUNK_PATIENCE_US;
     return t->sum_b > 0 ? more / t->sum_b : TERN_MAX_STEP_ROWS;
@@ -251,7 +252,7 @@ uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_
         const uint32_t rows = c < most ? c : most, chunks = (rest + rows - 1) / rows;
         /* The last one leaves the pipeline as late as the largest in front of it. */
         const double tail = rows + n_decode > largest ? rows + n_decode : largest;
-        const double way = step_tuner_way(t, tail), slow = step_tuner_slowest(t, rows + n_decode);
+        const double way = way_through(t, tail), slow = step_tuner_slowest(t, rows + n_decode);
         const bool full = chunks > t->max_flights && slow < way / t->max_flights;
         const double apart = full ? way / t->max_flights : slow;
         const double time = chunks * apart + way - step_tuner_slowest(t, tail);
@@ -272,7 +273,7 @@ bool step_tuner_keeps_busy(const struct step_tuner *t, uint32_t largest, uint32_
 {
     if (t->sum_a + t->sum_b <= 0)
         return n_flights <= t->n_stages;
-    return n_flights == 0 || work <= 1.001 * step_tuner_way(t, largest);
+    return n_flights == 0 || work <= 1.001 * way_through(t, largest);
 }
 
 bool step_tuner_knows(const struct step_tuner *t, uint32_t rows)

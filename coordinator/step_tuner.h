@@ -74,8 +74,6 @@ void step_tuner_note(struct step_tuner *t, const struct tuner_sample *s);
 
 /* The slowest stage with a step of so many rows; 0: not known yet. */
 double step_tuner_slowest(const struct step_tuner *t, double rows);
-/* Its way through all stages and links without waiting. */
-double step_tuner_way(const struct step_tuner *t, double rows);
 
 /* Groups for n sequences that are being answered; 1 when n is 0. */
 uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n);

@@ -8,7 +8,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* -- life ------------------------------------------------------------------------------------------------ */
 
@@ -251,23 +250,9 @@ enum job_shown job_publish(struct job *j)
 
 /* -- the reader's side ----------------------------------------------------------------------------------- */
 
-static struct timespec deadline_in(int ms)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_sec += ms / 1000;
-    ts.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (ts.tv_nsec >= 1000000000) {
-        ts.tv_sec++;
-        ts.tv_nsec -= 1000000000;
-    }
-    return ts;
-}
-
 void job_wait(struct job *j, int timeout_ms, struct job_state *out)
 {
-    const struct timespec until = deadline_in(timeout_ms > 0 ? timeout_ms : 0);
+    const struct timespec until = tern_deadline_in(timeout_ms > 0 ? timeout_ms : 0);
     int rc = timeout_ms > 0 ? 0 : 1;
 
     pthread_mutex_lock(&j->lock);

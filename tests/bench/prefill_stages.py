@@ -39,7 +39,8 @@ chunk = ["--chunk", args.chunk] if args.chunk else []
 lab.say("machines of %g CPU each, in slices of %g ms every %g ms\n" %
         (args.cpus, args.cpus * args.period, args.period))
 lab.say(head("machines", "streams", "prompt t/s", "seconds", "chunks", "rows of one", "of one machine",
-             "at best", "share", "stages busy", "chunk / trip ms", "trip p99 ms", "itl alone p50 ms", "delay p50 / p99 ms"))
+             "at best", "share", "stages busy", "chunk / trip ms", "trip p99 ms", "itl alone p50 ms",
+             "delay p50 / p99 ms"))
 tags = itertools.count()
 shares, delays = {n: [] for n in args.stages}, []
 
@@ -89,6 +90,6 @@ for n, share in shares.items():
                 "chunks allow; %.0f %% are due" % (n, 100 * median(share),
                                                    ", ".join("%.1f" % (100 * x) for x in share), args.target))
 for n, p99, trip, mean in delays:
-    lab.verdict(p99 <= trip, "%d machines: tokens come %.1f ms later (p99); a chunk takes %.1f ms through all "
-                "stages (p99; mean %.1f)" % (n, p99, trip, mean))
+    lab.verdict(p99 <= trip, "%d machines: tokens come %.1f ms later (p99); a chunk takes %.1f ms through "
+                "all stages (p99; mean %.1f)" % (n, p99, trip, mean))
 lab.finish()

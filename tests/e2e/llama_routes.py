@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """llama-server's own routes of tern serve, asked with curl: their fields, their forms, and that they say what
 tern run, tokenize and embed say."""
-import http.client
 import json
 import shutil
 import struct
@@ -10,36 +9,18 @@ import threading
 import time
 
 from lab import Lab, wait_until
-from served import Server
+from serving import Answer, Server
 
 lab = Lab()
 if not shutil.which("curl"):
     lab.skip("curl is missing")
     lab.end()
 KEY = "a-key-for-this-test"
-server = Server(lab, "--parallel", 2, "--max-queue", 2, "--max-body", "256K", "--api-key-file",
-                lab.write("keys", "[test] %s\n" % KEY))
-
-
-class Answer:
-    def __init__(self, status, headers, body):
-        self.status, self.headers, self.body = status, headers, body
-
-    @property
-    def json(self):
-        return json.loads(self.body)
-
-    @property
-    def error(self):
-        return self.json["error"]
-
-    def events(self):
-        """The data of each event of a stream."""
-        return [e[len("data: "):] for e in self.body.decode().split("\n\n") if e.startswith("data: ")]
+server = Server(lab, "--parallel", 2, "--max-queue", 2, "--max-body", "256K", key=KEY)
 
 
 def curl(method, path, body=None, key=KEY, more=()):
-    command = ["curl", "-s", "-S", "-i", "-N", "-m", "60", "-X", method, server.about["url"] + path]
+    command = ["curl", "-s", "-S", "-i", "-N", "-m", "60", "-X", method, server.url + path]
     command += ["-H", "Expect:"] + list(more)
     if key:
         command += ["-H", "Authorization: Bearer " + key]
@@ -107,7 +88,7 @@ for since in ("x", "-1", "", "99999999999999999999"):
     r = get("/tern/cluster?since=" + since)
     lab.check(r.status == 400 and r.error["param"] == "since", "since=%s is refused" % since, r.body)
 r = get("/tern/events", more=["-m", "1"])
-e = [json.loads(x) for x in r.events()]
+e = [json.loads(x) for x in r.events]
 lab.check(r.headers["content-type"].startswith("text/event-stream") and len(e) >= 2 and
           all(x["model"]["name"] == "fable" for x in e), "/tern/events", r.body[:300])
 lab.check(get("/tern/events", key=None).status == 401, "with a key alone")
@@ -210,14 +191,14 @@ lab.check(len(g["content"]) == 6 and g["content"].startswith("fox") and g["conte
 # -- streams -------------------------------------------------------------------------------------------------
 r = post("/completion", {"prompt": "Once upon a time", "n_predict": 24, "temperature": 0, "stream": True,
                          "timings_per_token": True})
-e = [json.loads(x) for x in r.events()]
+e = [json.loads(x) for x in r.events]
 lab.check(r.headers["content-type"].startswith("text/event-stream") and "[DONE]" not in r.body.decode() and
           "".join(x["content"] for x in e) == c["content"] and [x["stop"] for x in e] ==
           [False] * (len(e) - 1) + [True] and [i for x in e for i in x["tokens"]] == c["tokens"] and
           e[-1]["stop_type"] == "limit" and all("timings" in x for x in e), "events", r.body)
 r = post("/completions", {"prompt": ["Once upon a time", "The fox"], "n_predict": 8, "temperature": 0,
                           "stream": True})
-e = [json.loads(x) for x in r.events()]
+e = [json.loads(x) for x in r.events]
 lab.check("".join(x["content"] for x in e if x["index"] == 1) == complete(prompt="The fox")["content"] and
           sum(x["stop"] for x in e) == 2, "events of two prompts", r.body)
 
@@ -258,19 +239,11 @@ lab.check(e["type"] == "exceed_context_size_error" and e["n_ctx"] == 1024 and e[
 hold = {"prompt": "Once", "n_predict": -1, "ignore_eos": True, "temperature": 0, "stream": True}
 
 
-def held(connection):
-    connection.request("POST", "/completion", json.dumps(hold),
-                       {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})
-
-
 def scheduler():
     return get("/tern/cluster").json["scheduler"]
 
 
-connections = []
-for _ in range(4):
-    connections.append(http.client.HTTPConnection(server.host, server.port))
-    held(connections[-1])
+connections = [server.request("POST", "/completion", hold) for _ in range(4)]
 wait_until(lambda: (scheduler()["running"], scheduler()["waiting"]) == (2, 2), 5)
 refused = post("/completion", {"prompt": "x", "n_predict": 1})
 lab.check(refused.status == 503 and refused.error["type"] == "unavailable_error" and
@@ -312,7 +285,7 @@ for t in threads:
 for t in threads:
     t.join()
 lab.check(not wrong, "answers among others are those of alone", wrong)
-lab.check(server.stop() == 0, "the server ends when told to", server.daemon.log())
+server.check_stop()
 
 # -- a context that is shifted -------------------------------------------------------------------------------
 server = Server(lab, "-c", 64, "--context-shift", "--alias", 'a "fox"')
@@ -325,5 +298,5 @@ lab.check(whole["tokens_predicted"] == 150 == kept["tokens_predicted"] and whole
 lab.check(get("/v1/models", key=None).json["data"][0]["id"] == 'a "fox"' and
           post("/v1/embeddings", {"input": "x", "pooling": "last"}, key=None).json["model"] == 'a "fox"',
           "a name with quotes")
-lab.check(server.stop() == 0, "the other server ends too", server.daemon.log())
+server.check_stop()
 lab.end()

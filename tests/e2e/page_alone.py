@@ -467,10 +467,7 @@ def check_looks(lab, p):
 
 def main():
     lab = Lab()
-    why = browser.missing()
-    if why:
-        lab.skip(why)
-        lab.end()
+    web = browser.begin(lab)
     made = os.path.join(lab.build, "coordinator", "serve", "page", "page_bytes.c")
     with open(made + ".html", "rb") as f:
         page = f.read()
@@ -478,7 +475,6 @@ def main():
         policy = re.search(r'tern_page_csp\[\] = "(.*)";', f.read()).group(1)
     check_policy(lab, page, policy)
     server = Faker(page, policy)
-    web = browser.Browser(lab)
     p = Page(lab, web, server)
     web.size(1280, 860)
     web.go(server.url)

@@ -252,7 +252,7 @@ else:
 top = subprocess.Popen([lab.tern, "top", "--server", server.url, "--interval", "0.2"], env=lab.env,
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 top.stdout.readline()
-server.stop()
+server.check_stop()
 seen = wait_until(lambda: b"LOST" in top.stdout.readline(), 20)
 top.kill()
 lab.check(seen, "a server that goes is said to be lost, and asked again")

@@ -83,48 +83,33 @@ static void on_step(void *user, const struct sched_trace *t)
 static struct flow *flow_new(const struct speed *v, uint32_t chunk)
 {
     struct flow *f = calloc(1, sizeof *f);
-    struct fake *p = &f->fake;
-    struct sched_options so = { .pipe = &p->pipe, .model = env.model, .boundary = WIRE, .chunk = chunk };
+    const struct sched_options so = { .n_slots = MAX_SEQS,
+                                      .n_pages = 40 * MAX_LEN / TERN_PAGE,
+                                      .max_positions = MAX_LEN,
+                                      .chunk = chunk,
+                                      .on_step = on_step,
+                                      .on_step_user = f };
 
     assert_non_null(f);
     f->speed = *v;
-    p->pipe = (struct pipe){ .n_stages = v->n_stages,
-                             .max_in_flight = v->n_stages > 1 ? MAX_STEPS : 2,
-                             .max_rows = 320,
-                             .remote = v->n_stages > 1,
-                             .take = fake_take,
-                             .give = fake_give,
-                             .send = fake_send,
-                             .recv = fake_recv,
-                             .impl = p };
-    p->pipe.row_bytes = (uint32_t)tern_boundary_row_bytes(WIRE, env.arch.n_embd);
-    for (uint32_t i = 0; i < v->n_stages; i++)
-        p->stages[i] =
-            (struct fake_stage){ v->step_us, v->row_us, v->delay_us, 0, v->doubles, v->uneven, i + 1 };
-    p->home_delay_us = v->delay_us;
-    p->times_out = true;
+    f->fake.home_delay_us = v->delay_us;
+    f->fake.times_out = true;
     fake_clock_us = 1000000;
-    so.n_slots = MAX_SEQS;
-    so.n_pages = 40 * MAX_LEN / TERN_PAGE;
-    so.max_positions = MAX_LEN;
-    so.now_us = fake_now_us;
-    so.on_step = on_step;
-    so.on_step_user = f;
-    assert_ok(tern_kv_table_new(so.n_slots, so.n_pages, MAX_LEN, &p->kv, &unit_err));
-    for (uint32_t i = 0; i < p->pipe.max_in_flight; i++)
-        assert_ok(tern_step_new(p->pipe.max_rows, p->pipe.row_bytes, &p->steps[i], &unit_err));
-    assert_ok(sched_new(&so, &f->sched, &unit_err));
+    f->sched = open_sched(&f->fake, v->n_stages, v->n_stages > 1 ? MAX_STEPS : 2, 320,
+                          (struct fake_stage){ .step_us = v->step_us,
+                                               .row_us = v->row_us,
+                                               .delay_us = v->delay_us,
+                                               .doubles = v->doubles,
+                                               .uneven = v->uneven },
+                          so);
     return f;
 }
 
 static void flow_free(struct flow *f)
 {
-    sched_free(&f->sched);
+    close_sched(&f->fake, &f->sched);
     for (uint32_t i = 0; i < f->n_users; i++)
         seq_fini(&f->users[i].seq);
-    for (uint32_t i = 0; i < f->fake.pipe.max_in_flight; i++)
-        tern_step_free(&f->fake.steps[i]);
-    tern_kv_table_free(&f->fake.kv);
     free(f);
 }
 
@@ -419,8 +404,8 @@ static void test_answers_wait_for_one_chunk(void **state)
             }
 }
 
-/* Nor when rows take the longer the further down a prompt they are, to five times as long at its end: what was
- * measured of earlier chunks is too short for the next one. */
+/* Nor when rows take the longer the further down a prompt they are, to five times as long at its end: what
+ * was measured of earlier chunks is too short for the next one. */
 static void test_answers_wait_for_one_chunk_of_a_slowing_prompt(void **state)
 {
     static const uint32_t users[] = { 1, 3, 16 };
