@@ -154,7 +154,7 @@ enum tern_status api_answer_begin(struct api *api, const struct api_form *form, 
     api_make_id(a->id, form->id_prefix);
     for (uint32_t i = 0; i < a->n_choices; i++)
         a->choices[i].index = i;
-    if ((st = api_batch_begin(&a->batch, api->o.service, a->n_choices, &calls, a, f))) {
+    if ((st = api_batch_begin(&a->batch, api->service, a->n_choices, &calls, a, f))) {
         api_answer_free(&a);
         return st;
     }

@@ -192,7 +192,7 @@ static const struct api_batch_calls calls = { fill, on_piece, on_end };
 static enum tern_status run(struct embeddings *e, struct http_exchange *x, struct api_fault *f)
 {
     struct api_batch b;
-    enum tern_status st = api_batch_begin(&b, e->api->o.service, (uint32_t)e->prompts.n, &calls, e, f);
+    enum tern_status st = api_batch_begin(&b, e->api->service, (uint32_t)e->prompts.n, &calls, e, f);
 
     while (!st) {
         st = api_batch_turn(&b, TURN_MS, f);

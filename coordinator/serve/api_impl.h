@@ -8,6 +8,7 @@
 #include "coordinator/serve/api_request.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 #define API_JSON_TYPE "application/json; charset=utf-8"
 #define API_SSE_TYPE  "text/event-stream; charset=utf-8"
@@ -16,11 +17,13 @@ struct grammar_vocab;
 
 struct api {
     struct api_options o;
+    char etag[24];     /* of the page */
+    atomic_bool begun; /* everything below is there, and changes no more */
+    struct service *service;
     struct api_model model;
     char *name, *name_json; /* the model's, in UTF-8 and as a string of JSON; owned */
     struct grammar_vocab *grammar_vocab;
     int64_t started;      /* seconds since 1970 */
-    char etag[24];        /* of the page */
     char fingerprint[32]; /* "tern-0123456789abcdef": model and arithmetic */
 };
 

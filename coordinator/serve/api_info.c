@@ -12,7 +12,7 @@
 
 static json_t *model_json(const struct api *a)
 {
-    const struct session *s = service_session(a->o.service);
+    const struct session *s = service_session(a->service);
     json_t *meta = json_pack("{s:I, s:I, s:I, s:I, s:s}", "n_vocab", (json_int_t)a->model.n_vocab, "n_ctx",
                              (json_int_t)a->model.ctx, "n_ctx_train", (json_int_t)s->arch.n_ctx_train,
                              "n_embd", (json_int_t)a->model.n_embd, "fingerprint", a->fingerprint);
@@ -53,7 +53,7 @@ enum tern_status api_get_health(struct api *a, struct http_exchange *x, const st
                                 struct api_fault *f)
 {
     (void)r;
-    if (!service_ready(a->o.service, &f->err)) {
+    if (!service_ready(a->service, &f->err)) {
         char why[TERN_ERR_TEXT_BYTES];
 
         memcpy(why, f->err.text, sizeof why);
@@ -117,7 +117,7 @@ enum tern_status api_get_props(struct api *a, struct http_exchange *x, const str
 
     (void)r;
     (void)f;
-    service_snapshot(a->o.service, &snap);
+    service_snapshot(a->service, &snap);
     api_reply_json(x, 200,
                    json_pack("{s:{s:I, s:o}, s:I, s:s, s:s, s:s, s:{s:b, s:b}, s:s, s:s}",
                              "default_generation_settings", "n_ctx", (json_int_t)a->model.ctx, "params",
@@ -175,11 +175,11 @@ enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const str
     const struct snapshot_slot *at[TERN_MAX_SLOTS] = { NULL };
     const char *fail = http_argument(x, "fail_on_no_slot");
     struct snapshot snap;
-    uint32_t n = service_slots(a->o.service, slots, TERN_MAX_SLOTS);
+    uint32_t n = service_slots(a->service, slots, TERN_MAX_SLOTS);
     json_t *list;
 
     (void)r;
-    service_snapshot(a->o.service, &snap);
+    service_snapshot(a->service, &snap);
     if (fail && strcmp(fail, "0") != 0 && snap.n_running >= snap.parallel) {
         api_fault_http(f, 503, "No slot is free.");
         return TERN_ERR_BUSY;
@@ -202,7 +202,7 @@ enum tern_status api_get_metrics(struct api *a, struct http_exchange *x, const s
     struct snapshot snap;
 
     (void)r;
-    service_snapshot(a->o.service, &snap);
+    service_snapshot(a->service, &snap);
     http_exchange_counts(x, &counts);
     metrics_text(&snap, &counts, a->model.name, &text);
     if (text.failed) {
