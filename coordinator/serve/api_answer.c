@@ -96,6 +96,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->ids = api_answer_prompt(a, &a->choices[i], &n);
     out->n_ids = (uint32_t)n;
     out->client = a->client;
+    out->user = a->user;
     out->at_end = !r->stream;
     out->no_cache = r->no_cache;
     out->gen = r->gen;
@@ -148,7 +149,8 @@ enum tern_status api_answer_begin(struct api *api, const struct api_form *form, 
     }
     a->api = api;
     a->form = form;
-    a->client = api_client(client, a->r->user);
+    a->client = client;
+    a->user = api_user(a->r->user);
     a->created = (int64_t)time(NULL);
     a->quiet_since = tern_now_ns();
     api_make_id(a->id, form->id_prefix);

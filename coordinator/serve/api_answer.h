@@ -48,7 +48,7 @@ struct api_answer {
     struct api_batch batch;
     struct api_choice *choices; /* [n_choices] */
     uint32_t n_choices;
-    uint64_t client;
+    uint64_t client, user;
     char id[64];
     int64_t created;
     struct http_text *out; /* of the turn under way, when streaming */

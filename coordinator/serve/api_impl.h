@@ -50,8 +50,8 @@ void api_sse_json(struct http_text *out, json_t *root);
 
 /* "chatcmpl-" and 32 letters that nobody can guess; out [64]. */
 void api_make_id(char *out, const char *prefix);
-/* For fairness: who asks, and for whom. */
-uint64_t api_client(uint64_t client, struct tern_str user);
+/* For fairness: a client's user as a number; 0 without one. */
+uint64_t api_user(struct tern_str user);
 /* The bytes of a token as numbers. */
 json_t *api_token_bytes(const struct tern_tokenizer *tok, int32_t id);
 json_t *api_token_text(const struct tern_tokenizer *tok, int32_t id);

@@ -113,6 +113,7 @@ enum tern_status job_new(const struct session *s, const struct job_request *r, u
     }
     q = job_seq(j);
     q->client = r->client;
+    q->whom = r->user;
     q->no_cache = r->no_cache;
     j->t_submit_ns = tern_now_ns();
     j->state.n_prompt = r->n_ids;

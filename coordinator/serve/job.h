@@ -29,7 +29,7 @@ struct job_request {
     enum job_kind kind;
     const int32_t *ids; /* [n_ids] the prompt, 1 <= n_ids <= the service's context */
     uint32_t n_ids;
-    uint64_t client;               /* for fairness: a hash of who asks */
+    uint64_t client, user;         /* for fairness: hashes of who asks, and for whom of his */
     bool at_end;                   /* the reader is not woken before all is there */
     bool no_cache;                 /* do not take from, nor leave anything in, the prefix cache */
     struct generate_options gen;   /* TEXT; ctx is set by the service, `keep` is false */

@@ -16,9 +16,9 @@ lab = Lab()
 if not shutil.which("curl"):
     lab.skip("curl is missing")
     lab.end()
-KEY = "a-key-for-this-test"
+KEY, OTHER = "a-key-for-this-test", "another-key-for-this-test"
 server = Server(lab, "--parallel", 2, "--max-queue", 2, "--max-body", "256K", "--api-key-file",
-                lab.write("keys", "[test] %s\n" % KEY))
+                lab.write("keys", "[test] %s\n[other] %s\n" % (KEY, OTHER)))
 
 
 class Answer:
@@ -258,9 +258,9 @@ lab.check(e["type"] == "exceed_context_size_error" and e["n_ctx"] == 1024 and e[
 hold = {"prompt": "Once", "n_predict": -1, "ignore_eos": True, "temperature": 0, "stream": True}
 
 
-def held(connection):
-    connection.request("POST", "/completion", json.dumps(hold),
-                       {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})
+def held(connection, key=KEY, **more):
+    connection.request("POST", "/completion", json.dumps(dict(hold, **more)),
+                       {"Content-Type": "application/json", "Authorization": "Bearer " + key})
 
 
 def scheduler():
@@ -288,6 +288,21 @@ for connection in connections:
 lab.check(wait_until(lambda: not any(s["is_processing"] for s in get("/slots").json), 5),
           "clients that hang up free their slots")
 lab.check(time.monotonic() - start < 2.5, "soon", time.monotonic() - start)
+
+# One who asks for many gets no turn before another for it.
+connections = []
+for i, (key, user) in enumerate(((KEY, "a"), (KEY, "b"), (KEY, "c"), (OTHER, "a"))):
+    connections.append(http.client.HTTPConnection(server.host, server.port))
+    held(connections[-1], key, user=user)
+    wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == i + 1, 5)
+connections[0].sock.close()
+events = connections[3].getresponse()
+first = events.readline()
+lab.check(first.startswith(b"data: ") and scheduler()["waiting"] == 1, "turns are given by keys", first)
+events.close()
+for connection in connections:
+    connection.close()
+lab.check(wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == 0, 5), "all are gone")
 
 # -- many threads --------------------------------------------------------------------------------------------
 want = {i: complete(prompt="The fox %d" % i, temperature=1, seed=i)["content"] for i in range(6)}

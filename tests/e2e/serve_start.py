@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tern serve` before it is ready: it listens and says that it loads, whatever is asked; what goes wrong until
-then ends it as if nobody had been there, and so does a signal."""
+"""`tern serve` before it is ready: it listens and says that it loads, whatever is asked; what goes wrong
+until then ends it as if nobody had been there, and so does a signal."""
 import http.client
 import json
 import select
@@ -124,7 +124,8 @@ for method, path, body, code in (("GET", "/health", None, 503), ("GET", "/v1/mod
                                  ("GET", "/props", None, 503), ("GET", "/metrics", None, 503),
                                  ("GET", "/tern/cluster", None, 503), ("GET", "/tern/events", None, 503),
                                  ("GET", "/nothing", None, "model_loading"),
-                                 ("POST", "/completion", {"prompt": "x"}, 503), ("POST", "/tokenize", {}, 503),
+                                 ("POST", "/completion", {"prompt": "x"}, 503),
+                                 ("POST", "/tokenize", {}, 503),
                                  ("POST", "/v1/chat/completions", chat, "model_loading"),
                                  ("POST", "/v1/embeddings", {"input": "x"}, "model_loading")):
     status, headers, text = server.ask(method, path, body, mine)
@@ -132,7 +133,8 @@ for method, path, body, code in (("GET", "/health", None, 503), ("GET", "/v1/mod
         "error": {"message": "Loading model", "type": "unavailable_error", "param": None, "code": code}},
         "%s %s: it is being loaded" % (method, path), (status, headers, text))
 status, headers, text = server.ask("GET", "/")
-lab.check(status == 200 and headers["content-type"].startswith("text/html"), "the page is there already", status)
+lab.check(status == 200 and headers["content-type"].startswith("text/html"), "the page is there already",
+          (status, headers))
 lab.check(server.ask("POST", "/completion", {"prompt": "x"})[0] == 401, "who has no key is told no more")
 lab.check(not server.said() and server.process.poll() is None, "it does not say that it is ready")
 gate.open.set()
@@ -140,7 +142,8 @@ line = server.process.stdout.readline().decode()
 status, headers, text = server.ask("GET", "/health")
 lab.check("http://127.0.0.1:%d " % server.port in line and status == 200,
           "when it says so, it is", (line, status, text))
-status, headers, text = server.ask("POST", "/completion", {"prompt": "Once upon a time", "n_predict": 4}, mine)
+once = {"prompt": "Once upon a time", "n_predict": 4}
+status, headers, text = server.ask("POST", "/completion", once, mine)
 lab.check(status == 200 and json.loads(text)["tokens_predicted"] == 4, "and answers", (status, text))
 code, out, errors, seconds = server.end(signal.SIGTERM)
 lab.check(code == 0, "and ends when told to", (code, errors))
