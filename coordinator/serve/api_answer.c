@@ -70,9 +70,9 @@ static void on_end(void *user, uint32_t i, const struct job_state *state)
         return;
     if (state->end == GENERATE_ERROR) {
         a->fault.err = state->err;
-        (void)api_fault_take(&a->fault, NULL);
+        (void)api_fault_failed(&a->fault);
     } else if (state->end == GENERATE_INTERRUPTED) {
-        api_fault_http(&a->fault, 503, "The answer was interrupted: the server is being stopped.");
+        (void)api_fault_stopped(&a->fault);
     } else if (a->out) {
         a->form->finish(a, c, a->out);
     }

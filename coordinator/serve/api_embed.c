@@ -167,9 +167,9 @@ static void on_end(void *user, uint32_t i, const struct job_state *s)
     if (s->end != GENERATE_STOP) {
         if (!e->fault.http && s->end == GENERATE_ERROR) {
             e->fault.err = s->err;
-            (void)api_fault_take(&e->fault, NULL);
+            (void)api_fault_failed(&e->fault);
         } else if (!e->fault.http) {
-            api_fault_http(&e->fault, 503, "The request was interrupted: the server is being stopped.");
+            (void)api_fault_stopped(&e->fault);
         }
         return;
     }

@@ -60,9 +60,9 @@ class Mortal(Server):
 class Asker(threading.Thread):
     """Asks, and keeps what comes of it."""
 
-    def __init__(self, server, body):
+    def __init__(self, server, body, path="/completion"):
         super().__init__(daemon=True)
-        self.server, self.body = server, body
+        self.server, self.body, self.path = server, body, path
         self.first = threading.Event()
         self.status, self.answer = None, b""
         self.start()
@@ -70,7 +70,7 @@ class Asker(threading.Thread):
     def run(self):
         c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
         try:
-            c.request("POST", "/completion", json.dumps(self.body), {"Content-Type": "application/json"})
+            c.request("POST", self.path, json.dumps(self.body), {"Content-Type": "application/json"})
             r = c.getresponse()
             self.status = r.status
             while True:
@@ -84,6 +84,11 @@ class Asker(threading.Thread):
         finally:
             self.first.set()
             c.close()
+
+
+def failure(asker):
+    """The error that an answer is, or ends with."""
+    return json.loads(asker.answer.rstrip().split(b"\n")[-1].removeprefix(b"data: "))["error"]
 
 
 # -- what is refused at once -------------------------------------------------------------------------------
@@ -104,9 +109,11 @@ server = Mortal("--local", 2, "--parallel", 3, "--json")
 before = server.text(SHORT)
 lab.check(bool(before), "it answers", before)
 for victim in range(2):
-    askers = [Asker(server, ENDLESS) for _ in range(3)]
-    for a in askers:
+    askers = [Asker(server, ENDLESS), Asker(server, ENDLESS, "/v1/completions"),
+              Asker(server, dict(ENDLESS, stream=False), "/v1/completions")]
+    for a in askers[:2]:
         a.first.wait(60)
+    wait_until(lambda: json.loads(server.try_to("GET", "/tern/cluster")[1])["scheduler"]["running"] == 3, 20)
     workers = children_of(server.process.pid)
     lab.check(len(workers) == 2, "two workers run", workers)
     os.kill(workers[victim], signal.SIGKILL)
@@ -116,6 +123,12 @@ for victim in range(2):
     lab.check(not any(a.is_alive() for a in askers), "worker %d killed: no request hangs" % (victim + 1))
     lab.check(all(b"error" in a.answer and b"worker w" in a.answer for a in askers),
               "worker %d killed: each is told why" % (victim + 1), [a.answer[-300:] for a in askers])
+    errors = [failure(a) for a in askers]
+    lab.check([a.status for a in askers] == [200, 200, 500] and
+              all(e["type"] == "server_error" for e in errors) and
+              [e["code"] for e in errors] == [500, "pipeline_failed", "pipeline_failed"],
+              "worker %d killed: it is a failure of the server, with a stream and without" % (victim + 1),
+              ([a.status for a in askers], errors))
     status = server.try_to("POST", "/completion", SHORT)
     lab.check(status[0] in (200, 503),
               "worker %d killed: what comes now is refused, or served" % (victim + 1), status)
