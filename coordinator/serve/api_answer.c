@@ -41,12 +41,31 @@ static bool keep(struct api_choice *c, const struct job_piece *p, size_t n_logpr
     return !c->text.failed;
 }
 
+/* How much of the prompt has been read, whenever that is more than was told. */
+static void tell_progress(struct api_answer *a, struct api_choice *c, const struct job_state *s)
+{
+    if (!a->out || !a->r->return_progress || !s->started || (c->told && c->n_told == s->n_prompt_done))
+        return;
+    c->told = true;
+    c->n_told = s->n_prompt_done;
+    c->state = *s;
+    a->form->progress(a, c, a->out);
+}
+
+static void on_waiting(void *user, uint32_t i, const struct job_state *state)
+{
+    struct api_answer *a = user;
+
+    tell_progress(a, &a->choices[i], state);
+}
+
 static void on_piece(void *user, uint32_t i, const struct job_piece *p, const struct job_state *state)
 {
     struct api_answer *a = user;
     struct api_choice *c = &a->choices[i];
     const int top = a->r->gen.n_logprobs;
 
+    tell_progress(a, c, state);
     c->state = *state;
     c->n_bytes += p->n_text;
     c->has_new_line |= p->n_text && memchr(p->text, '\n', p->n_text);
@@ -108,7 +127,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->n_keep = kept(a, r->n_keep, out->ids, out->n_ids);
 }
 
-static const struct api_batch_calls calls = { fill, on_piece, on_end };
+static const struct api_batch_calls calls = { fill, on_piece, on_waiting, on_end };
 
 /* -- the answer ------------------------------------------------------------------------------------------ */
 
@@ -258,6 +277,24 @@ json_t *api_answer_timings(const struct job_state *s)
                      per_second(s->prompt_ms, n_prompt), "predicted_n", (json_int_t)s->n_tokens,
                      "predicted_ms", thousandth(s->answer_ms), "predicted_per_token_ms",
                      each(s->answer_ms, n), "predicted_per_second", per_second(s->answer_ms, n));
+}
+
+json_t *api_answer_progress(const struct job_state *s)
+{
+    return json_pack("{s:I, s:I, s:I, s:f}", "total", (json_int_t)s->n_prompt, "cache",
+                     (json_int_t)s->n_cached, "processed", (json_int_t)s->n_prompt_done, "time_ms",
+                     thousandth(s->prompt_ms));
+}
+
+void api_answer_send_progress(const struct api_answer *a, const struct api_choice *c, const char *object,
+                              json_t *choices, struct http_text *out)
+{
+    json_t *chunk = api_answer_shell(a, object, choices);
+
+    if (a->r->include_usage)
+        (void)json_object_set_new(chunk, "usage", json_null());
+    (void)json_object_set_new(chunk, "prompt_progress", api_answer_progress(&c->state));
+    api_sse_json(out, chunk);
 }
 
 json_t *api_answer_shell(const struct api_answer *a, const char *object, json_t *choices)

@@ -189,7 +189,7 @@ static void on_end(void *user, uint32_t i, const struct job_state *s)
         http_text_add(out, "]", 1);
 }
 
-static const struct api_batch_calls calls = { fill, on_piece, on_end };
+static const struct api_batch_calls calls = { fill, on_piece, NULL, on_end };
 
 static enum tern_status run(struct embeddings *e, struct http_exchange *x, struct api_fault *f)
 {

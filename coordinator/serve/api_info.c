@@ -150,24 +150,6 @@ static json_t *slot_json(const struct api *a, uint32_t id, const struct snapshot
     return one;
 }
 
-/* at [parallel] who is in which.  There are more slots with a KV than sequences at once, for prefixes that
- * stay: those beyond the last number get one that is free. */
-static void place_slots(const struct snapshot_slot *slots, uint32_t n, const struct snapshot_slot **at,
-                        uint32_t parallel)
-{
-    uint32_t hole = 0;
-
-    for (uint32_t i = 0; i < n; i++)
-        if (slots[i].slot < parallel)
-            at[slots[i].slot] = &slots[i];
-    for (uint32_t i = 0; i < n; i++) {
-        while (hole < parallel && at[hole])
-            hole++;
-        if (slots[i].slot >= parallel && hole < parallel)
-            at[hole] = &slots[i];
-    }
-}
-
 enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const struct http_request *r,
                                struct api_fault *f)
 {
@@ -184,7 +166,9 @@ enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const str
         api_fault_http(f, 503, "No slot is free.");
         return TERN_ERR_BUSY;
     }
-    place_slots(slots, n, at, snap.parallel);
+    for (uint32_t i = 0; i < n; i++)
+        if (slots[i].slot < snap.parallel)
+            at[slots[i].slot] = &slots[i];
     list = json_array();
     for (uint32_t id = 0; id < snap.parallel; id++)
         (void)json_array_append_new(list, slot_json(a, id, at[id]));

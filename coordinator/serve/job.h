@@ -59,6 +59,7 @@ struct job_state {
     enum generate_end end;       /* why, once ended (EMBED: STOP or ERROR) */
     struct tern_err err;         /* of GENERATE_ERROR */
     int stop;                    /* which of gen.stops ended it, -1: none */
+    int slot;                    /* of service_options' `parallel`, that it has or had; -1: none yet */
     uint32_t n_prompt, n_cached; /* tokens of the prompt, and how many of them were in the prefix cache */
     uint32_t n_prompt_done;      /* computed so far, cached ones included */
     uint32_t n_tokens;           /* generated so far */

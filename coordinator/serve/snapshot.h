@@ -74,8 +74,8 @@ struct snapshot_step {
 };
 
 struct snapshot_slot {
-    uint32_t slot;
-    uint64_t job; /* number of the job, from 1 */
+    uint32_t slot; /* below `parallel` */
+    uint64_t job;  /* number of the job, from 1 */
     bool prompting;
     uint32_t n_prompt, n_prompt_done, n_cached, n_tokens, n_ctx;
     double seconds; /* since it got its slot */
