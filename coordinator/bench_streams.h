@@ -22,7 +22,8 @@ struct bench_streams_result {
     struct bench_flow flow;      /* of the last repetition */
     /* Tests of a prompt. */
     double ideal;              /* n / (n + stages - 1) for the n chunks it went in */
-    double chunk_ms, trip_ms;  /* of one chunk: in the slowest stage, in all stages together */
+    double chunk_ms, trip_ms;  /* of one chunk: in the slowest stage, in all stages together; means */
+    struct bench_spread trips; /* the same of every chunk, in all stages together */
     struct bench_spread alone; /* ms from token to token before the prompt came */
     struct bench_spread delay; /* ms that tokens came later than that (its p50) while it was there */
 };

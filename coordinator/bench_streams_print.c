@@ -203,6 +203,7 @@ static json_t *row_json(const struct bench_streams_session *s, const struct benc
     json_object_set_new(o, "ideal", json_out_number(r->ideal));
     json_object_set_new(o, "chunk_ms", json_out_number(r->chunk_ms));
     json_object_set_new(o, "trip_ms", json_out_number(r->trip_ms));
+    json_object_set_new(o, "trips_ms", spread(&r->trips));
     json_object_set_new(o, "alone_ms", spread(&r->alone));
     json_object_set_new(o, "delay_ms", spread(&r->delay));
     return o;

@@ -9,6 +9,7 @@
 #define OUTLIER  4.0  /* times the mean; more is cut */
 #define GUESS_AB 4.0  /* a / b of a stage of which one size is known */
 #define GAIN     0.98 /* another number of groups must be better by that much */
+#define PACE_OF  4    /* chunks that a line's pace remembers */
 #define SPREADS  64   /* measurements that a line's spread remembers */
 /* A round that has as many groups as it takes and not one more is longer by so much of the spread (mean
  * deviation): from simulating rings of 3 to 9 stations whose times are gamma distributed. */
@@ -84,17 +85,28 @@ static void fit(struct tuner_line *l)
     }
 }
 
-/* How far from the mean of its size, as a share of it. */
-static void note_spread(struct tuner_line *l, const struct tuner_size *z, double us)
+/* How far from what is usual for its size, as a share of it. */
+static void note_spread(struct tuner_line *l, const struct tuner_size *z, uint32_t rows, double us)
 {
     double off;
 
-    if (z->n < MEAN_OF)
+    if (z->n < MEAN_OF || at(l, z->rows) <= 0)
         return;
-    off = us > z->us ? us / z->us - 1 : 1 - us / z->us;
-    off = off < 1 ? off : 1;
+    off = us / (z->us * at(l, rows) / at(l, z->rows)) - 1;
+    off = off < -1 ? 1 : off < 0 ? -off : off < 1 ? off : 1;
     l->n_spread += l->n_spread < SPREADS;
     l->spread += (off - l->spread) / l->n_spread;
+}
+
+static void note_pace(struct tuner_line *l, uint32_t rows, double us)
+{
+    double pace;
+
+    if (rows < CHUNK_LEAST || at(l, rows) <= 0)
+        return;
+    pace = us / at(l, rows);
+    pace = pace < 1 / OUTLIER ? 1 / OUTLIER : pace > OUTLIER ? OUTLIER : pace;
+    l->pace = l->pace > 0 ? l->pace + (pace - l->pace) / PACE_OF : pace;
 }
 
 static void note(struct tuner_line *l, uint32_t rows, double us)
@@ -103,7 +115,8 @@ static void note(struct tuner_line *l, uint32_t rows, double us)
     double share;
 
     us = us > 1 ? us : 1;
-    note_spread(l, z, us);
+    note_spread(l, z, rows, us);
+    note_pace(l, rows, us);
     if (z->n >= MEAN_OF && us > OUTLIER * z->us)
         us = OUTLIER * z->us;
     z->n += z->n < MEAN_OF;
@@ -262,6 +275,22 @@ bool step_tuner_keeps_busy(const struct step_tuner *t, uint32_t largest, uint32_
     return n_flights == 0 || work <= 1.001 * step_tuner_way(t, largest);
 }
 
+bool step_tuner_knows(const struct step_tuner *t, uint32_t rows)
+{
+    for (uint32_t i = 0; i < TUNER_SIZES; i++)
+        if (t->stages[0].sizes[i].n && 4 * t->stages[0].sizes[i].rows >= rows)
+            return true;
+    return false;
+}
+
+/* Rather too long than too short: whoever waits for a stage longer than foreseen makes others wait, too. */
+static double foreseen(const struct tuner_line *l, double rows)
+{
+    const double pace = rows < CHUNK_LEAST || l->pace <= 0 ? 1 : l->pace;
+
+    return at(l, rows) * pace * (1 + l->spread);
+}
+
 double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_us, double rows)
 {
     const double hop = t->link / (t->n_stages + 1);
@@ -273,7 +302,7 @@ double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_
             waited += free_us[i] - now;
             now = free_us[i];
         }
-        now += at(&t->stages[i], rows);
+        now += foreseen(&t->stages[i], rows);
         free_us[i] = now;
     }
     return waited;

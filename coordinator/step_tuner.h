@@ -45,6 +45,7 @@ struct tuner_line {
     double a, b;
     double spread; /* mean deviation from the mean of a size, as a share of it */
     uint32_t n_spread;
+    double pace; /* of chunks lately, by what the line says: prompts get slower as they grow */
 };
 
 struct step_tuner {
@@ -87,6 +88,9 @@ uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_
 /* Without answers: may a chunk go out behind n_flights others, which keep the slowest stage busy for `work`
  * in all?  `largest`: rows of the largest of them all. */
 bool step_tuner_keeps_busy(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work);
+
+/* Have steps of a quarter of so many rows, or more, been measured? */
+bool step_tuner_knows(const struct step_tuner *t, uint32_t rows);
 
 /* Sends a step through stages that are free from free_us [n_stages] on, which becomes when they are behind
  * it.  How long it waits for them in all. */
