@@ -30,6 +30,14 @@ static void piece(struct api_answer *a, struct api_choice *c, const struct job_p
                    a->r->timings_per_token ? &c->state : NULL, out);
 }
 
+static void progress(struct api_answer *a, struct api_choice *c, struct http_text *out)
+{
+    json_t *choices =
+        json_pack("[{s:i, s:{}, s:n, s:n}]", "index", (int)c->index, "delta", "logprobs", "finish_reason");
+
+    api_answer_send_progress(a, c, "chat.completion.chunk", choices, out);
+}
+
 static void finish(struct api_answer *a, struct api_choice *c, struct http_text *out)
 {
     send_delta(a, c, json_object(), NULL, api_answer_reason(c),
@@ -61,4 +69,4 @@ static json_t *whole(struct api_answer *a)
     return api_openai_whole(a, "chat.completion", choices);
 }
 
-const struct api_form api_form_chat = { "chatcmpl-", begin, piece, finish, end, whole, false };
+const struct api_form api_form_chat = { "chatcmpl-", begin, piece, progress, finish, end, whole, false };

@@ -44,6 +44,14 @@ static void piece(struct api_answer *a, struct api_choice *c, const struct job_p
                   a->r->timings_per_token ? &c->state : NULL, out);
 }
 
+static void progress(struct api_answer *a, struct api_choice *c, struct http_text *out)
+{
+    json_t *choices =
+        json_pack("[{s:s, s:i, s:n, s:n}]", "text", "", "index", (int)c->index, "logprobs", "finish_reason");
+
+    api_answer_send_progress(a, c, "text_completion", choices, out);
+}
+
 static void finish(struct api_answer *a, struct api_choice *c, struct http_text *out)
 {
     send_text(a, c, json_string(""), NULL, api_answer_reason(c),
@@ -81,4 +89,4 @@ static json_t *whole(struct api_answer *a)
     return api_openai_whole(a, "text_completion", choices);
 }
 
-const struct api_form api_form_text = { "cmpl-", begin, piece, finish, end, whole, false };
+const struct api_form api_form_text = { "cmpl-", begin, piece, progress, finish, end, whole, false };

@@ -112,10 +112,11 @@ enum tern_status job_new(const struct session *s, const struct job_request *r, u
     }
     q = job_seq(j);
     q->client = r->client;
+    q->whom = r->user;
     q->no_cache = r->no_cache;
     j->t_submit_ns = tern_now_ns();
     j->state.n_prompt = r->n_ids;
-    j->state.stop = -1;
+    j->state.stop = j->state.slot = j->slot = -1;
     atomic_init(&j->holders, 2);
     atomic_init(&j->cancelled, false);
     pthread_mutex_init(&j->lock, NULL);
@@ -179,6 +180,7 @@ static void fill_state(struct job_state *s, const struct job *j, const struct se
     const uint64_t now = tern_now_ns();
 
     s->started = q->t_start_ns != 0;
+    s->slot = j->slot;
     s->n_cached = q->n_cached;
     if (s->started)
         s->n_prompt_done = q->n_sent < s->n_prompt && !s->shifted ? q->n_sent : s->n_prompt;

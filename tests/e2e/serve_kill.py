@@ -58,16 +58,16 @@ class Mortal(Server):
 class Asker(threading.Thread):
     """Asks, and keeps what comes of it."""
 
-    def __init__(self, server, body):
+    def __init__(self, server, body, path="/completion"):
         super().__init__(daemon=True)
-        self.server, self.body = server, body
+        self.server, self.body, self.path = server, body, path
         self.first = threading.Event()
         self.status, self.answer = None, b""
         self.start()
 
     def run(self):
         try:
-            with contextlib.closing(self.server.request("POST", "/completion", self.body, timeout=120)) as c:
+            with contextlib.closing(self.server.request("POST", self.path, self.body, timeout=120)) as c:
                 r = c.getresponse()
                 self.status = r.status
                 while True:
@@ -80,6 +80,11 @@ class Asker(threading.Thread):
             pass
         finally:
             self.first.set()
+
+
+def failure(asker):
+    """The error that an answer is, or ends with."""
+    return json.loads(asker.answer.rstrip().split(b"\n")[-1].removeprefix(b"data: "))["error"]
 
 
 # -- what is refused at once -------------------------------------------------------------------------------
@@ -101,9 +106,11 @@ lab.check(json.loads(server.said)["url"] == server.url, "it says where it listen
 before = server.text(SHORT)
 lab.check(bool(before), "it answers", before)
 for victim in range(2):
-    askers = [Asker(server, ENDLESS) for _ in range(3)]
-    for a in askers:
+    askers = [Asker(server, ENDLESS), Asker(server, ENDLESS, "/v1/completions"),
+              Asker(server, dict(ENDLESS, stream=False), "/v1/completions")]
+    for a in askers[:2]:
         a.first.wait(60)
+    wait_until(lambda: json.loads(server.try_to("GET", "/tern/cluster")[1])["scheduler"]["running"] == 3, 20)
     workers = children_of(server.pid)
     lab.check(len(workers) == 2, "two workers run", workers)
     os.kill(workers[victim], signal.SIGKILL)
@@ -113,6 +120,12 @@ for victim in range(2):
     lab.check(not any(a.is_alive() for a in askers), "worker %d killed: no request hangs" % (victim + 1))
     lab.check(all(b"error" in a.answer and b"worker w" in a.answer for a in askers),
               "worker %d killed: each is told why" % (victim + 1), [a.answer[-300:] for a in askers])
+    errors = [failure(a) for a in askers]
+    lab.check([a.status for a in askers] == [200, 200, 500] and
+              all(e["type"] == "server_error" for e in errors) and
+              [e["code"] for e in errors] == [500, "pipeline_failed", "pipeline_failed"],
+              "worker %d killed: it is a failure of the server, with a stream and without" % (victim + 1),
+              ([a.status for a in askers], errors))
     status = server.try_to("POST", "/completion", SHORT)
     lab.check(status[0] in (200, 503),
               "worker %d killed: what comes now is refused, or served" % (victim + 1), status)

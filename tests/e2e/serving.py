@@ -43,12 +43,13 @@ def lower(response):
 
 class Server:
     """Started on a free port with these arguments; with `key` for those alone who know it, as this client
-    does.  `said` is what it says when it is ready: with --json an object."""
+    does, or one of `more_keys`.  `said` is what it says when it is ready: with --json an object."""
 
-    def __init__(self, lab, *args, key=None, wait=60):
+    def __init__(self, lab, *args, key=None, more_keys=(), wait=60):
         self.lab, self.key = lab, key
         if key:
-            args += ("--api-key-file", lab.write("serve%d.keys" % len(lab.daemons), "test %s\n" % key))
+            lines = ["test%d %s\n" % line for line in enumerate([key, *more_keys])]
+            args += ("--api-key-file", lab.write("serve%d.keys" % len(lab.daemons), "".join(lines)))
         p = lab.start("serve", "--port", 0, *args)
         self.daemon = Daemon("serve", p)
         lab.daemons.append(self.daemon)

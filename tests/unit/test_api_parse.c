@@ -165,9 +165,15 @@ static void test_switches(void **state)
 {
     (void)state;
     text("'stream':true,'stream_options':{'include_usage':true},'echo':true,'cache_prompt':false,"
-         "'return_tokens':true,'timings_per_token':true,'n_keep':-1,'user':'me'");
+         "'return_tokens':true,'timings_per_token':true,'n_keep':-1,'user':'me','return_progress':true,"
+         "'response_fields':7");
     assert_true(r->stream && r->include_usage && r->echo && r->no_cache && r->return_tokens &&
-                r->timings_per_token && r->n_keep == -1 && tern_str_is(r->user, "me"));
+                r->timings_per_token && r->return_progress && !r->response_fields && r->n_keep == -1 &&
+                tern_str_is(r->user, "me"));
+    take(API_LLAMA, "{'prompt':'x','response_fields':['content','timings/predicted_ms']}");
+    assert_int_equal(json_array_size(r->response_fields), 2);
+    refuse_kind(API_LLAMA, "{'prompt':'x','response_fields':['content',{}]}", "response_fields", "object");
+    refuse_kind(API_LLAMA, "{'prompt':'x','response_fields':'content'}", "response_fields", "array");
     refuse("'stream':1", "stream", "true or false");
     refuse("'stream_options':{}", "stream_options", "stream");
     refuse("'stream':true,'stream_options':{'include_usage':'yes'}", "stream_options.include_usage",

@@ -385,6 +385,36 @@ static void test_embeddings_among_texts(void **state)
     }
 }
 
+/* Whoever asks for many users gets no more turns for it: they divide his own.  The fourth is another's. */
+static void test_users_divide_their_clients_turns(void **state)
+{
+    static const struct {
+        uint64_t whom[4];
+        uint32_t waits;
+    } cases[] = { { { 7, 8, 9, 7 }, 2 }, { { 7, 7, 8, 7 }, 1 } };
+
+    (void)state;
+    for (uint32_t c = 0; c < 2; c++) {
+        struct bench *b = bench_new(2, 4, 8);
+
+        for (uint32_t i = 0; i < N_SEQS; i++) {
+            if (i >= 4) {
+                sched_forget(b->sched, &b->items[i].seq);
+                continue;
+            }
+            b->items[i].seq.client = i < 3 ? 1 : 2;
+            b->items[i].seq.whom = cases[c].whom[i];
+        }
+        assert_ok(sched_turn(b->sched, 0, &unit_err));
+        for (uint32_t i = 0; i < 4; i++)
+            assert_int_equal(b->items[i].seq.state, i == cases[c].waits ? SEQ_QUEUED : SEQ_LIVE);
+        assert_int_equal(run(b), TERN_END);
+        for (uint32_t i = 0; i < 4; i++)
+            check_item(&b->items[i]);
+        bench_free(b);
+    }
+}
+
 static void test_what_never_fits(void **state)
 {
     struct bench *b = bench_new(1, 2, 7);
@@ -412,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_more_times_than_stages),
         cmocka_unit_test(test_forgotten_and_cancelled),
         cmocka_unit_test(test_embeddings_among_texts),
+        cmocka_unit_test(test_users_divide_their_clients_turns),
         cmocka_unit_test(test_what_never_fits),
     };
 
