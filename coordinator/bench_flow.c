@@ -163,6 +163,24 @@ void bench_spread_of(double *v, uint32_t n, struct bench_spread *out)
     out->p99 = percentile(v, n, 99);
 }
 
+void bench_trips_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_us, struct bench_spread *out)
+{
+    double *v = calloc((size_t)t->n + 1, sizeof *v);
+    uint32_t n = 0;
+
+    for (uint32_t k = 0; v && k < t->n; k++) {
+        const struct bench_visit *visits = &t->visits[(size_t)k * t->n_stages];
+
+        if (!t->steps[k].n_prompt || t->steps[k].sent_us < from_us || t->steps[k].sent_us >= to_us)
+            continue;
+        for (uint32_t i = 0; i < t->n_stages; i++)
+            v[n] += (double)(visits[i].end_us - visits[i].start_us) / 1e3;
+        n++;
+    }
+    bench_spread_of(v, n, out);
+    free(v);
+}
+
 void bench_split_best(const double *layer_ms, uint32_t n, uint32_t n_layers, uint32_t *out)
 {
     for (uint32_t i = 0; i < n; i++)

@@ -2,7 +2,7 @@
 /*
  * Results of `tern bench` on stdout: Markdown and CSV row by row, JSON as one object at the end.
  */
-#include "coordinator/bench.h"
+#include "coordinator/bench_print.h"
 
 #include "coordinator/commands.h"
 #include "coordinator/json_out.h"
@@ -11,15 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-
-struct bench_print {
-    const struct bench_options *o;
-    char machine[96];
-    uint32_t n_rows;
-    json_t *rows, *sessions;         /* JSON only */
-    uint32_t n_lines;                /* of the second table */
-    char lines[BENCH_MAX_LIST][160]; /* Markdown only: limits, one line a session */
-};
 
 /* -- the machine ----------------------------------------------------------------------------------------- */
 
@@ -116,12 +107,13 @@ static void keep_line(struct bench_print *p, const struct bench_session *s)
 
 static void print_md_end(const struct bench_print *p)
 {
-    printf("\nmachine: %s\n\n"
-           "| %7s | %9s | %14s | %11s | %16s | %8s | %11s |\n"
+    printf("\nmachine: %s\n", p->machine);
+    if (p->n_lines == 0)
+        return;
+    printf("\n| %7s | %9s | %14s | %11s | %16s | %8s | %11s |\n"
            "| ------: | --------: | -------------: | ----------: | ---------------: | -------: | ----------: "
            "|\n",
-           p->machine, "threads", "read GB/s", "min..max", "int8 GMAC/s", "min..max", "load s",
-           "first tok s");
+           "threads", "read GB/s", "min..max", "int8 GMAC/s", "min..max", "load s", "first tok s");
     for (uint32_t i = 0; i < p->n_lines; i++)
         puts(p->lines[i]);
 }

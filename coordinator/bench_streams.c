@@ -260,6 +260,7 @@ static void figures_of_prompt(const struct streams *a, struct bench_streams_resu
         x->trip_ms += f->stages[i].chunk_ms;
         x->chunk_ms = f->stages[i].chunk_ms > x->chunk_ms ? f->stages[i].chunk_ms : x->chunk_ms;
     }
+    bench_trips_of(&a->traces, a->from_ns / 1000, a->to_ns / 1000, &x->trips);
     bench_spread_of(a->alone.v, a->alone.n, &x->alone);
     x->delay = x->between; /* all values less the same one: so are percentiles */
     if (x->delay.n) {

@@ -22,7 +22,8 @@ struct bench_streams_result {
     struct bench_flow flow;      /* of the last repetition */
     /* Tests of a prompt. */
     double ideal;              /* n / (n + stages - 1) for the n chunks it went in */
-    double chunk_ms, trip_ms;  /* of one chunk: in the slowest stage, in all stages together */
+    double chunk_ms, trip_ms;  /* of one chunk: in the slowest stage, in all stages together; means */
+    struct bench_spread trips; /* the same of every chunk, in all stages together */
     struct bench_spread alone; /* ms from token to token before the prompt came */
     struct bench_spread delay; /* ms that tokens came later than that (its p50) while it was there */
 };
@@ -52,14 +53,10 @@ void bench_streams_name(const struct bench_streams_test *t, char out[64]);
 
 /* -- output (bench_streams_print.c) ---------------------------------------------------------------------- */
 
-struct bench_streams_print;
-enum tern_status bench_streams_print_new(const struct bench_options *o, struct bench_streams_print **out,
-                                         struct tern_err *err) TERN_MUST_CHECK;
-enum tern_status bench_streams_print_row(struct bench_streams_print *p, const struct bench_streams_session *s,
+/* Into what bench_print_new made; its end and its freeing are bench_print.c's. */
+enum tern_status bench_streams_print_row(struct bench_print *p, const struct bench_streams_session *s,
                                          const struct bench_streams_result *r,
                                          struct tern_err *err) TERN_MUST_CHECK;
-void bench_streams_print_session(struct bench_streams_print *p, const struct bench_streams_session *s);
-enum tern_status bench_streams_print_end(struct bench_streams_print *p, struct tern_err *err) TERN_MUST_CHECK;
-void bench_streams_print_free(struct bench_streams_print **p);
+void bench_streams_print_session(struct bench_print *p, const struct bench_streams_session *s);
 
 #endif

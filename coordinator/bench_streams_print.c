@@ -4,47 +4,12 @@
  */
 #include "coordinator/bench_streams.h"
 
+#include "coordinator/bench_print.h"
 #include "coordinator/commands.h"
 #include "coordinator/json_out.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-struct bench_streams_print {
-    const struct bench_options *o;
-    char machine[96];
-    bool csv_header;
-    int table;               /* Markdown: 1 streams, 2 prompts; the last one printed */
-    json_t *rows, *sessions; /* JSON only */
-};
-
-enum tern_status bench_streams_print_new(const struct bench_options *o, struct bench_streams_print **out,
-                                         struct tern_err *err)
-{
-    struct bench_streams_print *p = calloc(1, sizeof *p);
-
-    if (!p)
-        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the results");
-    p->o = o;
-    bench_machine_name(p->machine, sizeof p->machine);
-    if (o->format == BENCH_JSON) {
-        p->rows = json_array();
-        p->sessions = json_array();
-    }
-    *out = p;
-    return TERN_OK;
-}
-
-void bench_streams_print_free(struct bench_streams_print **p)
-{
-    if (*p) {
-        json_decref((*p)->rows);
-        json_decref((*p)->sessions);
-        free(*p);
-    }
-    *p = NULL;
-}
 
 static double per_stream(const struct bench_streams_result *r)
 {
@@ -78,7 +43,7 @@ static void layers(const struct bench_streams_session *s, char *out, size_t cap)
 
 /* -- Markdown -------------------------------------------------------------------------------------------- */
 
-static void md_header(struct bench_streams_print *p, int table)
+static void md_header(struct bench_print *p, int table)
 {
     if (p->table == table)
         return;
@@ -97,7 +62,7 @@ static void md_header(struct bench_streams_print *p, int table)
              "---: |");
 }
 
-static void print_md(struct bench_streams_print *p, const struct bench_streams_session *s,
+static void print_md(struct bench_print *p, const struct bench_streams_session *s,
                      const struct bench_streams_result *r)
 {
     const struct bench_flow *f = &r->flow;
@@ -124,19 +89,18 @@ static void print_md(struct bench_streams_print *p, const struct bench_streams_s
 
 /* -- CSV ------------------------------------------------------------------------------------------------- */
 
-static void print_csv(struct bench_streams_print *p, const struct bench_streams_session *s,
+static void print_csv(struct bench_print *p, const struct bench_streams_session *s,
                       const struct bench_streams_result *r)
 {
     const struct bench_flow *f = &r->flow;
     char name[64], split[160];
 
-    if (!p->csv_header)
+    if (p->n_rows == 0)
         puts(
             "model,level,wire,kv,threads,workers,layers,test,streams,n_prompt,n_gen,median_ts,per_stream_ts,"
             "ttft_p50_ms,ttft_p95_ms,itl_p50_ms,itl_p95_ms,itl_p99_ms,rows,in_flight,head_share,busiest_idle,"
             "busiest_empty,chunks,chunk_rows,ideal,fill,chunk_ms,trip_ms,alone_p50_ms,delay_p50_ms,"
             "delay_p99_ms");
-    p->csv_header = true;
     bench_streams_name(&r->test, name);
     layers(s, split, sizeof split);
     bench_print_quoted(s->cost.model);
@@ -203,12 +167,13 @@ static json_t *row_json(const struct bench_streams_session *s, const struct benc
     json_object_set_new(o, "ideal", json_out_number(r->ideal));
     json_object_set_new(o, "chunk_ms", json_out_number(r->chunk_ms));
     json_object_set_new(o, "trip_ms", json_out_number(r->trip_ms));
+    json_object_set_new(o, "trips_ms", spread(&r->trips));
     json_object_set_new(o, "alone_ms", spread(&r->alone));
     json_object_set_new(o, "delay_ms", spread(&r->delay));
     return o;
 }
 
-static json_t *session_json(const struct bench_streams_print *p, const struct bench_streams_session *s)
+static json_t *session_json(const struct bench_print *p, const struct bench_streams_session *s)
 {
     json_t *split = json_array(), *times = json_array();
 
@@ -227,7 +192,7 @@ static json_t *session_json(const struct bench_streams_print *p, const struct be
 
 /* -- one after the other --------------------------------------------------------------------------------- */
 
-enum tern_status bench_streams_print_row(struct bench_streams_print *p, const struct bench_streams_session *s,
+enum tern_status bench_streams_print_row(struct bench_print *p, const struct bench_streams_session *s,
                                          const struct bench_streams_result *r, struct tern_err *err)
 {
     switch (p->o->format) {
@@ -235,10 +200,11 @@ enum tern_status bench_streams_print_row(struct bench_streams_print *p, const st
     case BENCH_CSV: print_csv(p, s, r); break;
     case BENCH_JSON: json_array_append_new(p->rows, row_json(s, r)); break;
     }
+    p->n_rows++;
     return p->o->format == BENCH_JSON ? TERN_OK : cmd_flush(err);
 }
 
-void bench_streams_print_session(struct bench_streams_print *p, const struct bench_streams_session *s)
+void bench_streams_print_session(struct bench_print *p, const struct bench_streams_session *s)
 {
     char split[160];
 
@@ -251,17 +217,4 @@ void bench_streams_print_session(struct bench_streams_print *p, const struct ben
     for (uint32_t i = 0; i < s->n_stages; i++)
         printf(" %.3f", s->layer_ms[i]);
     printf(" ms on each worker: layers %s\n", split);
-}
-
-enum tern_status bench_streams_print_end(struct bench_streams_print *p, struct tern_err *err)
-{
-    json_t *root;
-
-    if (p->o->format == BENCH_MD)
-        printf("\nmachine: %s\n", p->machine);
-    if (p->o->format != BENCH_JSON)
-        return cmd_flush(err);
-    root = json_pack("{s:s, s:s, s:O, s:O}", "version", TERN_VERSION, "machine", p->machine, "sessions",
-                     p->sessions, "results", p->rows);
-    return json_out_print(&root, 12, err);
 }

@@ -52,8 +52,7 @@ static const char help[] =
     "  -p, --prompt TEXT         say this and end after the answer; several are said one by one\n"
     "  -f, --file FILE           the same from a file (- is stdin), one newline at its end dropped\n"
     "      --system TEXT         what the model is told first\n"
-    "      --system-file FILE    the same from a file\n"
-    "      --chat-template NAME  how the model is talked to (default: told by the file):\n";
+    "      --system-file FILE    the same from a file\n";
 
 static const char help_more[] =
     "      --load FILE           go on with a conversation that /save wrote\n"
@@ -73,11 +72,8 @@ static const char help_output[] =
 
 static void print_help(void)
 {
-    const struct tern_chat_format *f;
-
     fputs(help, stdout);
-    for (size_t i = 0; (f = tern_chat_format_at(i)); i++)
-        printf("                            %-11s %s\n", tern_chat_format_name(f), tern_chat_format_what(f));
+    tern_chat_format_help(stdout);
     fputs(help_more, stdout);
     fputs(answer_options_help_length, stdout);
     fputs(answer_options_help_form, stdout);

@@ -101,14 +101,27 @@ static void cell_queue(const struct row *r, char *out)
     span(r->s->queue_ms * 1e3, out);
 }
 
+/* A time that clocks are not good enough for: it was at most their error, and off by no more than that. */
+static void hop_time(const struct cluster_hop *h, double us, char *out)
+{
+    char most[CELL];
+
+    if (!h || !isnan(us) || isnan(h->within_us)) {
+        span(us, out);
+        return;
+    }
+    span(2 * h->within_us, most);
+    (void)snprintf(out, CELL, "<%.*s", CELL - 2, most);
+}
+
 static void cell_hop(const struct row *r, char *out)
 {
-    span(r->hop ? r->hop->p50_us : NAN, out);
+    hop_time(r->hop, r->hop ? r->hop->p50_us : NAN, out);
 }
 
 static void cell_hop99(const struct row *r, char *out)
 {
-    span(r->hop ? r->hop->p99_us : NAN, out);
+    hop_time(r->hop, r->hop ? r->hop->p99_us : NAN, out);
 }
 
 static void cell_link_rate(const struct row *r, char *out)

@@ -192,7 +192,7 @@ static void take_lists(const json_t *root, struct cluster_view *v)
         const json_t *o = json_array_get(hops, i);
 
         v->hops[i] = (struct cluster_hop){ number(o, "bytes"), number(o, "bytes_per_s"), number(o, "p50_us"),
-                                           number(o, "p99_us") };
+                                           number(o, "p99_us"), number(o, "within_us") };
     }
     v->n_slots = count(slots, TERN_MAX_SLOTS);
     for (uint32_t i = 0; i < v->n_slots; i++)

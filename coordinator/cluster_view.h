@@ -29,6 +29,7 @@ struct cluster_stage {
 
 struct cluster_hop {
     double bytes, bytes_per_s, p50_us, p99_us;
+    double within_us; /* how far clocks may be off; a time that is not known is below twice as much */
 };
 
 struct cluster_slot {

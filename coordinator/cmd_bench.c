@@ -59,9 +59,9 @@ static enum tern_status take_streams(void *arg, const struct bench_streams_sessi
 static enum tern_status streams(struct bench_options *o, struct tern_err *err)
 {
     struct bench_streams_session *s = calloc(1, sizeof *s);
-    struct bench_streams_print *print = NULL;
+    struct bench_print *print = NULL;
     enum tern_status st =
-        s ? bench_streams_print_new(o, &print, err) : TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to start");
+        s ? bench_print_new(o, &print, err) : TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to start");
     const struct bench_streams_sink sink = { take_streams, print };
 
     for (uint32_t i = 0; i < o->threads.n && !st; i++) {
@@ -70,8 +70,8 @@ static enum tern_status streams(struct bench_options *o, struct tern_err *err)
             bench_streams_print_session(print, s);
     }
     if (!st)
-        st = bench_streams_print_end(print, err);
-    bench_streams_print_free(&print);
+        st = bench_print_end(print, err);
+    bench_print_free(&print);
     free(s);
     return st;
 }

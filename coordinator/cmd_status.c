@@ -37,8 +37,8 @@ static const char help[] =
     "\n"
     "A row for the coordinator and each worker: its layers; ms per step, tokens per second and share of\n"
     "idle time, of the last seconds; how long a step waits there; latency and bytes of the link that\n"
-    "leads to it (the coordinator's: home); memory; connections it refused.  A narrow terminal shows\n"
-    "less.\n"
+    "leads to it (the coordinator's: home), with < where clocks cannot tell it from none; memory;\n"
+    "connections it refused.  A narrow terminal shows less.\n"
     "\n"
     "Exit code: 0 the server takes requests, 75 it does not at the moment, 69 it cannot be reached,\n"
     "77 it wants an API key.\n";

@@ -308,9 +308,13 @@ static void put_all_of(struct schema_compiler *c, const json_t *s)
         schema_put(c, "r%u", (unsigned)schema_rule(c, json_array_get(all, 0), "allOf", "0"));
         return;
     }
-    sum = json_pack("{s:s, s:{}, s:[]}", "type", "object", "properties", "required");
-    if (!json_array_size(all) || !sum || json_array_append_new(c->made, sum)) {
+    if (!json_array_size(all)) {
         schema_refuse(c, TERN_ERR_FORMAT, "allOf", "must be a list of schemas");
+        return;
+    }
+    sum = json_pack("{s:s, s:{}, s:[]}", "type", "object", "properties", "required");
+    if (!sum || json_array_append_new(c->made, sum)) { /* which has taken it, or let it go */
+        schema_refuse(c, TERN_ERR_MEMORY, "allOf", "no memory to combine them");
         return;
     }
     merge_object(c, sum, s);

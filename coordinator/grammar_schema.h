@@ -62,7 +62,4 @@ void schema_put_array(struct schema_compiler *c, const json_t *s);
 void schema_put_string(struct schema_compiler *c, const json_t *s);
 void schema_put_number(struct schema_compiler *c, const json_t *s, bool whole);
 
-/* What a regular expression may match, in quotes, as JSON writes it. */
-void schema_put_pattern(struct schema_compiler *c, const char *pattern, size_t len);
-
 #endif

@@ -360,7 +360,8 @@ static void take_alternatives(struct pattern *p)
     }
 }
 
-void schema_put_pattern(struct schema_compiler *c, const char *pattern, size_t len)
+/* What the expression may match, in quotes, as JSON writes it. */
+static void put_pattern(struct schema_compiler *c, const char *pattern, size_t len)
 {
     struct pattern p = { .c = c, .at = pattern, .end = pattern + len };
 
@@ -417,7 +418,7 @@ void schema_put_string(struct schema_compiler *c, const json_t *s)
         schema_refuse(c, TERN_ERR_UNSUPPORTED, pattern ? "pattern" : "format",
                       "cannot be combined with lengths or with each other");
     if (pattern && !c->failed)
-        schema_put_pattern(c, json_string_value(pattern), json_string_length(pattern));
+        put_pattern(c, json_string_value(pattern), json_string_length(pattern));
     else if (format)
         schema_put(c, "\"\\\"\" %s \"\\\"\"", format);
     else if (max != GRAMMAR_NONE)

@@ -27,7 +27,7 @@ struct http_client;
 struct http_client_options {
     const char *command; /* "status", for a note on stderr */
     const char *server;  /* "http://HOST:PORT", https, or without either; a "/v1" at its end is dropped */
-    const char *api_key_file; /* its first key is sent (lines `[name] key`), or NULL */
+    const char *api_key_file; /* its first key is sent (lines `key` or `name key`), or NULL */
     unsigned silence_s;       /* without a byte from the server: given up */
     /* Asked every 50 ms while a request is under way: false ends it with TERN_END.  NULL: nobody asks. */
     bool (*go_on)(void *user);

@@ -8,8 +8,9 @@
  * ride along, or go alone.  Of several prompts the oldest gets at least half of them, the shortest the rest.
  *
  * A sequence gets a slot when the pages it may ever take fit beside those of all that are LIVE; it is the
- * turn of the client that has the fewest.  It begins with the longest prefix that any slot holds
- * (kv_slots.h), and leaves its own KV behind as one; the least recently used goes when room is needed.
+ * turn of the client that has the fewest, and of its users the one that has.  It begins with the longest
+ * prefix that any slot holds (kv_slots.h), and leaves its own KV behind as one; the least recently used goes
+ * when room is needed.
  * Slots are opened, forked, cut and freed by operations that ride in the steps; a table of our own says
  * beforehand that they will succeed on every worker.
  *

@@ -43,28 +43,39 @@ void sched_queue_remove(struct sched *s, struct seq *q)
         }
 }
 
-static uint32_t live_of(const struct sched *s, uint64_t client)
-{
-    uint32_t n = 0;
+struct share {
+    uint32_t client, user; /* LIVE ones of q's client, and those of them for q's user */
+};
 
-    for (uint32_t i = 0; i < s->kv.n; i++)
-        n += s->kv.slots[i].q && s->kv.slots[i].q->client == client;
+static struct share share_of(const struct sched *s, const struct seq *q)
+{
+    struct share n = { 0, 0 };
+
+    for (uint32_t i = 0; i < s->kv.n; i++) {
+        const struct seq *other = s->kv.slots[i].q;
+
+        if (!other || other->client != q->client)
+            continue;
+        n.client++;
+        n.user += other->whom == q->whom;
+    }
     return n;
 }
 
-/* Of the client with the fewest LIVE ones the first that has not been passed over in this round. */
+/* Of the client with the fewest LIVE ones, and of that one's user with the fewest, the first that has not
+ * been passed over in this round. */
 static struct seq *whose_turn(const struct sched *s)
 {
     struct seq *best = NULL;
-    uint32_t fewest = 0;
+    struct share fewest = { 0, 0 };
 
     for (struct seq *q = s->queue; q; q = q->next) {
-        uint32_t n;
+        struct share n;
 
         if (q->passed == s->round)
             continue;
-        n = live_of(s, q->client);
-        if (!best || n < fewest) {
+        n = share_of(s, q);
+        if (!best || n.client < fewest.client || (q->client == best->client && n.user < fewest.user)) {
             best = q;
             fewest = n;
         }

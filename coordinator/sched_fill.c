@@ -67,6 +67,14 @@ static uint32_t prompt_rest(struct sched *s)
     return rest;
 }
 
+static bool has_chunk_away(struct sched *s)
+{
+    for (uint32_t i = 0; i < s->n_flights; i++)
+        if (sched_flight(s, i)->n_prompt)
+            return true;
+    return false;
+}
+
 /* May a chunk go out in a step of so many rows?  While answers are being made: if the stages are free. */
 static bool is_time(struct sched *s, uint32_t n_rows, uint32_t largest)
 {
@@ -77,6 +85,9 @@ static bool is_time(struct sched *s, uint32_t n_rows, uint32_t largest)
         work += step_tuner_slowest(&s->tuner, sched_flight(s, i)->n_rows);
     if (s->n_answering == 0 || work <= 0)
         return step_tuner_keeps_busy(&s->tuner, largest, s->n_flights, work);
+    /* The first of its size tells how long they take. */
+    if (!step_tuner_knows(&s->tuner, n_rows) && has_chunk_away(s))
+        return false;
     memcpy(free_us, s->free_us, sizeof free_us);
     wait = step_tuner_pass(&s->tuner, free_us, (double)now, n_rows) - step_tuner_slack(&s->tuner, n_rows);
     if (wait > 0)
@@ -88,10 +99,7 @@ static bool is_time(struct sched *s, uint32_t n_rows, uint32_t largest)
  * alone fill all steps no other time comes; and those behind wait for this one chunk. */
 static bool is_last_chance(struct sched *s, uint32_t n_decode)
 {
-    for (uint32_t i = 0; i < s->n_flights; i++)
-        if (sched_flight(s, i)->n_prompt)
-            return false;
-    return n_decode && s->n_flights + 1 >= s->max_flights;
+    return n_decode && s->n_flights + 1 >= s->max_flights && !has_chunk_away(s);
 }
 
 uint32_t sched_prompt_share(struct sched *s, uint32_t n_decode)

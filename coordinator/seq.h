@@ -43,6 +43,7 @@ struct seq {
     uint64_t passed;    /* the scheduler's: the round in which it was passed over */
     bool retried;       /* the prefix it was given had failed, it begins anew without one */
     uint64_t client; /* sequences of one client wait for each other before those of others do; 0: nobody's */
+    uint64_t whom;   /* that the client asks for: they divide its turns, and have none of their own */
     bool no_cache;   /* its KV is of no use to others, nor theirs to it */
     uint32_t n_cached; /* positions that were there already when it got its slot */
 

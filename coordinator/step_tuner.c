@@ -9,6 +9,7 @@
 #define OUTLIER  4.0  /* times the mean; more is cut */
 #define GUESS_AB 4.0  /* a / b of a stage of which one size is known */
 #define GAIN     0.98 /* another number of groups must be better by that much */
+#define PACE_OF  4    /* chunks that a line's pace remembers */
 #define SPREADS  64   /* measurements that a line's spread remembers */
 /* A round that has as many groups as it takes and not one more is longer by so much of the spread (mean
  * deviation): from simulating rings of 3 to 9 stations whose times are gamma distributed. */
@@ -84,17 +85,28 @@ static void fit(struct tuner_line *l)
     }
 }
 
-/* How far from the mean of its size, as a share of it. */
-static void note_spread(struct tuner_line *l, const struct tuner_size *z, double us)
+/* How far from what is usual for its size, as a share of it. */
+static void note_spread(struct tuner_line *l, const struct tuner_size *z, uint32_t rows, double us)
 {
     double off;
 
-    if (z->n < MEAN_OF)
+    if (z->n < MEAN_OF || at(l, z->rows) <= 0)
         return;
-    off = us > z->us ? us / z->us - 1 : 1 - us / z->us;
-    off = off < 1 ? off : 1;
+    off = us / (z->us * at(l, rows) / at(l, z->rows)) - 1;
+    off = off < -1 ? 1 : off < 0 ? -off : off < 1 ? off : 1;
     l->n_spread += l->n_spread < SPREADS;
     l->spread += (off - l->spread) / l->n_spread;
+}
+
+static void note_pace(struct tuner_line *l, uint32_t rows, double us)
+{
+    double pace;
+
+    if (rows < CHUNK_LEAST || at(l, rows) <= 0)
+        return;
+    pace = us / at(l, rows);
+    pace = pace < 1 / OUTLIER ? 1 / OUTLIER : pace > OUTLIER ? OUTLIER : pace;
+    l->pace = l->pace > 0 ? l->pace + (pace - l->pace) / PACE_OF : pace;
 }
 
 static void note(struct tuner_line *l, uint32_t rows, double us)
@@ -103,7 +115,8 @@ static void note(struct tuner_line *l, uint32_t rows, double us)
     double share;
 
     us = us > 1 ? us : 1;
-    note_spread(l, z, us);
+    note_spread(l, z, rows, us);
+    note_pace(l, rows, us);
     if (z->n >= MEAN_OF && us > OUTLIER * z->us)
         us = OUTLIER * z->us;
     z->n += z->n < MEAN_OF;
@@ -160,7 +173,8 @@ double step_tuner_slowest(const struct step_tuner *t, double rows)
     return most;
 }
 
-double step_tuner_way(const struct step_tuner *t, double rows)
+/* The way of a step of so many rows through all stages and links, without waiting. */
+static double way_through(const struct step_tuner *t, double rows)
 {
     return t->sum_a + t->sum_b * rows + t->link;
 }
@@ -181,7 +195,7 @@ static double round_of(const struct step_tuner *t, uint32_t n, uint32_t groups)
 {
     const double rows = (double)n / groups;
     double slowest = step_tuner_slowest(t, rows), home = at(&t->home, rows);
-    double alone = step_tuner_way(t, rows) + home, queued, spare;
+    double alone = way_through(t, rows) + home, queued, spare;
 
     slowest = slowest > home ? slowest : home;
     queued = groups * slowest;
@@ -215,7 +229,7 @@ uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n)
 static double bearable(const struct step_tuner *t, uint32_t n_decode)
 {
     const double rows = n_decode ? n_decode : 1;
-    double more = 2 * (step_tuner_way(t, rows) + at(&t->home, rows));
+    double more = 2 * (way_through(t, rows) + at(&t->home, rows));
 
     more = more > CHUNK_PATIENCE_US ? more : CHUNK_PATIENCE_US;
     return t->sum_b > 0 ? more / t->sum_b : TERN_MAX_STEP_ROWS;
@@ -238,7 +252,7 @@ uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_
         const uint32_t rows = c < most ? c : most, chunks = (rest + rows - 1) / rows;
         /* The last one leaves the pipeline as late as the largest in front of it. */
         const double tail = rows + n_decode > largest ? rows + n_decode : largest;
-        const double way = step_tuner_way(t, tail), slow = step_tuner_slowest(t, rows + n_decode);
+        const double way = way_through(t, tail), slow = step_tuner_slowest(t, rows + n_decode);
         const bool full = chunks > t->max_flights && slow < way / t->max_flights;
         const double apart = full ? way / t->max_flights : slow;
         const double time = chunks * apart + way - step_tuner_slowest(t, tail);
@@ -259,7 +273,23 @@ bool step_tuner_keeps_busy(const struct step_tuner *t, uint32_t largest, uint32_
 {
     if (t->sum_a + t->sum_b <= 0)
         return n_flights <= t->n_stages;
-    return n_flights == 0 || work <= 1.001 * step_tuner_way(t, largest);
+    return n_flights == 0 || work <= 1.001 * way_through(t, largest);
+}
+
+bool step_tuner_knows(const struct step_tuner *t, uint32_t rows)
+{
+    for (uint32_t i = 0; i < TUNER_SIZES; i++)
+        if (t->stages[0].sizes[i].n && 4 * t->stages[0].sizes[i].rows >= rows)
+            return true;
+    return false;
+}
+
+/* Rather too long than too short: whoever waits for a stage longer than foreseen makes others wait, too. */
+static double foreseen(const struct tuner_line *l, double rows)
+{
+    const double pace = rows < CHUNK_LEAST || l->pace <= 0 ? 1 : l->pace;
+
+    return at(l, rows) * pace * (1 + l->spread);
 }
 
 double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_us, double rows)
@@ -273,7 +303,7 @@ double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_
             waited += free_us[i] - now;
             now = free_us[i];
         }
-        now += at(&t->stages[i], rows);
+        now += foreseen(&t->stages[i], rows);
         free_us[i] = now;
     }
     return waited;

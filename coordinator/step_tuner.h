@@ -45,6 +45,7 @@ struct tuner_line {
     double a, b;
     double spread; /* mean deviation from the mean of a size, as a share of it */
     uint32_t n_spread;
+    double pace; /* of chunks lately, by what the line says: prompts get slower as they grow */
 };
 
 struct step_tuner {
@@ -73,8 +74,6 @@ void step_tuner_note(struct step_tuner *t, const struct tuner_sample *s);
 
 /* The slowest stage with a step of so many rows; 0: not known yet. */
 double step_tuner_slowest(const struct step_tuner *t, double rows);
-/* Its way through all stages and links without waiting. */
-double step_tuner_way(const struct step_tuner *t, double rows);
 
 /* Groups for n sequences that are being answered; 1 when n is 0. */
 uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n);
@@ -87,6 +86,9 @@ uint32_t step_tuner_chunk(const struct step_tuner *t, uint32_t rest, uint32_t n_
 /* Without answers: may a chunk go out behind n_flights others, which keep the slowest stage busy for `work`
  * in all?  `largest`: rows of the largest of them all. */
 bool step_tuner_keeps_busy(const struct step_tuner *t, uint32_t largest, uint32_t n_flights, double work);
+
+/* Have steps of a quarter of so many rows, or more, been measured? */
+bool step_tuner_knows(const struct step_tuner *t, uint32_t rows);
 
 /* Sends a step through stages that are free from free_us [n_stages] on, which becomes when they are behind
  * it.  How long it waits for them in all. */

@@ -4,6 +4,7 @@
 
 #include "engine/chat_format.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Jinja around what most templates are: a loop over messages, then the beginning of an answer. */
@@ -179,9 +180,11 @@ const char *tern_chat_format_name(const struct tern_chat_format *f)
     return f->name;
 }
 
-const char *tern_chat_format_what(const struct tern_chat_format *f)
+void tern_chat_format_help(FILE *f)
 {
-    return f->what;
+    fputs("      --chat-template NAME  how the model is talked to (default: told by the file):\n", f);
+    for (size_t i = 0; i < N_FORMATS; i++)
+        fprintf(f, "%28s%-11s %s\n", "", formats[i].name, formats[i].what);
 }
 
 const char *tern_chat_template_jinja(const struct tern_chat_format *f)

@@ -17,6 +17,8 @@
 
 #include "engine/tokenizer.h"
 
+#include <stdio.h>
+
 struct tern_chat_format;
 
 /* "chatml", "llama3", ...: NULL when there is none of that name. */
@@ -24,8 +26,8 @@ const struct tern_chat_format *tern_chat_format_by_name(const char *name);
 const char *tern_chat_format_name(const struct tern_chat_format *f);
 /* Format i of those there are, in the order to show them; NULL behind the last. */
 const struct tern_chat_format *tern_chat_format_at(size_t i);
-/* One line on whose it is. */
-const char *tern_chat_format_what(const struct tern_chat_format *f);
+/* The lines of a help text about --chat-template NAME, with all names. */
+void tern_chat_format_help(FILE *f);
 /* A template in the manner of Hugging Face (Jinja over messages, bos_token, eos_token and
  * add_generation_prompt) that renders the same text as this format, and by whose looks it is detected
  * again. */

@@ -5,13 +5,14 @@
  */
 #include "engine/queue.h"
 
+#include "engine/base/log.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 struct tern_queue {
@@ -96,20 +97,6 @@ bool tern_queue_push(struct tern_queue *q, void *item)
     return ok;
 }
 
-static struct timespec deadline_in(int ms)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_sec += ms / 1000;
-    ts.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (ts.tv_nsec >= 1000000000) {
-        ts.tv_sec++;
-        ts.tv_nsec -= 1000000000;
-    }
-    return ts;
-}
-
 void *tern_queue_pop(struct tern_queue *q, int timeout_ms)
 {
     struct timespec until = { 0, 0 };
@@ -117,7 +104,7 @@ void *tern_queue_pop(struct tern_queue *q, int timeout_ms)
     int rc = 0;
 
     if (timeout_ms > 0)
-        until = deadline_in(timeout_ms);
+        until = tern_deadline_in(timeout_ms);
     pthread_mutex_lock(&q->lock);
     while (q->n == 0 && !q->closed && timeout_ms != 0 && rc != ETIMEDOUT)
         rc = timeout_ms < 0 ? pthread_cond_wait(&q->filled, &q->lock)

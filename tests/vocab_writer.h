@@ -6,6 +6,7 @@
 #define TERN_TESTS_VOCAB_WRITER_H
 
 #include "engine/gguf.h"
+#include "engine/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -163,6 +164,23 @@ static inline void vocab_add_merge(struct vocab_writer *w, const char *left, siz
     n += vocab_map(right, n_right, text + n);
     vocab_add(w, text, n);
     free(text);
+}
+
+/* Begins one of byte pairs whose first 256 tokens are the bytes; the array of tokens stays open.  types:
+ * room for at least these 256.  pre: the pre-tokenizer, or NULL. */
+static inline void vocab_begin_bytes(struct vocab_writer *w, const char *pre, int32_t *types)
+{
+    vocab_begin(w);
+    vocab_text(w, "tokenizer.ggml.model", "gpt2");
+    if (pre)
+        vocab_text(w, "tokenizer.ggml.pre", pre);
+    vocab_open(w, "tokenizer.ggml.tokens");
+    for (int b = 0; b < 256; b++) {
+        char byte = (char)b;
+
+        vocab_add_bytes(w, &byte, 1);
+        types[b] = TERN_TOKEN_NORMAL;
+    }
 }
 
 static inline void vocab_end(struct vocab_writer *w)

@@ -3,6 +3,7 @@
 #include "coordinator/serve/api.h"
 
 #include "coordinator/grammar.h"
+#include "coordinator/interrupt.h"
 #include "coordinator/json_out.h"
 #include "coordinator/serve/api_impl.h"
 #include "coordinator/serve/page/page.h"
@@ -13,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#define LOADING_S 2 /* after which whoever asked too early may ask again */
 
 /* -- routes ---------------------------------------------------------------------------------------------- */
 
@@ -87,6 +90,14 @@ static enum tern_status find(const char *method, const char *path, const struct 
     return TERN_ERR_USAGE;
 }
 
+/* llama-server's words, which its clients look for. */
+static enum tern_status refuse_early(struct api_fault *f)
+{
+    (void)api_fault_set(f, TERN_ERR_BUSY, "model_loading", NULL, "Loading model");
+    f->retry_after_s = LOADING_S;
+    return TERN_ERR_BUSY;
+}
+
 void api_handle(void *user, struct http_exchange *x, const struct http_request *r)
 {
     struct api *a = user;
@@ -96,6 +107,8 @@ void api_handle(void *user, struct http_exchange *x, const struct http_request *
 
     memset(&f, 0, sizeof f);
     st = find(r->method, r->path, &route, &f);
+    if (!atomic_load(&a->begun) && !(route && route->handler == api_get_page))
+        st = refuse_early(&f);
     if (!st)
         st = route->handler(a, x, r, &f);
     if (st)
@@ -142,15 +155,23 @@ static void hash_hex(const void *one, size_t n_one, const void *two, size_t n_tw
     sodium_bin2hex(out, 17, hash, 8);
 }
 
+static bool go_on(void *user, uint64_t done, uint64_t total)
+{
+    (void)user;
+    (void)done;
+    (void)total;
+    return interrupt_signal() == 0;
+}
+
 /* Of everything that decides over the bits of an answer: weights, rounding between layers, the KV's numbers,
  * the head, how a text becomes ids, and this program. */
 static enum tern_status make_fingerprint(struct api *a, struct tern_err *err)
 {
-    const struct session *s = service_session(a->o.service);
+    const struct session *s = service_session(a->service);
     struct tern_identity *id;
     char rest[256];
     enum tern_status st =
-        tern_identity_compute(s->gguf, &s->arch, TERN_IDENTITY_ALL, s->pool, NULL, NULL, &id, err);
+        tern_identity_compute(s->gguf, &s->arch, TERN_IDENTITY_ALL, s->pool, go_on, NULL, &id, err);
 
     if (st)
         return st;
@@ -186,7 +207,7 @@ static size_t longest_token(const struct tern_tokenizer *tok, uint32_t n_vocab)
 
 static enum tern_status name_model(struct api *a, struct tern_err *err)
 {
-    const char *name = service_model_name(a->o.service);
+    const char *name = service_model_name(a->service);
     json_t *text = json_out_text((struct tern_str){ name, strlen(name) });
 
     if (text) {
@@ -202,30 +223,37 @@ static enum tern_status name_model(struct api *a, struct tern_err *err)
 
 enum tern_status api_new(const struct api_options *o, struct api **out, struct tern_err *err)
 {
-    const struct session *s = service_session(o->service);
     struct api *a = calloc(1, sizeof *a);
-    enum tern_status st;
 
     if (!a)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the server's interface");
     a->o = *o;
+    atomic_init(&a->begun, false);
+    make_etag(a);
+    *out = a;
+    return TERN_OK;
+}
+
+enum tern_status api_begin(struct api *a, struct service *service, struct tern_err *err)
+{
+    const struct session *s = service_session(service);
+    enum tern_status st;
+
+    a->service = service;
     a->started = (int64_t)time(NULL);
     a->model = (struct api_model){ .tok = s->tok,
-                                   .format = service_chat(o->service)->format,
+                                   .format = service_chat(service)->format,
                                    .n_vocab = s->arch.n_vocab,
                                    .n_embd = s->arch.n_embd,
-                                   .ctx = service_ctx(o->service),
+                                   .ctx = service_ctx(service),
                                    .longest = longest_token(s->tok, s->arch.n_vocab),
-                                   .max_tokens = o->max_tokens,
-                                   .n_keep = o->n_keep,
-                                   .pooling = o->pooling_given ? o->pooling : s->arch.pooling };
-    make_etag(a);
+                                   .max_tokens = a->o.max_tokens,
+                                   .n_keep = a->o.n_keep,
+                                   .pooling = a->o.pooling_given ? a->o.pooling : s->arch.pooling };
     if ((st = name_model(a, err)) || (st = make_fingerprint(a, err)) ||
-        (st = grammar_vocab_new(s->tok, s->arch.n_vocab, &a->grammar_vocab, err))) {
-        api_free(&a);
+        (st = grammar_vocab_new(s->tok, s->arch.n_vocab, &a->grammar_vocab, err)))
         return st;
-    }
-    *out = a;
+    atomic_store(&a->begun, true);
     return TERN_OK;
 }
 

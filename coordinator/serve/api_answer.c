@@ -41,12 +41,31 @@ static bool keep(struct api_choice *c, const struct job_piece *p, size_t n_logpr
     return !c->text.failed;
 }
 
+/* How much of the prompt has been read, whenever that is more than was told. */
+static void tell_progress(struct api_answer *a, struct api_choice *c, const struct job_state *s)
+{
+    if (!a->out || !a->r->return_progress || !s->started || (c->told && c->n_told == s->n_prompt_done))
+        return;
+    c->told = true;
+    c->n_told = s->n_prompt_done;
+    c->state = *s;
+    a->form->progress(a, c, a->out);
+}
+
+static void on_waiting(void *user, uint32_t i, const struct job_state *state)
+{
+    struct api_answer *a = user;
+
+    tell_progress(a, &a->choices[i], state);
+}
+
 static void on_piece(void *user, uint32_t i, const struct job_piece *p, const struct job_state *state)
 {
     struct api_answer *a = user;
     struct api_choice *c = &a->choices[i];
     const int top = a->r->gen.n_logprobs;
 
+    tell_progress(a, c, state);
     c->state = *state;
     c->n_bytes += p->n_text;
     c->has_new_line |= p->n_text && memchr(p->text, '\n', p->n_text);
@@ -70,9 +89,9 @@ static void on_end(void *user, uint32_t i, const struct job_state *state)
         return;
     if (state->end == GENERATE_ERROR) {
         a->fault.err = state->err;
-        (void)api_fault_take(&a->fault, NULL);
+        (void)api_fault_failed(&a->fault);
     } else if (state->end == GENERATE_INTERRUPTED) {
-        api_fault_http(&a->fault, 503, "The answer was interrupted: the server is being stopped.");
+        (void)api_fault_stopped(&a->fault);
     } else if (a->out) {
         a->form->finish(a, c, a->out);
     }
@@ -96,6 +115,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->ids = api_answer_prompt(a, &a->choices[i], &n);
     out->n_ids = (uint32_t)n;
     out->client = a->client;
+    out->user = a->user;
     out->at_end = !r->stream;
     out->no_cache = r->no_cache;
     out->gen = r->gen;
@@ -107,7 +127,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->n_keep = kept(a, r->n_keep, out->ids, out->n_ids);
 }
 
-static const struct api_batch_calls calls = { fill, on_piece, on_end };
+static const struct api_batch_calls calls = { fill, on_piece, on_waiting, on_end };
 
 /* -- the answer ------------------------------------------------------------------------------------------ */
 
@@ -148,13 +168,14 @@ enum tern_status api_answer_begin(struct api *api, const struct api_form *form, 
     }
     a->api = api;
     a->form = form;
-    a->client = api_client(client, a->r->user);
+    a->client = client;
+    a->user = api_user(a->r->user);
     a->created = (int64_t)time(NULL);
     a->quiet_since = tern_now_ns();
     api_make_id(a->id, form->id_prefix);
     for (uint32_t i = 0; i < a->n_choices; i++)
         a->choices[i].index = i;
-    if ((st = api_batch_begin(&a->batch, api->o.service, a->n_choices, &calls, a, f))) {
+    if ((st = api_batch_begin(&a->batch, api->service, a->n_choices, &calls, a, f))) {
         api_answer_free(&a);
         return st;
     }
@@ -256,6 +277,24 @@ json_t *api_answer_timings(const struct job_state *s)
                      per_second(s->prompt_ms, n_prompt), "predicted_n", (json_int_t)s->n_tokens,
                      "predicted_ms", thousandth(s->answer_ms), "predicted_per_token_ms",
                      each(s->answer_ms, n), "predicted_per_second", per_second(s->answer_ms, n));
+}
+
+json_t *api_answer_progress(const struct job_state *s)
+{
+    return json_pack("{s:I, s:I, s:I, s:f}", "total", (json_int_t)s->n_prompt, "cache",
+                     (json_int_t)s->n_cached, "processed", (json_int_t)s->n_prompt_done, "time_ms",
+                     thousandth(s->prompt_ms));
+}
+
+void api_answer_send_progress(const struct api_answer *a, const struct api_choice *c, const char *object,
+                              json_t *choices, struct http_text *out)
+{
+    json_t *chunk = api_answer_shell(a, object, choices);
+
+    if (a->r->include_usage)
+        (void)json_object_set_new(chunk, "usage", json_null());
+    (void)json_object_set_new(chunk, "prompt_progress", api_answer_progress(&c->state));
+    api_sse_json(out, chunk);
 }
 
 json_t *api_answer_shell(const struct api_answer *a, const char *object, json_t *choices)

@@ -16,7 +16,8 @@ struct api_answer;
 /* Choice i is answer i % n to prompt i / n. */
 struct api_choice {
     uint32_t index;
-    bool ended, has_new_line;
+    bool ended, has_new_line, told;
+    uint32_t n_told;         /* tokens of the prompt, in the last event about them, if one was sent */
     size_t n_bytes, n_chars; /* of text so far */
     size_t last_end;         /* of the last token passed on, in bytes, */
     size_t last_end_chars;   /* ... and in code points */
@@ -34,6 +35,7 @@ struct api_form {
     void (*begin)(struct api_answer *a, struct api_choice *c, struct http_text *out); /* may be NULL */
     void (*piece)(struct api_answer *a, struct api_choice *c, const struct job_piece *p,
                   struct http_text *out);
+    void (*progress)(struct api_answer *a, struct api_choice *c, struct http_text *out); /* of the prompt */
     void (*finish)(struct api_answer *a, struct api_choice *c, struct http_text *out);
     void (*end)(struct api_answer *a, struct http_text *out); /* may be NULL */
     json_t *(*whole)(struct api_answer *a);
@@ -48,7 +50,7 @@ struct api_answer {
     struct api_batch batch;
     struct api_choice *choices; /* [n_choices] */
     uint32_t n_choices;
-    uint64_t client;
+    uint64_t client, user;
     char id[64];
     int64_t created;
     struct http_text *out; /* of the turn under way, when streaming */
@@ -67,6 +69,11 @@ const char *api_answer_reason(const struct api_choice *c);
 json_t *api_answer_usage(const struct api_answer *a);
 /* llama-server's figures of one choice. */
 json_t *api_answer_timings(const struct job_state *s);
+/* How far the prompt is, in llama-server's figures. */
+json_t *api_answer_progress(const struct job_state *s);
+/* An event of OpenAI's about that, with this object and these choices (taken). */
+void api_answer_send_progress(const struct api_answer *a, const struct api_choice *c, const char *object,
+                              json_t *choices, struct http_text *out);
 /* The members all answers and events of OpenAI's have, with this object and these choices (taken). */
 json_t *api_answer_shell(const struct api_answer *a, const char *object, json_t *choices);
 

@@ -58,6 +58,8 @@ static bool look(struct api_batch *b, uint32_t i, int wait_ms)
     any = p.n_text > 0 || p.n_tokens > 0;
     if (any)
         b->calls->piece(b->user, i, &p, &s);
+    else if (!s.ended && b->calls->waiting)
+        b->calls->waiting(b->user, i, &s);
     job_piece_free(&p);
     if (s.ended) {
         b->calls->ended(b->user, i, &s);

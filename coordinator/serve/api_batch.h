@@ -20,6 +20,8 @@ struct api_batch_calls {
     void (*fill)(void *user, uint32_t i, struct job_request *out);
     /* Something of job i has come.  state->ended: it is the last piece. */
     void (*piece)(void *user, uint32_t i, const struct job_piece *p, const struct job_state *state);
+    /* Nothing of job i has come for a while; may be NULL. */
+    void (*waiting)(void *user, uint32_t i, const struct job_state *state);
     /* Once for each job, behind its last piece. */
     void (*ended)(void *user, uint32_t i, const struct job_state *state);
 };

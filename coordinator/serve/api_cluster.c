@@ -42,7 +42,7 @@ enum tern_status api_get_cluster(struct api *a, struct http_exchange *x, const s
     (void)r;
     if (st)
         return st;
-    if (snapshot_json(a->o.service, steps, since, &text, &len, &f->err))
+    if (snapshot_json(a->service, steps, since, &text, &len, &f->err))
         return api_fault_take(f, NULL);
     http_reply_header(x, "Cache-Control", "no-store");
     http_reply(x, 200, API_JSON_TYPE, text, len);
@@ -117,7 +117,7 @@ enum tern_status api_get_events(struct api *a, struct http_exchange *x, const st
         free(e);
         return st;
     }
-    e->service = a->o.service;
+    e->service = a->service;
     http_reply_header(x, "Cache-Control", "no-cache");
     http_reply_header(x, "X-Accel-Buffering", "no");
     http_stream(x, 200, API_SSE_TYPE, &s);

@@ -22,8 +22,7 @@ struct embeddings {
     struct http_text *vectors; /* [prompts.n], as JSON */
     enum tern_pooling pooling;
     bool normalize, base64, llama;
-    struct tern_str user;
-    uint64_t client;
+    uint64_t client, user;
     uint64_t n_tokens;
     struct api_fault fault;
 };
@@ -56,13 +55,15 @@ static enum tern_status parse_encoding(struct embeddings *e, struct api_fault *f
 {
     struct tern_str format = { NULL, 0 };
     int64_t dimensions = e->api->model.n_embd, normalize = 2;
+    struct tern_str user = { NULL, 0 };
     enum tern_status st;
 
     if ((st = api_get_string(e->body, "encoding_format", &format, f)) ||
         (st = api_get_whole(e->body, "dimensions", 1, INT32_MAX, &dimensions, f)) ||
         (st = api_get_whole(e->body, "embd_normalize", -1, INT32_MAX, &normalize, f)) ||
-        (st = api_get_string(e->body, "user", &e->user, f)))
+        (st = api_get_string(e->body, "user", &user, f)))
         return st;
+    e->user = api_user(user);
     e->base64 = format.ptr && tern_str_is(format, "base64");
     if (format.ptr && !e->base64 && !tern_str_is(format, "float"))
         return API_REFUSE(f, "encoding_format", "'encoding_format' is '%.*s': there are float and base64.",
@@ -118,6 +119,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->ids = e->prompts.ids.ids + from;
     out->n_ids = (uint32_t)(e->prompts.from[i + 1] - from);
     out->client = e->client;
+    out->user = e->user;
     out->pooling = e->pooling;
     out->normalize = e->normalize;
 }
@@ -165,9 +167,9 @@ static void on_end(void *user, uint32_t i, const struct job_state *s)
     if (s->end != GENERATE_STOP) {
         if (!e->fault.http && s->end == GENERATE_ERROR) {
             e->fault.err = s->err;
-            (void)api_fault_take(&e->fault, NULL);
+            (void)api_fault_failed(&e->fault);
         } else if (!e->fault.http) {
-            api_fault_http(&e->fault, 503, "The request was interrupted: the server is being stopped.");
+            (void)api_fault_stopped(&e->fault);
         }
         return;
     }
@@ -187,12 +189,12 @@ static void on_end(void *user, uint32_t i, const struct job_state *s)
         http_text_add(out, "]", 1);
 }
 
-static const struct api_batch_calls calls = { fill, on_piece, on_end };
+static const struct api_batch_calls calls = { fill, on_piece, NULL, on_end };
 
 static enum tern_status run(struct embeddings *e, struct http_exchange *x, struct api_fault *f)
 {
     struct api_batch b;
-    enum tern_status st = api_batch_begin(&b, e->api->o.service, (uint32_t)e->prompts.n, &calls, e, f);
+    enum tern_status st = api_batch_begin(&b, e->api->service, (uint32_t)e->prompts.n, &calls, e, f);
 
     while (!st) {
         st = api_batch_turn(&b, TURN_MS, f);
@@ -240,9 +242,9 @@ static enum tern_status parse_all(struct embeddings *e, const struct http_reques
 {
     enum tern_status st;
 
+    e->client = r->client;
     api_body_begin(r->n_body);
-    if (!(st = parse(e, r, f)))
-        e->client = api_client(r->client, e->user);
+    st = parse(e, r, f);
     json_decref(e->body);
     e->body = NULL;
     api_body_end(r->n_body);

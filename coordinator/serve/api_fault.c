@@ -22,9 +22,14 @@ static const char *type_of(unsigned http)
 }
 
 /* What somebody else found wrong. */
-static const char *code_of(unsigned http)
+static const char *code_of(enum tern_status status, unsigned http)
 {
-    return http == 503 ? "overloaded" : http >= 500 ? "server_error" : "invalid_value";
+    switch (status) {
+    case TERN_ERR_BUSY: return "overloaded";
+    case TERN_ERR_PEER: return "pipeline_unavailable";
+    case TERN_ERR_MEMORY: return "out_of_memory";
+    default: return http >= 500 ? "server_error" : "invalid_value";
+    }
 }
 
 static unsigned http_of(enum tern_status status)
@@ -45,7 +50,7 @@ static void by_status(struct api_fault *f, enum tern_status status, const char *
 {
     f->http = http_of(status);
     f->type = type_of(f->http);
-    f->code = code ? code : code_of(f->http);
+    f->code = code ? code : code_of(status, f->http);
     f->retry_after_s = f->http == 503 ? 1 : 0;
     f->n_prompt = f->n_ctx = 0;
     f->allow = NULL;
@@ -71,6 +76,24 @@ enum tern_status api_fault_take(struct api_fault *f, const char *param)
     return f->err.status;
 }
 
+enum tern_status api_fault_failed(struct api_fault *f)
+{
+    (void)api_fault_take(f, NULL);
+    if (f->err.status != TERN_ERR_PEER)
+        return f->err.status;
+    f->http = 500;
+    f->type = type_of(f->http);
+    f->code = "pipeline_failed";
+    f->retry_after_s = 0;
+    return f->err.status;
+}
+
+enum tern_status api_fault_stopped(struct api_fault *f)
+{
+    return api_fault_set(f, TERN_ERR_BUSY, "shutting_down", NULL,
+                         "The answer was interrupted: the server is being stopped.");
+}
+
 void api_fault_http(struct api_fault *f, unsigned http, const char *message)
 {
     enum tern_status status = http == 503 ? TERN_ERR_BUSY : TERN_ERR_USAGE;
@@ -78,7 +101,7 @@ void api_fault_http(struct api_fault *f, unsigned http, const char *message)
     (void)api_fault_set(f, status, NULL, NULL, "%s", message);
     f->http = http;
     f->type = type_of(http);
-    f->code = http == 401 ? "invalid_api_key" : http == 503 ? "overloaded" : NULL;
+    f->code = http == 401 ? "invalid_api_key" : http == 503 ? "unavailable" : NULL;
     f->retry_after_s = http == 503 || http == 429 ? 1 : 0;
 }
 

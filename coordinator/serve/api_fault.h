@@ -40,6 +40,12 @@ enum tern_status api_fault_set(struct api_fault *f, enum tern_status status, con
 /* f->err has been filled by somebody else: the rest by its status.  Returns that. */
 enum tern_status api_fault_take(struct api_fault *f, const char *param);
 
+/* The same of a request that had been taken in: what broke the pipeline under it is a failure of ours, 500,
+ * and says nothing about the next one. */
+enum tern_status api_fault_failed(struct api_fault *f);
+/* It was broken off because the server ends: 503. */
+enum tern_status api_fault_stopped(struct api_fault *f);
+
 /* The members for a status of HTTP that no parser chose: 404, 413, 503, ... */
 void api_fault_http(struct api_fault *f, unsigned http, const char *message);
 

@@ -8,6 +8,7 @@
 #include "coordinator/serve/api_request.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 #define API_JSON_TYPE "application/json; charset=utf-8"
 #define API_SSE_TYPE  "text/event-stream; charset=utf-8"
@@ -16,11 +17,13 @@ struct grammar_vocab;
 
 struct api {
     struct api_options o;
+    char etag[24];     /* of the page */
+    atomic_bool begun; /* everything below is there, and changes no more */
+    struct service *service;
     struct api_model model;
     char *name, *name_json; /* the model's, in UTF-8 and as a string of JSON; owned */
     struct grammar_vocab *grammar_vocab;
     int64_t started;      /* seconds since 1970 */
-    char etag[24];        /* of the page */
     char fingerprint[32]; /* "tern-0123456789abcdef": model and arithmetic */
 };
 
@@ -47,8 +50,8 @@ void api_sse_json(struct http_text *out, json_t *root);
 
 /* "chatcmpl-" and 32 letters that nobody can guess; out [64]. */
 void api_make_id(char *out, const char *prefix);
-/* For fairness: who asks, and for whom. */
-uint64_t api_client(uint64_t client, struct tern_str user);
+/* For fairness: a client's user as a number; 0 without one. */
+uint64_t api_user(struct tern_str user);
 /* The bytes of a token as numbers. */
 json_t *api_token_bytes(const struct tern_tokenizer *tok, int32_t id);
 json_t *api_token_text(const struct tern_tokenizer *tok, int32_t id);

@@ -12,7 +12,7 @@
 
 static json_t *model_json(const struct api *a)
 {
-    const struct session *s = service_session(a->o.service);
+    const struct session *s = service_session(a->service);
     json_t *meta = json_pack("{s:I, s:I, s:I, s:I, s:s}", "n_vocab", (json_int_t)a->model.n_vocab, "n_ctx",
                              (json_int_t)a->model.ctx, "n_ctx_train", (json_int_t)s->arch.n_ctx_train,
                              "n_embd", (json_int_t)a->model.n_embd, "fingerprint", a->fingerprint);
@@ -53,7 +53,7 @@ enum tern_status api_get_health(struct api *a, struct http_exchange *x, const st
                                 struct api_fault *f)
 {
     (void)r;
-    if (!service_ready(a->o.service, &f->err)) {
+    if (!service_ready(a->service, &f->err)) {
         char why[TERN_ERR_TEXT_BYTES];
 
         memcpy(why, f->err.text, sizeof why);
@@ -117,7 +117,7 @@ enum tern_status api_get_props(struct api *a, struct http_exchange *x, const str
 
     (void)r;
     (void)f;
-    service_snapshot(a->o.service, &snap);
+    service_snapshot(a->service, &snap);
     api_reply_json(x, 200,
                    json_pack("{s:{s:I, s:o}, s:I, s:s, s:s, s:s, s:{s:b, s:b}, s:s, s:s}",
                              "default_generation_settings", "n_ctx", (json_int_t)a->model.ctx, "params",
@@ -150,24 +150,6 @@ static json_t *slot_json(const struct api *a, uint32_t id, const struct snapshot
     return one;
 }
 
-/* at [parallel] who is in which.  There are more slots with a KV than sequences at once, for prefixes that
- * stay: those beyond the last number get one that is free. */
-static void place_slots(const struct snapshot_slot *slots, uint32_t n, const struct snapshot_slot **at,
-                        uint32_t parallel)
-{
-    uint32_t hole = 0;
-
-    for (uint32_t i = 0; i < n; i++)
-        if (slots[i].slot < parallel)
-            at[slots[i].slot] = &slots[i];
-    for (uint32_t i = 0; i < n; i++) {
-        while (hole < parallel && at[hole])
-            hole++;
-        if (slots[i].slot >= parallel && hole < parallel)
-            at[hole] = &slots[i];
-    }
-}
-
 enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const struct http_request *r,
                                struct api_fault *f)
 {
@@ -175,16 +157,18 @@ enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const str
     const struct snapshot_slot *at[TERN_MAX_SLOTS] = { NULL };
     const char *fail = http_argument(x, "fail_on_no_slot");
     struct snapshot snap;
-    uint32_t n = service_slots(a->o.service, slots, TERN_MAX_SLOTS);
+    uint32_t n = service_slots(a->service, slots, TERN_MAX_SLOTS);
     json_t *list;
 
     (void)r;
-    service_snapshot(a->o.service, &snap);
+    service_snapshot(a->service, &snap);
     if (fail && strcmp(fail, "0") != 0 && snap.n_running >= snap.parallel) {
         api_fault_http(f, 503, "No slot is free.");
         return TERN_ERR_BUSY;
     }
-    place_slots(slots, n, at, snap.parallel);
+    for (uint32_t i = 0; i < n; i++)
+        if (slots[i].slot < snap.parallel)
+            at[slots[i].slot] = &slots[i];
     list = json_array();
     for (uint32_t id = 0; id < snap.parallel; id++)
         (void)json_array_append_new(list, slot_json(a, id, at[id]));
@@ -202,7 +186,7 @@ enum tern_status api_get_metrics(struct api *a, struct http_exchange *x, const s
     struct snapshot snap;
 
     (void)r;
-    service_snapshot(a->o.service, &snap);
+    service_snapshot(a->service, &snap);
     http_exchange_counts(x, &counts);
     metrics_text(&snap, &counts, a->model.name, &text);
     if (text.failed) {

@@ -151,6 +151,20 @@ static enum tern_status parse_stream(struct api_request *r, struct api_fault *f)
     return st;
 }
 
+static enum tern_status parse_response_fields(struct api_request *r, struct api_fault *f)
+{
+    const json_t *list = NULL;
+    enum tern_status st = api_get_array(r->body, "response_fields", &list, f);
+
+    for (size_t i = 0; !st && i < json_array_size(list); i++)
+        if (!json_is_string(json_array_get(list, i)))
+            st = API_REFUSE(f, "response_fields",
+                            "'response_fields' has %s in it: its elements are names of fields, as strings.",
+                            api_type_name(json_array_get(list, i)));
+    r->response_fields = list;
+    return st;
+}
+
 static enum tern_status parse_switches(const struct api_model *m, struct api_request *r, struct api_fault *f)
 {
     bool cache = true;
@@ -160,6 +174,8 @@ static enum tern_status parse_switches(const struct api_model *m, struct api_req
     if ((st = api_get_bool(r->body, "cache_prompt", &cache, f)) ||
         (st = api_get_bool(r->body, "return_tokens", &r->return_tokens, f)) ||
         (st = api_get_bool(r->body, "timings_per_token", &r->timings_per_token, f)) ||
+        (st = api_get_bool(r->body, "return_progress", &r->return_progress, f)) ||
+        (st = r->kind == API_LLAMA ? parse_response_fields(r, f) : TERN_OK) ||
         (st = api_get_whole(r->body, "n_keep", -1, INT32_MAX, &r->n_keep, f)) ||
         (st = api_get_string(r->body, "user", &r->user, f)))
         return st;

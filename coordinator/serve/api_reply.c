@@ -70,9 +70,9 @@ void api_make_id(char *out, const char *prefix)
     out[n] = '\0';
 }
 
-uint64_t api_client(uint64_t client, struct tern_str user)
+uint64_t api_user(struct tern_str user)
 {
-    uint64_t h = client;
+    uint64_t h = user.len ? UINT64_C(14695981039346656037) : 0;
 
     for (size_t i = 0; i < user.len; i++) { /* FNV-1a: nothing but the same for the same */
         h ^= (uint8_t)user.ptr[i];

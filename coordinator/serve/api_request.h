@@ -60,7 +60,8 @@ struct api_request {
     uint32_t n_user_stops; /* those behind are the chat format's */
     char end_text[GENERATE_MAX_STOP_BYTES + 1];
     bool seed_given;
-    bool stream, include_usage, echo, no_cache, return_tokens, timings_per_token;
+    bool stream, include_usage, echo, no_cache, return_tokens, timings_per_token, return_progress;
+    const json_t *response_fields; /* LLAMA: paths, the body's; NULL or empty: everything */
     int64_t n_keep;                /* -1: the whole prompt */
     const struct grammar *grammar; /* owned */
     struct tern_str user;

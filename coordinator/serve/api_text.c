@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The form of /v1/completions: "text_completion", whole and in events. */
-#include "coordinator/serve/api_answer.h"
-
-static json_t *null_or(json_t *v)
-{
-    return v ? v : json_null();
-}
+#include "coordinator/serve/api_openai.h"
 
 /* The prompt as text, when it is to be repeated; else an empty one. */
 static json_t *echo(const struct api_answer *a, const struct api_choice *c)
@@ -23,25 +18,13 @@ static json_t *echo(const struct api_answer *a, const struct api_choice *c)
     return api_ids_text(tok, ids, n, true);
 }
 
-static void send(struct api_answer *a, json_t *choices, json_t *usage, const struct job_state *s,
-                 struct http_text *out)
-{
-    json_t *chunk = api_answer_shell(a, "text_completion", choices);
-
-    if (a->r->include_usage)
-        (void)json_object_set_new(chunk, "usage", null_or(usage));
-    if (s)
-        (void)json_object_set_new(chunk, "timings", api_answer_timings(s));
-    api_sse_json(out, chunk);
-}
-
 static void send_text(struct api_answer *a, const struct api_choice *c, json_t *text, json_t *logprobs,
                       const char *reason, const struct job_state *s, struct http_text *out)
 {
     json_t *choices = json_pack("[{s:o, s:i, s:o, s:s?}]", "text", text, "index", (int)c->index, "logprobs",
-                                null_or(logprobs), "finish_reason", reason);
+                                api_openai_null_or(logprobs), "finish_reason", reason);
 
-    send(a, choices, NULL, s, out);
+    api_openai_event(a, "text_completion", choices, s, out);
 }
 
 static void begin(struct api_answer *a, struct api_choice *c, struct http_text *out)
@@ -61,6 +44,14 @@ static void piece(struct api_answer *a, struct api_choice *c, const struct job_p
                   a->r->timings_per_token ? &c->state : NULL, out);
 }
 
+static void progress(struct api_answer *a, struct api_choice *c, struct http_text *out)
+{
+    json_t *choices =
+        json_pack("[{s:s, s:i, s:n, s:n}]", "text", "", "index", (int)c->index, "logprobs", "finish_reason");
+
+    api_answer_send_progress(a, c, "text_completion", choices, out);
+}
+
 static void finish(struct api_answer *a, struct api_choice *c, struct http_text *out)
 {
     send_text(a, c, json_string(""), NULL, api_answer_reason(c),
@@ -69,9 +60,7 @@ static void finish(struct api_answer *a, struct api_choice *c, struct http_text 
 
 static void end(struct api_answer *a, struct http_text *out)
 {
-    if (a->r->include_usage)
-        send(a, json_array(), api_answer_usage(a), a->n_choices == 1 ? &a->choices[0].state : NULL, out);
-    http_text_addf(out, "data: [DONE]\n\n");
+    api_openai_end(a, "text_completion", out);
 }
 
 static json_t *whole_text(const struct api_answer *a, const struct api_choice *c)
@@ -86,22 +75,18 @@ static json_t *whole_text(const struct api_answer *a, const struct api_choice *c
 
 static json_t *whole(struct api_answer *a)
 {
-    json_t *choices = json_array(), *root;
+    json_t *choices = json_array();
 
     for (uint32_t i = 0; i < a->n_choices; i++) {
         struct api_choice *c = &a->choices[i];
         const struct api_tokens t = { c->tokens, c->tops, c->n_tokens, c->text.ptr, 0 };
         json_t *logprobs = a->r->gen.n_logprobs < 0 ? NULL : api_logprobs_text(a, c, t);
         json_t *one = json_pack("{s:o, s:i, s:o, s:s}", "text", whole_text(a, c), "index", (int)i, "logprobs",
-                                null_or(logprobs), "finish_reason", api_answer_reason(c));
+                                api_openai_null_or(logprobs), "finish_reason", api_answer_reason(c));
 
         (void)json_array_append_new(choices, one);
     }
-    root = api_answer_shell(a, "text_completion", choices);
-    (void)json_object_set_new(root, "usage", api_answer_usage(a));
-    if (a->n_choices == 1)
-        (void)json_object_set_new(root, "timings", api_answer_timings(&a->choices[0].state));
-    return root;
+    return api_openai_whole(a, "text_completion", choices);
 }
 
-const struct api_form api_form_text = { "cmpl-", begin, piece, finish, end, whole, false };
+const struct api_form api_form_text = { "cmpl-", begin, piece, progress, finish, end, whole, false };

@@ -2,8 +2,9 @@
 /*
  * `tern serve`: a service, its API, the HTTP server in front of it, and what signals mean to them.
  *
- * Opened from the inside out and closed the other way round.  The main thread does nothing in between but
- * wait for a signal.
+ * The server is open before there is anything to ask: an address in use is found out before a model is read,
+ * and clients hear that it is being loaded.  The main thread loads it, and then does nothing but wait for a
+ * signal.
  */
 #include "coordinator/commands.h"
 #include "coordinator/interrupt.h"
@@ -29,9 +30,9 @@
 
 struct serve {
     struct serve_options o;
-    struct service *service;
     struct api *api;
     struct http_server *http;
+    struct service *service;
 };
 
 static void tell_systemd(const char *state)
@@ -45,22 +46,15 @@ static void tell_systemd(const char *state)
 #endif
 }
 
-static enum tern_status open_all(struct serve *s, struct tern_err *err)
+static enum tern_status open_door(struct serve *s, struct tern_err *err)
 {
     const struct serve_options *o = &s->o;
-    const struct service_options so = { .engine = &o->engine,
-                                        .name = o->alias,
-                                        .parallel = o->parallel,
-                                        .max_queue = o->max_queue,
-                                        .max_tokens = o->max_tokens,
-                                        .n_prefixes = o->n_prefixes,
-                                        .chat_format = o->chat_format };
-    struct api_options ao = { .page = !o->no_page,
-                              .shift = o->shift,
-                              .n_keep = o->n_keep,
-                              .max_tokens = o->max_tokens,
-                              .pooling_given = o->pooling_given,
-                              .pooling = o->pooling };
+    const struct api_options ao = { .page = !o->no_page,
+                                    .shift = o->shift,
+                                    .n_keep = o->n_keep,
+                                    .max_tokens = o->max_tokens,
+                                    .pooling_given = o->pooling_given,
+                                    .pooling = o->pooling };
     struct http_options ho = { .host = o->host,
                                .port = (uint16_t)o->port,
                                .api_key_file = o->api_key_file,
@@ -76,15 +70,27 @@ static enum tern_status open_all(struct serve *s, struct tern_err *err)
                                .is_public = api_is_public,
                                .handle = api_handle,
                                .error = api_error };
-    enum tern_status st = service_open(&so, &s->service, err);
+    enum tern_status st = api_new(&ao, &s->api, err);
 
     if (st)
         return st;
-    ao.service = s->service;
-    if ((st = api_new(&ao, &s->api, err)))
-        return st;
     ho.user = s->api;
     return http_server_open(&ho, &s->http, err);
+}
+
+static enum tern_status load(struct serve *s, struct tern_err *err)
+{
+    const struct serve_options *o = &s->o;
+    const struct service_options so = { .engine = &o->engine,
+                                        .name = o->alias,
+                                        .parallel = o->parallel,
+                                        .max_queue = o->max_queue,
+                                        .max_tokens = o->max_tokens,
+                                        .n_prefixes = o->n_prefixes,
+                                        .chat_format = o->chat_format };
+    enum tern_status st = service_open(&so, &s->service, err);
+
+    return st ? st : api_begin(s->api, s->service, err);
 }
 
 static enum tern_status announce(const struct serve *s, struct tern_err *err)
@@ -163,7 +169,7 @@ int cmd_serve(int argc, char **argv)
         return code;
     }
     interrupt_catch();
-    if ((st = open_all(s, &err)) || (st = announce(s, &err))) {
+    if ((st = open_door(s, &err)) || (st = load(s, &err)) || (st = announce(s, &err))) {
         code = cmd_fail_or_end("serve", &err);
     } else {
         while (!interrupt_signal())

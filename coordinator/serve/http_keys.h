@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The API keys of a server: a file with a line `[name] key` each, '#' begins a comment line.
+ * The API keys of a server: a file with a line `key` or `name key` each, '#' begins a comment line.
  *
  * Read again whenever it has changed, with the next request: a removed key ends at once, a file that has
  * become unreadable leaves the old keys in force with a warning, one that is gone lets nobody in.  Like a key

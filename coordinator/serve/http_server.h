@@ -79,7 +79,7 @@ void http_stream(struct http_exchange *x, unsigned status, const char *type, con
 struct http_options {
     const char *host;               /* an address or a name of this machine to bind */
     uint16_t port;                  /* 0: any */
-    const char *api_key_file;       /* lines "[name] key"; NULL: everybody may */
+    const char *api_key_file;       /* lines "key" or "name key"; NULL: everybody may */
     const char *tls_cert, *tls_key; /* PEM files; both or neither */
     const char *const *hosts;       /* [n_hosts] further names of ours, in Host and Origin ("*": any Host) */
     uint32_t n_hosts;

@@ -8,7 +8,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* -- life ------------------------------------------------------------------------------------------------ */
 
@@ -113,10 +112,11 @@ enum tern_status job_new(const struct session *s, const struct job_request *r, u
     }
     q = job_seq(j);
     q->client = r->client;
+    q->whom = r->user;
     q->no_cache = r->no_cache;
     j->t_submit_ns = tern_now_ns();
     j->state.n_prompt = r->n_ids;
-    j->state.stop = -1;
+    j->state.stop = j->state.slot = j->slot = -1;
     atomic_init(&j->holders, 2);
     atomic_init(&j->cancelled, false);
     pthread_mutex_init(&j->lock, NULL);
@@ -180,6 +180,7 @@ static void fill_state(struct job_state *s, const struct job *j, const struct se
     const uint64_t now = tern_now_ns();
 
     s->started = q->t_start_ns != 0;
+    s->slot = j->slot;
     s->n_cached = q->n_cached;
     if (s->started)
         s->n_prompt_done = q->n_sent < s->n_prompt && !s->shifted ? q->n_sent : s->n_prompt;
@@ -251,23 +252,9 @@ enum job_shown job_publish(struct job *j)
 
 /* -- the reader's side ----------------------------------------------------------------------------------- */
 
-static struct timespec deadline_in(int ms)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_sec += ms / 1000;
-    ts.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (ts.tv_nsec >= 1000000000) {
-        ts.tv_sec++;
-        ts.tv_nsec -= 1000000000;
-    }
-    return ts;
-}
-
 void job_wait(struct job *j, int timeout_ms, struct job_state *out)
 {
-    const struct timespec until = deadline_in(timeout_ms > 0 ? timeout_ms : 0);
+    const struct timespec until = tern_deadline_in(timeout_ms > 0 ? timeout_ms : 0);
     int rc = timeout_ms > 0 ? 0 : 1;
 
     pthread_mutex_lock(&j->lock);

@@ -29,7 +29,7 @@ struct job_request {
     enum job_kind kind;
     const int32_t *ids; /* [n_ids] the prompt, 1 <= n_ids <= the service's context */
     uint32_t n_ids;
-    uint64_t client;               /* for fairness: a hash of who asks */
+    uint64_t client, user;         /* for fairness: hashes of who asks, and for whom of his */
     bool at_end;                   /* the reader is not woken before all is there */
     bool no_cache;                 /* do not take from, nor leave anything in, the prefix cache */
     struct generate_options gen;   /* TEXT; ctx is set by the service, `keep` is false */
@@ -59,6 +59,7 @@ struct job_state {
     enum generate_end end;       /* why, once ended (EMBED: STOP or ERROR) */
     struct tern_err err;         /* of GENERATE_ERROR */
     int stop;                    /* which of gen.stops ended it, -1: none */
+    int slot;                    /* of service_options' `parallel`, that it has or had; -1: none yet */
     uint32_t n_prompt, n_cached; /* tokens of the prompt, and how many of them were in the prefix cache */
     uint32_t n_prompt_done;      /* computed so far, cached ones included */
     uint32_t n_tokens;           /* generated so far */

@@ -32,6 +32,7 @@ struct job {
     /* The driver's, but for what has been published. */
     struct generate gen;
     struct embed embed;
+    int slot; /* as in job_state */
     bool counted_start, counted_first;
     uint32_t n_counted;    /* tokens */
     uint64_t t_counted_ns; /* when the last of them came */

@@ -82,15 +82,16 @@ static const char help[] =
     "\n"
     "usage: tern serve [-m FILE] [--cluster FILE | --local N] [options]\n"
     "\n"
-    "All requests are computed together; each gets the text it would get alone.  When the server is\n"
-    "ready, its address is printed.  SIGTERM and Ctrl-C let running requests end, for --drain-timeout at\n"
-    "most; the second one does not wait.\n"
+    "All requests are computed together; each gets the text it would get alone.  While the model is\n"
+    "loaded they are answered with 503; when the server is ready, its address is printed.  SIGTERM\n"
+    "and Ctrl-C let running requests end, for --drain-timeout at most; the second one does not\n"
+    "wait.\n"
     "\n"
     "Server\n"
     "      --host ADDRESS        address to listen on (default: 127.0.0.1, this machine alone)\n"
     "      --port N              TCP port; 0: any that is free (default: 8080)\n"
-    "      --api-key-file FILE   who may ask: lines `[name] key`; needed on any address but this\n"
-    "                            machine's own\n"
+    "      --api-key-file FILE   who may ask: lines `key` or `name key`; needed on any address but\n"
+    "                            this machine's own\n"
     "      --insecure-no-key     listen on other addresses without it: everybody there may ask\n"
     "      --tls-cert FILE       certificate (PEM) to answer over HTTPS with; with --tls-key\n"
     "      --tls-key FILE        its key\n"
@@ -115,8 +116,7 @@ static const char help[] =
     "      --context-shift       a full context forgets its oldest half and the answer goes on; else\n"
     "                            it ends (finish_reason \"length\").  What stays is computed again\n"
     "      --keep N              tokens at the beginning that are never forgotten (default: 0)\n"
-    "      --alias NAME          what the model is called (default: its file's name)\n"
-    "      --chat-template NAME  how the model is talked to (default: told by the file):\n";
+    "      --alias NAME          what the model is called (default: its file's name)\n";
 
 static const char help_embeddings[] =
     "      --pooling KIND        of embeddings: mean, cls, last or none (default: what the model says)\n"
@@ -127,11 +127,8 @@ static const char help_output[] = "      --json                the address as a 
 
 static void print_help(void)
 {
-    const struct tern_chat_format *f;
-
     fputs(help, stdout);
-    for (size_t i = 0; (f = tern_chat_format_at(i)); i++)
-        printf("                            %-11s %s\n", tern_chat_format_name(f), tern_chat_format_what(f));
+    tern_chat_format_help(stdout);
     fputs(help_embeddings, stdout);
     engine_options_print_help(true);
     fputs(help_output, stdout);

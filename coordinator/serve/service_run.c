@@ -214,7 +214,7 @@ static void fill_slot(const struct service *s, const struct job *j, uint64_t now
     const uint32_t n_prompt = j->state.n_prompt;
 
     *out =
-        (struct snapshot_slot){ .slot = q->slot,
+        (struct snapshot_slot){ .slot = (uint32_t)j->slot,
                                 .job = j->number,
                                 .prompting = q->t_first_ns == 0,
                                 .n_prompt = n_prompt,
@@ -225,11 +225,48 @@ static void fill_slot(const struct service *s, const struct job *j, uint64_t now
                                 .seconds = (double)(now_ns - q->t_start_ns) / 1e9 };
 }
 
+/* To those in this state that have begun and have none yet. */
+static void give_slots(struct service *s, enum seq_state state, bool *taken)
+{
+    for (struct job *j = s->jobs; j; j = j->next) {
+        const struct seq *q = job_seq(j);
+        uint32_t i = 0;
+
+        if (q->state != state || !q->t_start_ns || j->slot >= 0)
+            continue;
+        while (i < s->o.parallel && taken[i])
+            i++;
+        if (i == s->o.parallel)
+            return;
+        taken[i] = true;
+        j->slot = (int)i;
+    }
+}
+
+/* A job that is computed keeps its slot, of as many as there may be at once.  The scheduler's own are more,
+ * for prefixes that stay. */
+static void share_slots(struct service *s)
+{
+    bool taken[TERN_MAX_SLOTS] = { false };
+
+    for (struct job *j = s->jobs; j; j = j->next) {
+        const enum seq_state state = job_seq(j)->state;
+
+        if (state == SEQ_QUEUED) /* for the first time, or to begin anew */
+            j->slot = -1;
+        else if (state == SEQ_LIVE && j->slot >= 0)
+            taken[j->slot] = true;
+    }
+    give_slots(s, SEQ_LIVE, taken);
+    give_slots(s, SEQ_ENDED, taken); /* through within one turn */
+}
+
 static void tell_figures(struct service *s)
 {
     struct watch *w = &s->watch;
     const uint64_t now = tern_now_ns();
 
+    share_slots(s);
     pthread_mutex_lock(&w->lock);
     w->sched = *sched_stats(s->session->sched);
     w->n_slots = 0;

@@ -39,9 +39,17 @@ struct snapshot_stage {
 struct snapshot_hop {
     uint64_t bytes;
     double bytes_per_s;
-    uint32_t p50_us, p99_us;           /* of the last steps; 0: not known */
+    uint32_t p50_us, p99_us;           /* of the last steps, when latency.n > 0 */
+    uint32_t within_us;                /* how far these may be off: two machines' clocks; 0: one clock */
     struct snapshot_histogram latency; /* end of computing on one side to the last byte on the other */
 };
+
+/* One of a hop's times says something: it is longer than it may be wrong by.  Else the true one was at most
+ * twice that. */
+static inline bool snapshot_hop_knows(const struct snapshot_hop *h, uint32_t us)
+{
+    return h->latency.n > 0 && (!h->within_us || us > h->within_us);
+}
 
 struct snapshot {
     uint64_t now_us, uptime_us;
@@ -74,8 +82,8 @@ struct snapshot_step {
 };
 
 struct snapshot_slot {
-    uint32_t slot;
-    uint64_t job; /* number of the job, from 1 */
+    uint32_t slot; /* below `parallel` */
+    uint64_t job;  /* number of the job, from 1 */
     bool prompting;
     uint32_t n_prompt, n_prompt_done, n_cached, n_tokens, n_ctx;
     double seconds; /* since it got its slot */

@@ -103,8 +103,13 @@ static json_t *stage_json(const struct snapshot_stage *g)
     put(o, "suspect", g->open ? json_boolean(g->live.suspect) : json_null());
     put(o, "silent_ms", g->open && *g->live.endpoint ? integer(g->live.silent_ms) : json_null());
     put(o, "round_trip_us", known(g->live.round_trip_us));
-    put(o, "clock_within_us", known(g->live.clock_within_us));
+    put(o, "clock_within_us", g->open ? known(g->live.clock_within_us) : json_null());
     return o;
+}
+
+static json_t *hop_time(const struct snapshot_hop *h, uint32_t us)
+{
+    return snapshot_hop_knows(h, us) ? integer(us) : json_null();
 }
 
 static json_t *hops_json(const struct snapshot *p)
@@ -113,15 +118,15 @@ static json_t *hops_json(const struct snapshot *p)
 
     for (uint32_t i = 0; i <= p->n_stages && p->n_stages; i++) {
         const struct snapshot_hop *h = &p->hops[i];
-        const bool seen = h->latency.n > 0;
         json_t *o = json_object();
 
         put(o, "from", json_string(i ? p->stages[i - 1].info.name : "coordinator"));
         put(o, "to", json_string(i < p->n_stages ? p->stages[i].info.name : "coordinator"));
         put(o, "bytes", integer(h->bytes));
         put(o, "bytes_per_s", real(h->bytes_per_s));
-        put(o, "p50_us", seen ? integer(h->p50_us) : json_null());
-        put(o, "p99_us", seen ? integer(h->p99_us) : json_null());
+        put(o, "p50_us", hop_time(h, h->p50_us));
+        put(o, "p99_us", hop_time(h, h->p99_us));
+        put(o, "within_us", h->latency.n > 0 ? known(h->within_us) : json_null());
         (void)json_array_append_new(list, o);
     }
     return list;

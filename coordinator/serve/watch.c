@@ -76,6 +76,7 @@ void watch_close(struct watch *w)
         w->last[i] = (struct snapshot_stage){ .info = w->pipe->stages[i] };
         w->last[i].info.layout = NULL; /* is the session's */
         memcpy(w->last[i].live.endpoint, live.endpoint, sizeof live.endpoint);
+        w->last[i].live.clock_within_us = live.clock_within_us; /* by which its figures were measured */
     }
     w->pipe = NULL;
     w->sched.n_in_flight = 0;
@@ -300,8 +301,12 @@ static void fill_stages(const struct watch *w, struct snapshot *out)
             w->pipe->live(w->pipe, i, &s->live);
     }
     for (uint32_t i = 0; i <= w->n_stages && w->hops; i++) {
+        const uint64_t from = i ? out->stages[i - 1].live.clock_within_us : 0,
+                       to = i < w->n_stages ? out->stages[i].live.clock_within_us : 0;
+
         out->hops[i].bytes = w->hop_bytes[i];
         out->hops[i].latency = w->hops[i].all;
+        out->hops[i].within_us = from + to < UINT32_MAX ? (uint32_t)(from + to) : UINT32_MAX;
     }
     out->max_in_flight = w->pipe ? w->pipe->max_in_flight : 0;
 }

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static enum tern_log_level max_level = TERN_LOG_INFO;
@@ -74,4 +73,18 @@ uint64_t tern_now_ns(void)
 uint64_t tern_now_ms(void)
 {
     return tern_now_ns() / 1000000u;
+}
+
+struct timespec tern_deadline_in(int ms)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    ts.tv_sec += ms / 1000;
+    ts.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (ts.tv_nsec >= 1000000000) {
+        ts.tv_sec++;
+        ts.tv_nsec -= 1000000000;
+    }
+    return ts;
 }

@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 enum tern_log_level { TERN_LOG_ERROR, TERN_LOG_WARN, TERN_LOG_INFO, TERN_LOG_DEBUG };
 
@@ -39,5 +40,7 @@ bool tern_log_limit(struct tern_log_limit *l, uint64_t now_ms, uint64_t every_ms
 /* Milliseconds and nanoseconds of CLOCK_MONOTONIC. */
 uint64_t tern_now_ms(void);
 uint64_t tern_now_ns(void);
+/* When so many milliseconds, at least 0, will have gone by: for pthread_cond_timedwait on that clock. */
+struct timespec tern_deadline_in(int ms);
 
 #endif

@@ -8,13 +8,14 @@ the same goes into a plot (SVG).  Prompts have --prompt words in the mean (expon
 in the mean (geometric, end of text ignored); the same seed gives the same load.  Tokens count when the event
 with their text has come.
 """
+import json
 import random
 import threading
 import time
 
 from bench_lab import BenchLab, head, numbers, parser, row
 from plot import chart
-from served import Server
+from serving import Server
 
 WORDS = "once upon a time there was a little dog who liked to run in the park with a friend of his".split()
 
@@ -32,7 +33,9 @@ p.add_argument("--out", default="serve_load", help="name of the .md and .svg fil
 args = p.parse_args()
 lab = BenchLab(args)
 more = ["--local", args.workers, "-t", 1] if args.workers else ["-t", 2]
-server = Server(lab, *more, "--parallel", args.parallel, "-c", args.ctx, "--max-queue", 1024, wait=300)
+server = Server(lab, *more, "--parallel", args.parallel, "-c", args.ctx, "--max-queue", 1024, "--json",
+                wait=300)
+model = json.loads(server.said)["model"]
 
 
 def percentile(values, percent):
@@ -52,7 +55,7 @@ class Load:
         try:
             a = server.stream("/v1/completions", body, timeout=600)
             what = None if a.status == 200 else "status %d" % a.status
-            if not what and (not a.events or a.events[-1] != b"[DONE]"):
+            if not what and (not a.events or a.events[-1] != "[DONE]"):
                 what = "cut short"
         except OSError as e:
             a, what = None, type(e).__name__
@@ -89,7 +92,7 @@ class Load:
 
 
 lab.say("model %s, %s, %d at once; prompts of %d words, answers of %d tokens in the mean\n" %
-        (server.about["model"], "%d workers" % args.workers if args.workers else "one process", args.parallel,
+        (model, "%d workers" % args.workers if args.workers else "one process", args.parallel,
          args.prompt, args.gen))
 warm = Load(args.rates[0], min(5, args.seconds))
 warm.run(0)
@@ -118,7 +121,7 @@ def line(name, key):
 
 
 with open(args.out + ".svg", "w", encoding="utf-8") as f:
-    f.write(chart("tern serve under a Poisson load: %s" % server.about["model"],
+    f.write(chart("tern serve under a Poisson load: %s" % model,
                   [("Throughput", "tokens/s", [line("all streams", "speed")]),
                    ("Time to first token", "ms", [line("p50", "ttft50"), line("p95", "ttft95"),
                                                   line("p99", "ttft99")]),

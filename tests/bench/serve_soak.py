@@ -10,7 +10,8 @@ every page of the KV cache is free or kept for prefixes.  Prints a line every ha
 import sys
 
 from bench_lab import BenchLab, head, parser, row
-from served import Server, descriptors
+from lab import descriptors
+from serving import Server
 from soak import Soak
 
 p = parser(__doc__)

@@ -31,13 +31,22 @@ def missing():
     return None
 
 
+def begin(lab):
+    """A browser; without one on this machine the test ends here, skipped."""
+    why = missing()
+    if why:
+        lab.skip(why)
+        lab.end()
+    return Browser(lab)
+
+
 class WebDriverError(Exception):
     pass
 
 
 class Browser:
-    def __init__(self, lab, size=(1280, 860), dark=False, still=False):
-        """`lab` ends the driver with the test; `still` asks pages for no motion."""
+    def __init__(self, lab):
+        """`lab` ends the driver with the test."""
         self.dir = tempfile.mkdtemp(prefix="tern-browser-", dir=lab.dir)
         self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -53,11 +62,7 @@ class Browser:
             raise WebDriverError("chromedriver does not say its port")
         threading.Thread(target=self.driver.stdout.read, daemon=True).start()
         self.base = "http://127.0.0.1:%d" % port
-        flags = FLAGS + ["--window-size=%d,%d" % size, "--user-data-dir=" + os.path.join(self.dir, "profile")]
-        if dark:
-            flags.append("--blink-settings=preferredColorScheme=0")
-        if still:
-            flags.append("--force-prefers-reduced-motion")
+        flags = FLAGS + ["--user-data-dir=" + os.path.join(self.dir, "profile")]
         answer = self.call("POST", "/session", {"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": {"binary": shutil.which("chromium"), "args": flags},

@@ -26,7 +26,7 @@ def chat(url, *args, words=(), stdin=None):
 # -- tern serve ----------------------------------------------------------------------------------------------
 
 server = Server(lab, "-m", lab.model, "--chat-template", "plain", "--drain-timeout", 0, key="k" * 20)
-key = ["--api-key-file", lab.write("key", "[me] " + "k" * 20 + "\n")]
+key = ["--api-key-file", lab.write("key", "me " + "k" * 20 + "\n")]
 saved, other = lab.path("saved.json"), lab.path("other.json")
 said = [WORDS[0], "/save " + saved, WORDS[1], "/system Speak of wolves.", "/system", WORDS[2], "/stats",
         "/reset", WORDS[0], "/load " + saved, WORDS[1], "/save " + other, "/nonsense"]
@@ -64,7 +64,7 @@ p.communicate(timeout=20)
 lab.check(p.returncode == 130 and
           wait_until(lambda: server.get("/tern/cluster").json["totals"]["cancelled"] == 1, 5),
           "Ctrl-C closes the connection, and the server cancels", server.get("/tern/cluster").json["totals"])
-server.stop()
+server.check_stop()
 lab.check(chat(server.url, "-p", "x").code == 69, "a server that is not there: 69")
 for wrong in (["-m", lab.model], ["--local", 2], ["--cluster", "x"], ["-t", 1], ["--chat-template", "plain"]):
     r = chat("http://127.0.0.1:1", *wrong, "-p", "x")

@@ -46,9 +46,8 @@ if(PYTHON3)
     tern_e2e(interrupt ALONE)
     tern_e2e(json_schemas)
     tern_e2e(kill SLOW ALONE)
-    # A sanitizer's own memory and time would be measured instead of ours; or 500 requests take minutes.
     tern_e2e(llama_routes)
-    # A sanitizer's own memory and time would be measured instead of ours.
+    # A sanitizer's own memory and time would be measured instead of ours; or 500 requests take minutes.
     if(NOT TERN_SANITIZE)
         tern_e2e(memory SLOW ALONE)
         tern_e2e(serve_identity SLOW)
@@ -66,6 +65,7 @@ if(PYTHON3)
     tern_e2e(sentences SLOW ALONE)
     tern_e2e(serve_load ALONE)
     tern_e2e(serve_kill)
+    tern_e2e(serve_start)
     tern_e2e(slices)
     tern_e2e(token_ids)
     tern_e2e(status_top)

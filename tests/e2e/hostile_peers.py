@@ -111,8 +111,8 @@ def raw(worker, *pieces, wait=0.5):
 
 
 def warnings(worker):
-    with worker.changed:
-        return [line for _, line in worker.lines if re.match(r"(warn|error) ", line)]
+    with worker.lock:
+        return [line for line in worker.lines if re.match(r"(warn|error) ", line)]
 
 
 generation = Generation()

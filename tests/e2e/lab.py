@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))  # links, machines
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab"))  # links, soak, ...
 
 SKIPPED = 77
 SANITIZER = re.compile(r"(Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
@@ -39,47 +39,27 @@ class Run:
 
 
 class Daemon:
-    """A ternd that runs; its stderr is read all the time, line by line, with the time of each line."""
+    """A program that runs; its stderr is read all the time, line by line."""
 
     def __init__(self, name, process):
         self.name, self.process = name, process
-        self.lines, self.changed = [], threading.Condition()
+        self.lines, self.lock = [], threading.Lock()
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
         self.endpoint = None
 
     def read(self):
         for raw in self.process.stderr:
-            with self.changed:
-                self.lines.append((time.monotonic(), raw.decode("utf-8", "replace").rstrip("\n")))
-                self.changed.notify_all()
-        with self.changed:
-            self.changed.notify_all()
+            with self.lock:
+                self.lines.append(raw.decode("utf-8", "replace").rstrip("\n"))
 
     def log(self):
-        with self.changed:
-            return "\n".join(line for _, line in self.lines)
+        with self.lock:
+            return "\n".join(self.lines)
 
     def count(self, pattern):
-        with self.changed:
-            return sum(1 for _, line in self.lines if re.search(pattern, line))
-
-    def wait_line(self, pattern, seconds):
-        """The match of the first line that has the pattern, or None after some seconds or the end of the
-        process."""
-        end = time.monotonic() + seconds
-        i = 0
-        with self.changed:
-            while True:
-                while i < len(self.lines):
-                    match = re.search(pattern, self.lines[i][1])
-                    if match:
-                        return match
-                    i += 1
-                left = end - time.monotonic()
-                if left <= 0 or not self.reader.is_alive():
-                    return None
-                self.changed.wait(min(left, 0.2))
+        with self.lock:
+            return sum(1 for line in self.lines if re.search(pattern, line))
 
     def send(self, number):
         self.process.send_signal(number)
@@ -297,6 +277,18 @@ def children_of(pid):
             except OSError:
                 pass
     return found
+
+
+def resident_bytes(pid):
+    with open("/proc/%d/status" % pid) as f:
+        for line in f:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def descriptors(pid):
+    return len(os.listdir("/proc/%d/fd" % pid))
 
 
 def wait_until(condition, seconds):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """llama-server's own routes of tern serve, asked with curl: their fields, their forms, and that they say what
 tern run, tokenize and embed say."""
-import http.client
 import json
 import shutil
 import struct
@@ -10,36 +9,18 @@ import threading
 import time
 
 from lab import Lab, wait_until
-from served import Server
+from serving import Answer, Server
 
 lab = Lab()
 if not shutil.which("curl"):
     lab.skip("curl is missing")
     lab.end()
-KEY = "a-key-for-this-test"
-server = Server(lab, "--parallel", 2, "--max-queue", 2, "--max-body", "256K", "--api-key-file",
-                lab.write("keys", "[test] %s\n" % KEY))
-
-
-class Answer:
-    def __init__(self, status, headers, body):
-        self.status, self.headers, self.body = status, headers, body
-
-    @property
-    def json(self):
-        return json.loads(self.body)
-
-    @property
-    def error(self):
-        return self.json["error"]
-
-    def events(self):
-        """The data of each event of a stream."""
-        return [e[len("data: "):] for e in self.body.decode().split("\n\n") if e.startswith("data: ")]
+KEY, OTHER = "a-key-for-this-test", "another-key-for-this-test"
+server = Server(lab, "--parallel", 2, "--max-queue", 2, "--max-body", "256K", key=KEY, more_keys=[OTHER])
 
 
 def curl(method, path, body=None, key=KEY, more=()):
-    command = ["curl", "-s", "-S", "-i", "-N", "-m", "60", "-X", method, server.about["url"] + path]
+    command = ["curl", "-s", "-S", "-i", "-N", "-m", "60", "-X", method, server.url + path]
     command += ["-H", "Expect:"] + list(more)
     if key:
         command += ["-H", "Authorization: Bearer " + key]
@@ -107,7 +88,7 @@ for since in ("x", "-1", "", "99999999999999999999"):
     r = get("/tern/cluster?since=" + since)
     lab.check(r.status == 400 and r.error["param"] == "since", "since=%s is refused" % since, r.body)
 r = get("/tern/events", more=["-m", "1"])
-e = [json.loads(x) for x in r.events()]
+e = [json.loads(x) for x in r.events]
 lab.check(r.headers["content-type"].startswith("text/event-stream") and len(e) >= 2 and
           all(x["model"]["name"] == "fable" for x in e), "/tern/events", r.body[:300])
 lab.check(get("/tern/events", key=None).status == 401, "with a key alone")
@@ -153,7 +134,8 @@ lab.check(want.rstrip("\n").endswith(c["content"].rstrip("\n")) and len(c["conte
 lab.check(c["stop"] is True and c["stop_type"] == "limit" and c["stopping_word"] == "" and
           c["tokens_predicted"] == 24 == len(c["tokens"]) and c["tokens_evaluated"] == 5 and
           c["truncated"] is False and c["index"] == 0 and c["model"] == "fable" and
-          c["prompt"].endswith("Once upon a time") and c["generation_settings"]["n_predict"] == 24,
+          c["prompt"].endswith("Once upon a time") and c["id_slot"] in (0, 1) and
+          c["generation_settings"]["n_predict"] == 24,
           "its figures", c)
 t = c["timings"]
 lab.check(t["predicted_n"] == 24 and t["prompt_n"] + t["cache_n"] == 5 and t["predicted_ms"] > 0 and
@@ -189,6 +171,14 @@ lab.check(len(many) == 12 and many[11]["content"] ==
           "more answers than slot and queue have room for", many)
 lab.check(complete(prompt="The fox", wrong_field=[1], id_slot=7, mirostat_tau=5.0)["content"] ==
           complete(prompt="The fox")["content"], "unknown fields are ignored")
+some = complete(n_predict=24, response_fields=["content", "generation_settings/n_predict", "content/x",
+                                               "nothing", "timings"])
+lab.check(set(some) == {"content", "generation_settings/n_predict", "timings"} and
+          some["content"] == c["content"] and some["generation_settings/n_predict"] == 24 and
+          some["timings"]["predicted_n"] == 24, "response_fields", some)
+lab.check(set(complete(response_fields=[])) == set(c), "none named: all of them")
+r = post("/completion", {"prompt": "x", "response_fields": ["content", 1]})
+lab.check(r.status == 400 and r.error["param"] == "response_fields", "names of fields are strings", r.body)
 long = "The fox saw the crow. " * 30
 first, again = complete(prompt=long), complete(prompt=long)
 lab.check(again["tokens_cached"] >= 64 and again["timings"]["cache_n"] == again["tokens_cached"] and
@@ -210,14 +200,28 @@ lab.check(len(g["content"]) == 6 and g["content"].startswith("fox") and g["conte
 # -- streams -------------------------------------------------------------------------------------------------
 r = post("/completion", {"prompt": "Once upon a time", "n_predict": 24, "temperature": 0, "stream": True,
                          "timings_per_token": True})
-e = [json.loads(x) for x in r.events()]
+e = [json.loads(x) for x in r.events]
 lab.check(r.headers["content-type"].startswith("text/event-stream") and "[DONE]" not in r.body.decode() and
           "".join(x["content"] for x in e) == c["content"] and [x["stop"] for x in e] ==
           [False] * (len(e) - 1) + [True] and [i for x in e for i in x["tokens"]] == c["tokens"] and
-          e[-1]["stop_type"] == "limit" and all("timings" in x for x in e), "events", r.body)
+          e[-1]["stop_type"] == "limit" and all("timings" in x for x in e) and
+          len({x["id_slot"] for x in e}) == 1 and e[0]["id_slot"] in (0, 1), "events", r.body)
+for path, more in (("/completion", {}), ("/v1/completions", {}),
+                   ("/v1/chat/completions", {"messages": [{"role": "user", "content": "fox " * 600}]})):
+    r = post(path, dict({"prompt": "fox " * 600, "max_tokens": 2, "stream": True, "return_progress": True,
+                         "cache_prompt": False, "response_fields": ["stop"]}, **more))
+    e = [json.loads(x) for x in r.events if x != "[DONE]"]
+    told = [x["prompt_progress"] for x in e if "prompt_progress" in x]
+    done = [x["processed"] for x in told]
+    lab.check(told and done == sorted(set(done)) and done[-1] == told[-1]["total"] > 600 and
+              all(x["cache"] == 0 and x["time_ms"] >= 0 for x in told) and
+              ["prompt_progress" in x for x in e[path.startswith("/v1/chat"):]] ==
+              [True] * len(told) + [False] * (len(e) - len(told) - path.startswith("/v1/chat")),
+              "%s: how far the prompt is, before the answer" % path, r.body)
+    lab.check((e[-1] == {"stop": True}) == (path == "/completion"), "%s: response_fields" % path, e[-1])
 r = post("/completions", {"prompt": ["Once upon a time", "The fox"], "n_predict": 8, "temperature": 0,
                           "stream": True})
-e = [json.loads(x) for x in r.events()]
+e = [json.loads(x) for x in r.events]
 lab.check("".join(x["content"] for x in e if x["index"] == 1) == complete(prompt="The fox")["content"] and
           sum(x["stop"] for x in e) == 2, "events of two prompts", r.body)
 
@@ -258,36 +262,45 @@ lab.check(e["type"] == "exceed_context_size_error" and e["n_ctx"] == 1024 and e[
 hold = {"prompt": "Once", "n_predict": -1, "ignore_eos": True, "temperature": 0, "stream": True}
 
 
-def held(connection):
-    connection.request("POST", "/completion", json.dumps(hold),
-                       {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})
-
-
 def scheduler():
     return get("/tern/cluster").json["scheduler"]
 
 
-connections = []
-for _ in range(4):
-    connections.append(http.client.HTTPConnection(server.host, server.port))
-    held(connections[-1])
+connections = [server.request("POST", "/completion", hold) for _ in range(4)]
 wait_until(lambda: (scheduler()["running"], scheduler()["waiting"]) == (2, 2), 5)
 refused = post("/completion", {"prompt": "x", "n_predict": 1})
 lab.check(refused.status == 503 and refused.error["type"] == "unavailable_error" and
           refused.error["code"] == 503 and int(refused.headers["retry-after"]) >= 1,
           "a full queue is 503 with Retry-After", (scheduler(), refused.body))
 slots = get("/slots")
+streams = [c.getresponse() for c in connections[:2]]
+mine = [json.loads(s.readline()[len("data: "):])["id_slot"] for s in streams]
+lab.check(sorted(mine) == [0, 1], "each says in which slot it is", mine)
 lab.check(sum(s["is_processing"] for s in slots.json) == 2, "both are in /slots, wherever their KV lies",
           slots.body)
 r = get("/slots?fail_on_no_slot=1")
 lab.check(r.status == 503 and r.error["code"] == 503, "no slot is free", r.body)
 start = time.monotonic()
-for connection in connections:
-    connection.sock.close()
-    connection.close()
+for held_open in streams + connections:
+    held_open.close()
 lab.check(wait_until(lambda: not any(s["is_processing"] for s in get("/slots").json), 5),
           "clients that hang up free their slots")
 lab.check(time.monotonic() - start < 2.5, "soon", time.monotonic() - start)
+
+# One who asks for many gets no turn before another for it.
+connections = []
+for i, (key, user) in enumerate(((KEY, "a"), (KEY, "b"), (KEY, "c"), (OTHER, "a"))):
+    connections.append(server.request("POST", "/completion", dict(hold, user=user),
+                                      headers={"Authorization": "Bearer " + key}))
+    wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == i + 1, 5)
+connections[0].sock.close()
+events = connections[3].getresponse()
+first = events.readline()
+lab.check(first.startswith(b"data: ") and scheduler()["waiting"] == 1, "turns are given by keys", first)
+events.close()
+for connection in connections:
+    connection.close()
+lab.check(wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == 0, 5), "all are gone")
 
 # -- many threads --------------------------------------------------------------------------------------------
 want = {i: complete(prompt="The fox %d" % i, temperature=1, seed=i)["content"] for i in range(6)}
@@ -312,7 +325,7 @@ for t in threads:
 for t in threads:
     t.join()
 lab.check(not wrong, "answers among others are those of alone", wrong)
-lab.check(server.stop() == 0, "the server ends when told to", server.daemon.log())
+server.check_stop()
 
 # -- a context that is shifted -------------------------------------------------------------------------------
 server = Server(lab, "-c", 64, "--context-shift", "--alias", 'a "fox"')
@@ -325,5 +338,5 @@ lab.check(whole["tokens_predicted"] == 150 == kept["tokens_predicted"] and whole
 lab.check(get("/v1/models", key=None).json["data"][0]["id"] == 'a "fox"' and
           post("/v1/embeddings", {"input": "x", "pooling": "last"}, key=None).json["model"] == 'a "fox"',
           "a name with quotes")
-lab.check(server.stop() == 0, "the other server ends too", server.daemon.log())
+server.check_stop()
 lab.end()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from lab import Lab
-from served import Server
+from serving import Server
 
 lab = Lab()
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "openai_client")
@@ -46,7 +46,7 @@ def installed():
 
 
 def calls(where, what, server, golden, *more):
-    r = subprocess.run(["node", "run.mjs", server.about["url"], KEY, golden] + list(more), cwd=where,
+    r = subprocess.run(["node", "run.mjs", server.url, KEY, golden] + list(more), cwd=where,
                        capture_output=True, text=True, timeout=240)
     lines = r.stdout.strip().splitlines()
     bad = "\n".join(line for line in lines if not line.startswith("ok: "))
@@ -60,12 +60,11 @@ def main():
     if not where:
         lab.end()
     golden = os.path.join(HERE, "golden.json")
-    keys = lab.write("keys", "[test] %s\n" % KEY)
     for what, args in (("in one process", []), ("with three workers", ["--local", 3])):
-        server = Server(lab, "--parallel", 4, "--api-key-file", keys, *args)
+        server = Server(lab, "--parallel", 4, *args, key=KEY)
         record = "--record" in sys.argv and not args
         calls(where, what, server, golden, *(["--record"] if record else []))
-        lab.check(server.stop() == 0, "the server ends when told to", server.daemon.log())
+        server.check_stop()
     lab.end()
 
 

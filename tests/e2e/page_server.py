@@ -47,8 +47,8 @@ class Faker(http.server.ThreadingHTTPServer):
                         "queue_ms": 1, "rejected": 0, "suspect": i == 1, "silent_ms": 900,
                             "round_trip_us": 100,
                         "clock_within_us": 9} for i in range(n)],
-            "hops": [{"from": names[i], "to": names[i + 1], "bytes": 9e5, "bytes_per_s": 5e4, "p50_us": 80,
-                "p99_us": None}
+            "hops": [{"from": names[i], "to": names[i + 1], "bytes": 9e5, "bytes_per_s": 5e4,
+                      "p50_us": 80 if i else None, "p99_us": None, "within_us": None if i else 45}
                      for i in range(n + 1)],
             "scheduler": {"parallel": 4, "running": 1, "waiting": 0, "max_queue": 8, "in_flight": 1,
                 "max_in_flight": 4,

@@ -3,11 +3,8 @@
 fitting exit code."""
 import os
 import re
-import shutil
 import socket
-import subprocess
 import threading
-import time
 
 from lab import Cluster, Lab
 

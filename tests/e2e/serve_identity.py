@@ -12,7 +12,7 @@ import threading
 import time
 
 from lab import Lab
-from served import Server
+from serving import Server
 
 lab = Lab()
 REQUESTS = int(sys.argv[2]) if len(sys.argv) > 2 else 520
@@ -170,7 +170,7 @@ def answer(server, i):
             return json.dumps([200, joined(a.parsed())], sort_keys=True)
     else:
         a = server.post(path, body, timeout=120)
-    return json.dumps([a.status, settled(a.json())], sort_keys=True)
+    return json.dumps([a.status, settled(a.json)], sort_keys=True)
 
 
 def by_one(server):
@@ -202,7 +202,7 @@ def by_many(server, seed):
                 if body["stream"]:
                     server.stream("/v1/completions", body, stop_after=r.randint(1, 9))
                 else:
-                    s = server.connect(5)
+                    s = server.dial(5)
                     data = json.dumps(body).encode()
                     s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: %s:%d\r\n"
                               b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" %
@@ -255,5 +255,5 @@ workers = Server(lab, *ROOM, "--local", 3, "-t", 1)
 start = time.monotonic()
 compare(alone, by_many(workers, 3), "over three workers among 16 clients")
 print("over three workers: %.1f s" % (time.monotonic() - start), flush=True)
-lab.check(workers.stop() == 0, "the server ends in peace", workers.daemon.log())
+workers.check_stop()
 lab.end()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tern serve` when things die around it: workers under load, and the server itself by signals.  And what it
 refuses to begin with."""
+import contextlib
 import http.client
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from lab import SANITIZER, Cluster, Lab, alive, children_of, wait_until
+from lab import Cluster, Lab, alive, children_of, wait_until
 from serving import Server
 
 lab = Lab()
@@ -44,46 +45,46 @@ class Mortal(Server):
         """Sends a signal; exit code and how long it took."""
         start = time.monotonic()
         if number:
-            self.process.send_signal(number)
+            self.daemon.send(number)
         try:
-            self.process.wait(seconds)
+            code = self.daemon.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return None, seconds
-        self.reader.join(5)
-        text = self.errors.decode("utf-8", "replace")
-        lab.check(not SANITIZER.search(text), "no sanitizer report", text)
-        return self.process.returncode, time.monotonic() - start
+            code = None
+        took = time.monotonic() - start
+        self.stop(0)
+        return code, took
 
 
 class Asker(threading.Thread):
     """Asks, and keeps what comes of it."""
 
-    def __init__(self, server, body):
+    def __init__(self, server, body, path="/completion"):
         super().__init__(daemon=True)
-        self.server, self.body = server, body
+        self.server, self.body, self.path = server, body, path
         self.first = threading.Event()
         self.status, self.answer = None, b""
         self.start()
 
     def run(self):
-        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
         try:
-            c.request("POST", "/completion", json.dumps(self.body), {"Content-Type": "application/json"})
-            r = c.getresponse()
-            self.status = r.status
-            while True:
-                piece = r.read1(4096)
-                if not piece:
-                    break
-                self.answer += piece
-                self.first.set()
+            with contextlib.closing(self.server.request("POST", self.path, self.body, timeout=120)) as c:
+                r = c.getresponse()
+                self.status = r.status
+                while True:
+                    piece = r.read1(4096)
+                    if not piece:
+                        break
+                    self.answer += piece
+                    self.first.set()
         except (OSError, http.client.HTTPException):
             pass
         finally:
             self.first.set()
-            c.close()
+
+
+def failure(asker):
+    """The error that an answer is, or ends with."""
+    return json.loads(asker.answer.rstrip().split(b"\n")[-1].removeprefix(b"data: "))["error"]
 
 
 # -- what is refused at once -------------------------------------------------------------------------------
@@ -101,13 +102,16 @@ with socket.socket() as taken:
 # -- workers that die under load ---------------------------------------------------------------------------
 
 server = Mortal("--local", 2, "--parallel", 3, "--json")
+lab.check(json.loads(server.said)["url"] == server.url, "it says where it listens", server.said)
 before = server.text(SHORT)
 lab.check(bool(before), "it answers", before)
 for victim in range(2):
-    askers = [Asker(server, ENDLESS) for _ in range(3)]
-    for a in askers:
+    askers = [Asker(server, ENDLESS), Asker(server, ENDLESS, "/v1/completions"),
+              Asker(server, dict(ENDLESS, stream=False), "/v1/completions")]
+    for a in askers[:2]:
         a.first.wait(60)
-    workers = children_of(server.process.pid)
+    wait_until(lambda: json.loads(server.try_to("GET", "/tern/cluster")[1])["scheduler"]["running"] == 3, 20)
+    workers = children_of(server.pid)
     lab.check(len(workers) == 2, "two workers run", workers)
     os.kill(workers[victim], signal.SIGKILL)
     start = time.monotonic()
@@ -116,18 +120,24 @@ for victim in range(2):
     lab.check(not any(a.is_alive() for a in askers), "worker %d killed: no request hangs" % (victim + 1))
     lab.check(all(b"error" in a.answer and b"worker w" in a.answer for a in askers),
               "worker %d killed: each is told why" % (victim + 1), [a.answer[-300:] for a in askers])
+    errors = [failure(a) for a in askers]
+    lab.check([a.status for a in askers] == [200, 200, 500] and
+              all(e["type"] == "server_error" for e in errors) and
+              [e["code"] for e in errors] == [500, "pipeline_failed", "pipeline_failed"],
+              "worker %d killed: it is a failure of the server, with a stream and without" % (victim + 1),
+              ([a.status for a in askers], errors))
     status = server.try_to("POST", "/completion", SHORT)
     lab.check(status[0] in (200, 503),
               "worker %d killed: what comes now is refused, or served" % (victim + 1), status)
     ok = wait_until(lambda: server.health() == 200, 20)
     lab.check(ok, "worker %d killed: it is ready again after %.1f s" % (victim + 1, time.monotonic() - start))
     lab.check(server.text(SHORT) == before, "worker %d killed: the same text as before" % (victim + 1))
-    now = children_of(server.process.pid)
+    now = children_of(server.pid)
     lab.check(len(now) == 2 and not set(now) & set(workers),
               "worker %d killed: two new ones, no other child" % (victim + 1), (workers, now))
-workers = children_of(server.process.pid)
+workers = children_of(server.pid)
 os.kill(workers[0], signal.SIGKILL)
-ok = wait_until(lambda: not set(children_of(server.process.pid)) & set(workers), 10)
+ok = wait_until(lambda: not set(children_of(server.pid)) & set(workers), 10)
 ok = ok and wait_until(lambda: server.health() == 200, 20)
 lab.check(ok, "one that dies while nobody asks is replaced before somebody does")
 picture = json.loads(server.try_to("GET", "/tern/cluster")[1])
@@ -136,17 +146,16 @@ lab.check(picture["ready"] and picture["totals"]["reopened"] == 3 and picture["t
 
 # -- signals -----------------------------------------------------------------------------------------------
 
-picture = server.connect()
-picture.request("GET", "/tern/events")
+picture = server.request("GET", "/tern/events")
 picture.getresponse().read1(100)
 last = Asker(server, dict(SHORT, n_predict=200, ignore_eos=True, stream=True))
 last.first.wait(60)
-workers = children_of(server.process.pid)
+workers = children_of(server.pid)
 code, seconds = server.end()
 last.join(5)
 picture.close()
 lab.check(code == 0 and seconds < 9, "SIGTERM: ends with 0, whoever looks on (%s after %.1f s)" %
-          (code, seconds), server.errors)
+          (code, seconds), server.daemon.log())
 lab.check(b'"stop":true' in last.answer.replace(b" ", b""), "SIGTERM: what was being answered is finished",
           last.answer[-300:])
 lab.check(not any(alive(w) for w in workers), "SIGTERM: no worker is left")
@@ -174,7 +183,7 @@ lab.check(cluster.stop() == [0, 0], "the workers outlive it, and end cleanly")
 server = Mortal("--drain-timeout", 1)
 last = Asker(server, ENDLESS)
 last.first.wait(60)
-server.process.send_signal(signal.SIGTERM)
+server.daemon.send(signal.SIGTERM)
 time.sleep(0.5)
 status = server.try_to("POST", "/completion", SHORT, timeout=5)[0]
 lab.check(status in (None, 503), "while it drains nothing new is taken", status)
@@ -186,10 +195,10 @@ lab.check(code == 0 and seconds < 10 and not last.is_alive(),
 server = Mortal("--local", 2, "--drain-timeout", 600)
 last = Asker(server, ENDLESS)
 last.first.wait(60)
-workers = children_of(server.process.pid)
-server.process.send_signal(signal.SIGINT)
+workers = children_of(server.pid)
+server.daemon.send(signal.SIGINT)
 time.sleep(0.5)
-lab.check(server.process.poll() is None, "SIGINT: it waits for what is being answered")
+lab.check(server.alive(), "SIGINT: it waits for what is being answered")
 code, seconds = server.end(signal.SIGINT)
 lab.check(code not in (0, None) and seconds < 3,
           "a second one does not wait (%s after %.1f s)" % (code, seconds))

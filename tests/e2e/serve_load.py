@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server with two workers under clients of all manners for some seconds: every request is answered or
 refused with a status, and afterwards nothing runs, nothing is held and nothing leaks."""
-from lab import Lab
-from served import Server, descriptors, resident_bytes
+from lab import Lab, descriptors, resident_bytes
+from serving import Server
 from soak import Soak
 
 SECONDS, CLIENTS = 8, 16
@@ -32,5 +32,5 @@ for name, pid in soak.pids.items():
               "%d before, %d now" % (files, descriptors(pid)))
     grown = (resident_bytes(pid) - memory) / 1e6
     lab.check(grown < most, "%s has not grown much" % name, "%.1f MB" % grown)
-lab.check(server.stop() == 0, "the server ends in peace", server.daemon.log())
+server.check_stop()
 lab.end()

@@ -127,6 +127,10 @@ for i, h in enumerate(cluster["hops"]):
 lab.check(len(cluster["stages"]) == 2 and all(second.get(k) == v for k, v in agree.items()),
           "/metrics and /tern/cluster agree", [(k, v, second.get(k)) for k, v in agree.items()
                                                if second.get(k) != v])
+hops = cluster["hops"]
+lab.check(len(hops) == 3 and all(h["within_us"] > 0 for h in hops) and
+          all(h[p] is None or h[p] > h["within_us"] for h in hops for p in ("p50_us", "p99_us")),
+          "no hop is told to be shorter than clocks can say", hops)
 lab.check(second[("tern_http_requests_total", ())] >= first[("tern_http_requests_total", ())] + 3,
           "requests are counted")
 lab.check(second[("tern_first_token_seconds_count", ())] == 2 and
@@ -252,7 +256,7 @@ else:
 top = subprocess.Popen([lab.tern, "top", "--server", server.url, "--interval", "0.2"], env=lab.env,
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 top.stdout.readline()
-server.stop()
+server.check_stop()
 seen = wait_until(lambda: b"LOST" in top.stdout.readline(), 20)
 top.kill()
 lab.check(seen, "a server that goes is said to be lost, and asked again")

@@ -6,10 +6,8 @@
  * What must hold: a body is refused with a sentence and a status, or gives prompts within the context, of
  * tokens that exist, and options that a sampler takes; and no words of a conversation make a control token.
  */
-#include "fuzz/fuzz.h"
-
 #include "coordinator/serve/api_request.h"
-#include "vocab_writer.h"
+#include "fuzz/fuzz_vocab.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,41 +17,13 @@
 static const char *const marks[] = { "<B>", "<E>", "<|im_start|>", "<|im_end|>" };
 enum { N_MARKS = sizeof marks / sizeof marks[0], N_VOCAB = 256 + N_MARKS };
 
-/* 256 bytes and ChatML's marks; kept for the process. */
+/* Kept for the process. */
 static const struct tern_tokenizer *tokenizer(void)
 {
-    static struct tern_tokenizer *made;
-    int32_t types[N_VOCAB];
-    struct vocab_writer w;
-    struct tern_gguf *g;
+    static const struct tern_tokenizer *made;
 
-    if (made)
-        return made;
-    vocab_begin(&w);
-    vocab_text(&w, "tokenizer.ggml.model", "gpt2");
-    vocab_text(&w, "tokenizer.ggml.pre", "default");
-    vocab_open(&w, "tokenizer.ggml.tokens");
-    for (int b = 0; b < 256; b++) {
-        char byte = (char)b;
-
-        vocab_add_bytes(&w, &byte, 1);
-        types[b] = TERN_TOKEN_NORMAL;
-    }
-    for (size_t i = 0; i < N_MARKS; i++) {
-        vocab_add(&w, marks[i], strlen(marks[i]));
-        types[256 + i] = TERN_TOKEN_CONTROL;
-    }
-    vocab_close(&w);
-    vocab_i32s(&w, "tokenizer.ggml.token_type", types, N_VOCAB);
-    vocab_u32(&w, "tokenizer.ggml.bos_token_id", 256);
-    vocab_u32(&w, "tokenizer.ggml.eos_token_id", 257);
-    vocab_open(&w, "tokenizer.ggml.merges");
-    vocab_close(&w);
-    vocab_end(&w);
-    FUZZ_CHECK(tern_gguf_parse("made", w.bytes, w.n, &g, NULL) == TERN_OK);
-    FUZZ_CHECK(tern_tokenizer_new(g, NULL, &made, NULL) == TERN_OK);
-    tern_gguf_close(&g);
-    free(w.bytes);
+    if (!made)
+        made = fuzz_vocab_new("default", marks, N_MARKS, TERN_TOKEN_CONTROL);
     return made;
 }
 
@@ -93,7 +63,7 @@ static void check_marks(const struct api_request *r, const char *text, size_t le
     size_t n = 0;
 
     for (size_t i = 0; i < r->prompts.ids.n; i++)
-        n += r->prompts.ids.ids[i] > 257;
+        n += r->prompts.ids.ids[i] > FUZZ_EOS;
     FUZZ_CHECK(n <= 2 * n_messages + 1);
     json_decref(body);
 }

@@ -2,17 +2,15 @@
 /*
  * Conversations and chat templates from anywhere.  The first byte chooses:
  *
- *   even  the rest is a chat template, whose format is told by its looks odd   byte: which format; byte:
- * odd, and the special tokens are of the type that any text is searched for; the rest is a conversation's
- * JSON
+ * - even: the rest is a chat template, whose format is told by its looks;
+ * - odd: a byte, which format; a byte, whether the special tokens are of the type that any text is searched
+ *   for; and the rest is a conversation's JSON.
  *
  * What must hold: the tokens' pieces are the text that was rendered; nothing anybody says makes a special
  * token; and where an answer begins, the ids up to there are those of the conversation up to there.
  */
-#include "fuzz/fuzz.h"
-
 #include "coordinator/transcript.h"
-#include "vocab_writer.h"
+#include "fuzz/fuzz_vocab.h"
 
 #include <string.h>
 
@@ -24,41 +22,13 @@ static const char *const marks[] = {
 };
 #define N_MARKS (sizeof marks / sizeof marks[0])
 
-/* 256 bytes, BOS, EOS, and all marks as tokens of a type; kept for the process. */
+/* All marks but the first two are of this type; kept for the process. */
 static const struct tern_tokenizer *tokenizer(int32_t type)
 {
-    static struct tern_tokenizer *made[8];
-    int32_t types[256 + N_MARKS];
-    struct vocab_writer w;
-    struct tern_gguf *g;
+    static const struct tern_tokenizer *made[8];
 
-    if (made[type])
-        return made[type];
-    vocab_begin(&w);
-    vocab_text(&w, "tokenizer.ggml.model", "gpt2");
-    vocab_text(&w, "tokenizer.ggml.pre", "llama-bpe");
-    vocab_open(&w, "tokenizer.ggml.tokens");
-    for (int b = 0; b < 256; b++) {
-        char byte = (char)b;
-
-        vocab_add_bytes(&w, &byte, 1);
-        types[b] = TERN_TOKEN_NORMAL;
-    }
-    for (size_t i = 0; i < N_MARKS; i++) {
-        vocab_add(&w, marks[i], strlen(marks[i]));
-        types[256 + i] = i < 2 ? TERN_TOKEN_CONTROL : type;
-    }
-    vocab_close(&w);
-    vocab_i32s(&w, "tokenizer.ggml.token_type", types, 256 + N_MARKS);
-    vocab_u32(&w, "tokenizer.ggml.bos_token_id", 256);
-    vocab_u32(&w, "tokenizer.ggml.eos_token_id", 257);
-    vocab_open(&w, "tokenizer.ggml.merges");
-    vocab_close(&w);
-    vocab_end(&w);
-    FUZZ_CHECK(tern_gguf_parse("made", w.bytes, w.n, &g, NULL) == TERN_OK);
-    FUZZ_CHECK(tern_tokenizer_new(g, NULL, &made[type], NULL) == TERN_OK);
-    tern_gguf_close(&g);
-    free(w.bytes);
+    if (!made[type])
+        made[type] = fuzz_vocab_new("llama-bpe", marks, N_MARKS, type);
     return made[type];
 }
 
@@ -121,7 +91,7 @@ static void check_parts(const struct tern_chat_format *f, const struct tern_toke
             at = check_text(f, t, (struct tern_str){ p->text + part->at, part->len }, ids, at);
         }
     }
-    FUZZ_CHECK(at == ids->n && ids->ids[0] == 256);
+    FUZZ_CHECK(at == ids->n && ids->ids[0] == FUZZ_BOS);
 }
 
 static void check_talk(const struct tern_chat_format *f, const struct tern_tokenizer *t,

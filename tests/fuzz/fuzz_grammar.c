@@ -30,21 +30,13 @@ static void open_vocabulary(void)
     struct vocab_writer w;
     struct tern_gguf *g;
 
-    vocab_begin(&w);
-    vocab_text(&w, "tokenizer.ggml.model", "gpt2");
-    vocab_text(&w, "tokenizer.ggml.pre", "llama-bpe");
-    vocab_open(&w, "tokenizer.ggml.tokens");
-    for (size_t b = 0; b < N_VOCAB; b++) {
-        const char byte = (char)b;
-
-        types[b] = b + 1 < N_VOCAB ? TERN_TOKEN_NORMAL : TERN_TOKEN_CONTROL;
-        if (b < 256)
-            vocab_add_bytes(&w, &byte, 1);
-        else if (b + 1 < N_VOCAB)
-            vocab_add_bytes(&w, longer[b - 256], strlen(longer[b - 256]));
-        else
-            vocab_add(&w, "</s>", 4);
+    vocab_begin_bytes(&w, "llama-bpe", types);
+    for (size_t i = 0; i < N_LONGER; i++) {
+        vocab_add_bytes(&w, longer[i], strlen(longer[i]));
+        types[256 + i] = TERN_TOKEN_NORMAL;
     }
+    vocab_add(&w, "</s>", 4);
+    types[N_VOCAB - 1] = TERN_TOKEN_CONTROL;
     vocab_close(&w);
     vocab_i32s(&w, "tokenizer.ggml.token_type", types, N_VOCAB);
     vocab_u32(&w, "tokenizer.ggml.eos_token_id", N_VOCAB - 1);

@@ -107,11 +107,15 @@ class Quota:
     process has its own share.  `why` is set where that cannot be had."""
 
     V1, V2 = "/sys/fs/cgroup/cpu", "/sys/fs/cgroup"
+    # What a CPU takes of a share at once: where that is all of it, the threads of a machine that run on the
+    # other CPUs wait for the next slice.
+    SLICE = "/proc/sys/kernel/sched_cfs_bandwidth_slice_us"
 
     def __init__(self, cpus, period_us=10000):
         self.quota, self.period, self.groups, self.why = int(cpus * period_us), period_us, [], None
         self.v1 = os.path.exists(os.path.join(self.V1, "cpu.cfs_quota_us"))
         self.top = os.path.join(self.V1 if self.v1 else self.V2, "tern-%d" % os.getpid())
+        self.slice_us = None  # as it was
         atexit.register(self.close)
         try:
             if self.quota < 1000:
@@ -123,8 +127,17 @@ class Quota:
             if not self.v1:
                 with open(os.path.join(self.top, "cgroup.subtree_control"), "w") as f:
                     f.write("+cpu")
+            self.slice_us = self.set_slice(self.quota // 8)
         except OSError as e:
             self.why = "no CPU quotas here: %s" % e
+
+    def set_slice(self, us):
+        """Returns what it was."""
+        with open(self.SLICE) as f:
+            was = int(f.read())
+        with open(self.SLICE, "w") as f:
+            f.write(str(us))
+        return was
 
     def add(self, pid):
         """From now on, with all threads and children to come."""
@@ -145,6 +158,9 @@ class Quota:
 
     def close(self):
         """When the processes have ended."""
+        if self.slice_us:
+            self.set_slice(self.slice_us)
+            self.slice_us = None
         for group in self.groups + [self.top]:
             for _ in range(50):
                 try:

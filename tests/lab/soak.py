@@ -7,8 +7,7 @@ import socket
 import threading
 import time
 
-from lab import children_of
-from served import descriptors, resident_bytes
+from lab import children_of, descriptors, resident_bytes
 
 PROMPTS = ["Once upon a time", "The dog and the cat", "Tell me a story about a red ball.",
            "One day it rained", "Lily went to the park with her mum and " * 8]
@@ -47,7 +46,7 @@ class Soak:
     def whole(self, r):
         body = self.body(r, n=r.choice([1, 1, 1, 2]))
         a = self.server.post("/v1/completions", body, timeout=300)
-        if a.status == 200 and len(a.json()["choices"]) != body["n"]:
+        if a.status == 200 and len(a.json["choices"]) != body["n"]:
             self.fail("whole", "choices: %s" % a.body[:200])
         return self.expect(a, "whole", 200)
 
@@ -62,14 +61,14 @@ class Soak:
             "type": "json_schema", "json_schema": {"name": "x", "schema": {
                 "type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
                 "additionalProperties": False}}}), 300)
-        if a.status == 200 and a.json()["choices"][0]["finish_reason"] == "stop" and \
-                type(json.loads(a.json()["choices"][0]["text"]).get("a")) is not bool:
+        if a.status == 200 and a.json["choices"][0]["finish_reason"] == "stop" and \
+                type(json.loads(a.json["choices"][0]["text"]).get("a")) is not bool:
             self.fail("schema", a.body[:200])
         return self.expect(a, "schema", 200)
 
     def streamed(self, r):
         a = self.server.stream("/v1/completions", self.body(r, stream=True), timeout=300)
-        if a.status == 200 and (not a.events or a.events[-1] != b"[DONE]"):
+        if a.status == 200 and (not a.events or a.events[-1] != "[DONE]"):
             self.fail("streamed", "a stream without its end: %s" % a.events[-1:])
         return self.expect(a, "streamed", 200)
 
@@ -88,7 +87,7 @@ class Soak:
 
     def raw(self, body, path="/v1/completions", length=None, **socket_options):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        s = self.server.connect(**socket_options)
+        s = self.server.dial(**socket_options)
         s.sendall(("POST %s HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: application/json\r\nConnection: "
                    "close\r\nContent-Length: %d\r\n\r\n" % (path, self.server.host, self.server.port,
                                    len(data) if length is None else length)).encode())
@@ -152,9 +151,13 @@ class Soak:
         if k == 4:
             a = self.server.post("/v1/completions", self.body(r, prompt=[[[1]]]))
             return self.expect(a, "rubbish", 400)
-        with self.server.connect() as s:  # not HTTP at all: a status, or the door
-            s.sendall(bytes(r.randrange(256) for _ in range(200)) + b"\r\n\r\n")
-            return self.status_of(s, "rubbish", 400, 404, 405, 501, 505, 0)
+        with self.server.dial() as s:  # not HTTP at all: a status, or the door
+            data = bytes(r.randrange(256) for _ in range(200)) + b"\r\n\r\n"
+            s.sendall(data)
+            # A line that begins with NUL is empty to libmicrohttpd, and empty lines may precede a request:
+            # so none has come yet.
+            late = [408] if data[0] == 0 else []
+            return self.status_of(s, "rubbish", 400, 404, 405, 501, 505, 0, *late)
 
     def too_much(self, r):
         if r.random() < 0.5:
@@ -166,7 +169,7 @@ class Soak:
                 except OSError:
                     pass  # it need not read on
                 return self.status_of(s, "too_much", 413, 0)
-        with self.server.connect() as s:
+        with self.server.dial() as s:
             s.sendall(b"GET /health HTTP/1.1\r\nHost: %s:%d\r\nX: %s\r\n\r\n" % (
                 self.server.host.encode(), self.server.port, b"y" * 200000))
             return self.status_of(s, "too_much", 400, 413, 431, 0)

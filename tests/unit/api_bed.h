@@ -6,10 +6,8 @@
 #ifndef TERN_TESTS_UNIT_API_BED_H
 #define TERN_TESTS_UNIT_API_BED_H
 
-#include "unit/unit.h"
-
 #include "coordinator/serve/api_request.h"
-#include "vocab_writer.h"
+#include "unit/made_vocab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,41 +24,21 @@ enum { BOS = 256, EOS, IM_START, IM_END, AB, N_VOCAB };
 
 static inline struct tern_tokenizer *make_tokenizer(void)
 {
-    static const char *const marks[] = { "<s>", "</s>", "<|im_start|>", "<|im_end|>" };
+    static struct made m;
     struct tern_tokenizer *t = NULL;
-    int32_t types[N_VOCAB];
-    struct vocab_writer w;
-    struct tern_gguf *g;
 
-    vocab_begin(&w);
-    vocab_text(&w, "tokenizer.ggml.model", "gpt2");
-    vocab_text(&w, "tokenizer.ggml.pre", "default");
-    vocab_open(&w, "tokenizer.ggml.tokens");
-    for (int b = 0; b < 256; b++) {
-        char byte = (char)b;
-
-        vocab_add_bytes(&w, &byte, 1);
-        types[b] = TERN_TOKEN_NORMAL;
-    }
-    for (int i = 0; i < 4; i++) {
-        vocab_add(&w, marks[i], strlen(marks[i]));
-        types[BOS + i] = TERN_TOKEN_CONTROL;
-    }
-    vocab_add_bytes(&w, "ab", 2);
-    types[AB] = TERN_TOKEN_NORMAL;
-    vocab_close(&w);
-    vocab_i32s(&w, "tokenizer.ggml.token_type", types, N_VOCAB);
-    vocab_u32(&w, "tokenizer.ggml.bos_token_id", BOS);
-    vocab_u32(&w, "tokenizer.ggml.eos_token_id", EOS);
-    vocab_bool(&w, "tokenizer.ggml.add_bos_token", true);
-    vocab_open(&w, "tokenizer.ggml.merges");
-    vocab_add_merge(&w, "a", 1, "b", 1);
-    vocab_close(&w);
-    vocab_end(&w);
-    assert_ok(tern_gguf_parse("made", w.bytes, w.n, &g, &unit_err));
-    assert_ok(tern_tokenizer_new(g, NULL, &t, &unit_err));
-    tern_gguf_close(&g);
-    free(w.bytes);
+    made_begin(&m, "default");
+    made_token(&m, "<s>", TERN_TOKEN_CONTROL);
+    made_token(&m, "</s>", TERN_TOKEN_CONTROL);
+    made_token(&m, "<|im_start|>", TERN_TOKEN_CONTROL);
+    made_token(&m, "<|im_end|>", TERN_TOKEN_CONTROL);
+    made_token(&m, "ab", TERN_TOKEN_NORMAL);
+    assert_int_equal(m.n, N_VOCAB);
+    made_merges(&m, (const char *const[]){ "a b", NULL });
+    vocab_u32(&m.w, "tokenizer.ggml.bos_token_id", BOS);
+    vocab_u32(&m.w, "tokenizer.ggml.eos_token_id", EOS);
+    vocab_bool(&m.w, "tokenizer.ggml.add_bos_token", true);
+    assert_ok(made_load(&m, NULL, &t));
     return t;
 }
 
@@ -120,6 +98,15 @@ static inline void text(const char *fields)
     take(API_TEXT, body);
 }
 
+/* A conversation of one word with these fields besides. */
+static inline void chat(const char *fields)
+{
+    char body[4096];
+
+    (void)snprintf(body, sizeof body, "{'messages':[{'role':'user','content':'x'}],%s}", fields);
+    take(API_CHAT, body);
+}
+
 static inline void refuse_kind(enum api_form_kind kind, const char *body, const char *param, const char *word)
 {
     enum tern_status st = parse(kind, body);
@@ -140,6 +127,14 @@ static inline void refuse(const char *fields, const char *param, const char *wor
 
     (void)snprintf(body, sizeof body, "{'prompt':'x',%s}", fields);
     refuse_kind(API_TEXT, body, param, word);
+}
+
+static inline void refuse_chat(const char *fields, const char *param, const char *word)
+{
+    char body[4096];
+
+    (void)snprintf(body, sizeof body, "{'messages':[{'role':'user','content':'x'}],%s}", fields);
+    refuse_kind(API_CHAT, body, param, word);
 }
 
 #endif

@@ -26,6 +26,9 @@ static uint64_t fake_clock_us; /* what time it is */
 struct fake_stage {
     uint32_t step_us, row_us, delay_us;
     uint64_t free_us; /* it has done what it has so far */
+    uint32_t doubles; /* positions behind which a row takes twice as long; 0: all alike */
+    uint32_t uneven;  /* percent that a step takes longer or shorter, at most */
+    uint64_t rng;
 };
 
 struct fake {
@@ -91,6 +94,17 @@ static inline void fake_remember(struct fake *f, struct tern_step *s, const stru
     f->row_of(history, row);
 }
 
+static inline uint32_t fake_compute_us(struct fake_stage *g, const struct tern_step *s)
+{
+    uint64_t us = g->step_us + (uint64_t)g->row_us * s->n_rows;
+
+    for (uint32_t i = 0; i < s->n_runs && g->doubles; i++)
+        us += (uint64_t)g->row_us * s->runs[i].n * s->runs[i].pos / g->doubles;
+    if (g->uneven)
+        us = us * (100 - g->uneven + unit_random(&g->rng) % (2 * g->uneven + 1)) / 100;
+    return (uint32_t)us;
+}
+
 /* When each stage has it and what it takes; t_in_ns becomes when the result is back. */
 static inline void fake_travel(struct fake *f, struct tern_step *s)
 {
@@ -98,7 +112,7 @@ static inline void fake_travel(struct fake *f, struct tern_step *s)
 
     for (uint32_t i = 0; i < f->pipe.n_stages; i++) {
         struct fake_stage *g = &f->stages[i];
-        const uint32_t us = g->step_us + g->row_us * s->n_rows;
+        const uint32_t us = fake_compute_us(g, s);
         const uint64_t in = now + g->delay_us, start = in > g->free_us ? in : g->free_us;
 
         s->times[i] = (struct tern_stage_time){ us, (uint32_t)(start - in), 100, in };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A server with toy handlers and a client that sends what it is told, byte by byte if need be.
+ * A server with toy handlers and a client that sends what it is told, byte by byte if need be.  Most tests
+ * need one: `bed`, opened by their setup and closed by teardown, and `answer` for what it says.
  *
  * Paths: /echo the body, /show method, path, argument `a`, header X-A and client, /big?n=, /stream?n= pieces,
  * /drops 20 of them 20 ms apart, /endless, /stall a stream without a piece, /block until the client is gone,
@@ -15,15 +16,18 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#define END            "Connection: close\r\n\r\n"
 #define BED_GIVE_UP_MS 10000
 
 struct bed {
@@ -31,6 +35,9 @@ struct bed {
     uint16_t port;
     atomic_int n_handled, n_begun, n_done, n_blocked, n_noticed;
 };
+
+static struct bed bed;
+static char answer[1 << 20];
 
 struct bed_stream {
     struct bed *bed;
@@ -291,18 +298,46 @@ static inline bool bed_closed(int fd, int ms)
     }
 }
 
+static inline void bed_write_file(const char *path, const void *data, size_t n, mode_t mode)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, n), n);
+    assert_int_equal(fchmod(fd, mode), 0);
+    close(fd);
+}
+
 /* Sends a whole request, hears the whole answer; the status, 0 when there was none. */
-static inline int bed_ask(const struct bed *b, const char *request, char *answer, size_t cap)
+static inline int bed_ask(const struct bed *b, const char *request, char *out, size_t cap)
 {
     int fd = bed_dial(b), status = 0;
 
     assert_true(fd >= 0);
     (void)bed_send(fd, request, strlen(request));
-    bed_hear(fd, answer, cap, NULL, BED_GIVE_UP_MS);
+    bed_hear(fd, out, cap, NULL, BED_GIVE_UP_MS);
     close(fd);
-    if (sscanf(answer, "HTTP/1.1 %d ", &status) != 1)
+    if (sscanf(out, "HTTP/1.1 %d ", &status) != 1)
         return 0;
     return status;
+}
+
+static inline int teardown(void **state)
+{
+    (void)state;
+    bed_close(&bed);
+    return 0;
+}
+
+/* Asks; the answer must have this status and, unless NULL, this part. */
+static inline void expect(const char *request, int status, const char *part)
+{
+    int got = bed_ask(&bed, request, answer, sizeof answer);
+
+    if (got != status)
+        fail_msg("%d instead of %d for: %s", got, status, request);
+    if (part && !strstr(answer, part))
+        fail_msg("no '%s' in: %s", part, answer);
 }
 
 #endif

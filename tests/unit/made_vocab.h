@@ -61,18 +61,8 @@ struct made {
 
 static inline void made_begin(struct made *m, const char *pre)
 {
-    m->n = 0;
-    vocab_begin(&m->w);
-    vocab_text(&m->w, "tokenizer.ggml.model", "gpt2");
-    if (pre)
-        vocab_text(&m->w, "tokenizer.ggml.pre", pre);
-    vocab_open(&m->w, "tokenizer.ggml.tokens");
-    for (int b = 0; b < 256; b++, m->n++) {
-        char byte = (char)b;
-
-        vocab_add_bytes(&m->w, &byte, 1);
-        m->types[m->n] = TERN_TOKEN_NORMAL;
-    }
+    vocab_begin_bytes(&m->w, pre, m->types);
+    m->n = 256;
 }
 
 static inline void made_token(struct made *m, const char *text, int32_t type)

@@ -49,6 +49,45 @@ static inline int32_t token_after(int32_t id)
     return env.after[id];
 }
 
+/* A scheduler over a pipeline of nothing whose stages are alike but for their luck; so says the rest. */
+static inline struct sched *open_sched(struct fake *f, uint32_t n_stages, uint32_t in_flight,
+                                       uint32_t max_rows, struct fake_stage each, struct sched_options so)
+{
+    struct sched *s = NULL;
+
+    f->pipe = (struct pipe){ .n_stages = n_stages,
+                             .max_in_flight = in_flight,
+                             .max_rows = max_rows,
+                             .row_bytes = (uint32_t)tern_boundary_row_bytes(WIRE, env.arch.n_embd),
+                             .remote = n_stages > 1,
+                             .take = fake_take,
+                             .give = fake_give,
+                             .send = fake_send,
+                             .recv = fake_recv,
+                             .impl = f };
+    for (uint32_t i = 0; i < n_stages; i++) {
+        f->stages[i] = each;
+        f->stages[i].rng = i + 1;
+    }
+    assert_ok(tern_kv_table_new(so.n_slots, so.n_pages, so.max_positions, &f->kv, &unit_err));
+    for (uint32_t i = 0; i < in_flight; i++)
+        assert_ok(tern_step_new(max_rows, f->pipe.row_bytes, &f->steps[i], &unit_err));
+    so.pipe = &f->pipe;
+    so.model = env.model;
+    so.boundary = WIRE;
+    so.now_us = fake_now_us;
+    assert_ok(sched_new(&so, &s, &unit_err));
+    return s;
+}
+
+static inline void close_sched(struct fake *f, struct sched **s)
+{
+    sched_free(s);
+    for (uint32_t i = 0; i < f->pipe.max_in_flight; i++)
+        tern_step_free(&f->steps[i]);
+    tern_kv_table_free(&f->kv);
+}
+
 static inline int set_up(void **state)
 {
     struct tern_model_options mo = { .with_embd = true };

@@ -150,6 +150,17 @@ static void append(struct answer *a, const struct job_piece *p)
 }
 
 /* Reads until the end; a slow reader sleeps in between. */
+void bed_drop_all(struct job *j, struct job_state *out)
+{
+    do {
+        struct job_piece p;
+
+        job_wait(j, BED_PATIENCE, out);
+        job_take(j, &p);
+        job_piece_free(&p);
+    } while (!out->ended);
+}
+
 void bed_read_all(struct job *j, const struct job_request *r, unsigned slow_us, struct answer *a)
 {
     const uint32_t n_embd = service_session(bed_service)->arch.n_embd;

@@ -39,6 +39,8 @@ struct answer {
     struct job_state state;
 };
 
+/* Waits for the end and drops what comes until then. */
+void bed_drop_all(struct job *j, struct job_state *out);
 /* Reads until the end; a slow reader sleeps in between.  Any thread. */
 void bed_read_all(struct job *j, const struct job_request *r, unsigned slow_us, struct answer *a);
 /* Request number i, while nobody else asks. */

@@ -58,24 +58,23 @@ static void test_sampling(void **state)
     assert_true(r->gen.sample.temperature == 1 && r->gen.sample.top_p == 1);
 }
 
+static uint32_t length_of(const char *fields)
+{
+    text(fields);
+    return r->gen.n_predict;
+}
+
 static void test_lengths(void **state)
 {
     (void)state;
-    text("'max_tokens':5");
-    assert_int_equal(r->gen.n_predict, 5);
-    text("'max_tokens':5,'max_completion_tokens':6");
-    assert_int_equal(r->gen.n_predict, 6);
-    text("'max_tokens':5,'n_predict':7,'max_completion_tokens':6");
-    assert_int_equal(r->gen.n_predict, 7);
-    text("'n_predict':-1");
-    assert_true(r->gen.n_predict == UINT32_MAX);
-    text("'max_tokens':0");
-    assert_int_equal(r->gen.n_predict, 0);
+    assert_int_equal(length_of("'max_tokens':5"), 5);
+    assert_int_equal(length_of("'max_tokens':5,'max_completion_tokens':6"), 6);
+    assert_int_equal(length_of("'max_tokens':5,'n_predict':7,'max_completion_tokens':6"), 7);
+    assert_true(length_of("'n_predict':-1") == UINT32_MAX);
+    assert_int_equal(length_of("'max_tokens':0"), 0);
     model.max_tokens = 3;
-    text("'max_tokens':5");
-    assert_int_equal(r->gen.n_predict, 3);
-    text("");
-    assert_int_equal(r->gen.n_predict, 3);
+    assert_int_equal(length_of("'max_tokens':5"), 3);
+    assert_int_equal(length_of(""), 3);
     model.max_tokens = 0;
 }
 
@@ -140,24 +139,23 @@ static void test_counts(void **state)
     refuse_kind(API_TEXT, "{'prompt':['a','b'],'n':65}", "prompt", "128");
 }
 
+static int logprobs_of(void (*take_fields)(const char *), const char *fields)
+{
+    take_fields(fields);
+    return r->gen.n_logprobs;
+}
+
 static void test_logprobs(void **state)
 {
     (void)state;
-    text("'logprobs':0");
-    assert_int_equal(r->gen.n_logprobs, 0);
-    text("'logprobs':5");
-    assert_int_equal(r->gen.n_logprobs, 5);
-    text("'n_probs':7");
-    assert_int_equal(r->gen.n_logprobs, 7);
-    take(API_CHAT, "{'messages':[{'role':'user','content':'x'}],'logprobs':true}");
-    assert_int_equal(r->gen.n_logprobs, 0);
-    take(API_CHAT, "{'messages':[{'role':'user','content':'x'}],'logprobs':true,'top_logprobs':20}");
-    assert_int_equal(r->gen.n_logprobs, 20);
-    take(API_CHAT, "{'messages':[{'role':'user','content':'x'}],'logprobs':false}");
-    assert_int_equal(r->gen.n_logprobs, -1);
-    refuse_kind(API_CHAT, "{'messages':[{'role':'user','content':'x'}],'top_logprobs':2}", "top_logprobs",
-                "logprobs");
-    refuse_kind(API_CHAT, "{'messages':[{'role':'user','content':'x'}],'logprobs':3}", "logprobs", "true");
+    assert_int_equal(logprobs_of(text, "'logprobs':0"), 0);
+    assert_int_equal(logprobs_of(text, "'logprobs':5"), 5);
+    assert_int_equal(logprobs_of(text, "'n_probs':7"), 7);
+    assert_int_equal(logprobs_of(chat, "'logprobs':true"), 0);
+    assert_int_equal(logprobs_of(chat, "'logprobs':true,'top_logprobs':20"), 20);
+    assert_int_equal(logprobs_of(chat, "'logprobs':false"), -1);
+    refuse_chat("'top_logprobs':2", "top_logprobs", "logprobs");
+    refuse_chat("'logprobs':3", "logprobs", "true");
     refuse("'logprobs':true", "logprobs", "number");
     refuse("'logprobs':101", "logprobs", "100");
     refuse("'echo':true,'logprobs':1", "echo", "logprobs");
@@ -167,16 +165,22 @@ static void test_switches(void **state)
 {
     (void)state;
     text("'stream':true,'stream_options':{'include_usage':true},'echo':true,'cache_prompt':false,"
-         "'return_tokens':true,'timings_per_token':true,'n_keep':-1,'user':'me'");
+         "'return_tokens':true,'timings_per_token':true,'n_keep':-1,'user':'me','return_progress':true,"
+         "'response_fields':7");
     assert_true(r->stream && r->include_usage && r->echo && r->no_cache && r->return_tokens &&
-                r->timings_per_token && r->n_keep == -1 && tern_str_is(r->user, "me"));
+                r->timings_per_token && r->return_progress && !r->response_fields && r->n_keep == -1 &&
+                tern_str_is(r->user, "me"));
+    take(API_LLAMA, "{'prompt':'x','response_fields':['content','timings/predicted_ms']}");
+    assert_int_equal(json_array_size(r->response_fields), 2);
+    refuse_kind(API_LLAMA, "{'prompt':'x','response_fields':['content',{}]}", "response_fields", "object");
+    refuse_kind(API_LLAMA, "{'prompt':'x','response_fields':'content'}", "response_fields", "array");
     refuse("'stream':1", "stream", "true or false");
     refuse("'stream_options':{}", "stream_options", "stream");
     refuse("'stream':true,'stream_options':{'include_usage':'yes'}", "stream_options.include_usage",
            "string");
     refuse("'stream':true,'stream_options':[]", "stream_options", "array");
     refuse("'user':{}", "user", "object");
-    refuse_kind(API_CHAT, "{'messages':[{'role':'user','content':'x'}],'echo':true}", "echo", "chat");
+    refuse_chat("'echo':true", "echo", "chat");
 }
 
 static void test_ranges(void **state)

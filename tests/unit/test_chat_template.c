@@ -8,6 +8,7 @@
 #include "engine/chat_template.h"
 #include "unit/made_vocab.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -162,10 +163,37 @@ static void test_own_templates(void **state)
     for (i = 0; (f = tern_chat_format_at(i)); i++) {
         expect_detected(tern_chat_template_jinja(f), tern_chat_format_name(f));
         assert_ptr_equal(tern_chat_format_by_name(tern_chat_format_name(f)), f);
-        assert_true(strlen(tern_chat_format_what(f)) > 4);
     }
     assert_true(i >= 10);
     assert_null(tern_chat_format_by_name("elvish"));
+}
+
+/* A line for each, which has its name and says something of it. */
+static void test_help(void **state)
+{
+    const struct tern_chat_format *f;
+    char *text = NULL, *line;
+    size_t len;
+    FILE *to = open_memstream(&text, &len);
+
+    (void)state;
+    assert_non_null(to);
+    tern_chat_format_help(to);
+    assert_int_equal(fclose(to), 0);
+    line = strtok(text, "\n");
+    assert_non_null(strstr(line, "--chat-template NAME"));
+    for (size_t i = 0; (f = tern_chat_format_at(i)); i++) {
+        char name[32];
+        int end = 0;
+
+        line = strtok(NULL, "\n");
+        assert_non_null(line);
+        assert_int_equal(sscanf(line, "%31s %n", name, &end), 1);
+        assert_string_equal(name, tern_chat_format_name(f));
+        assert_true(strlen(line + end) > 4);
+    }
+    assert_null(strtok(NULL, "\n"));
+    free(text);
 }
 
 static size_t n_unused; /* tokens of a vocabulary at least, unused ones at the end */
@@ -369,10 +397,11 @@ static void test_prefix_shared(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),     cmocka_unit_test(test_going_on),
-        cmocka_unit_test(test_detection), cmocka_unit_test(test_own_templates),
-        cmocka_unit_test(test_choice),    cmocka_unit_test(test_injection),
-        cmocka_unit_test(test_prefix),    cmocka_unit_test(test_prefix_shared),
+        cmocka_unit_test(test_texts),         cmocka_unit_test(test_going_on),
+        cmocka_unit_test(test_detection),     cmocka_unit_test(test_own_templates),
+        cmocka_unit_test(test_help),          cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_injection),     cmocka_unit_test(test_prefix),
+        cmocka_unit_test(test_prefix_shared),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,10 +4,8 @@
  * book but for one thing, and the pipeline must either not care or break with a sentence that names the
  * worker and the fault.
  */
-#include "coordinator/pipe.h"
-
-#include "engine/base/log.h"
 #include "unit/liar.h"
+#include "unit/pipe_world.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -15,38 +13,22 @@
 #include <string.h>
 #include <time.h>
 
-#define MODEL TERN_SOURCE_DIR "/deploy/models/fable.gguf"
-
 /* -- the coordinator ------------------------------------------------------------------------------------ */
 
-static struct {
-    struct tern_gguf *gguf;
-    struct tern_arch arch;
-    struct tern_kernels kern;
-    struct tern_pool *pool;
-    struct tern_key key;
-} world;
+static struct tern_key coordinator_key;
 
 static int open_world(void **state)
 {
     (void)state;
-    tern_log_set_level(TERN_LOG_ERROR);
-    assert_ok(tern_keys_init(&unit_err));
-    assert_ok(tern_key_generate(&world.key, &unit_err));
-    assert_ok(tern_gguf_open(MODEL, &world.gguf, &unit_err));
-    assert_ok(tern_arch_read(world.gguf, &world.arch, &unit_err));
-    tern_kernels_init(&world.kern, TERN_CPU_REF);
-    assert_ok(tern_pool_new(1, &world.pool, &unit_err));
+    world_begin(TERN_LOG_ERROR, TERN_CPU_REF, 1);
+    assert_ok(tern_key_generate(&coordinator_key, &unit_err));
     return 0;
 }
 
-static int close_world(void **state)
+static int forget_world(void **state)
 {
-    (void)state;
-    tern_pool_free(&world.pool);
-    tern_gguf_close(&world.gguf);
-    tern_key_wipe(&world.key);
-    return 0;
+    tern_key_wipe(&coordinator_key);
+    return close_world(state);
 }
 
 static void start_liar(struct liar *l, enum mode mode, struct cluster_spec *spec)
@@ -58,7 +40,7 @@ static void start_liar(struct liar *l, enum mode mode, struct cluster_spec *spec
     l->row_bytes = (uint32_t)tern_boundary_row_bytes(TERN_BOUNDARY_INT8, world.arch.n_embd);
     snprintf(l->coordinator.name, sizeof l->coordinator.name, "tern");
     l->coordinator.role = TERN_ROLE_COORDINATOR;
-    memcpy(l->coordinator.key, world.key.public_key, TERN_KEY_BYTES);
+    memcpy(l->coordinator.key, coordinator_key.public_key, TERN_KEY_BYTES);
     assert_ok(tern_key_generate(&l->key, &unit_err));
     assert_ok(tern_arena_init(&l->arena, TERN_WIRE_ARENA_BYTES, "messages", &unit_err));
     find_port(l);
@@ -95,7 +77,27 @@ static enum tern_status open_pipe(const struct cluster_spec *spec, struct pipe *
         .quiet = true,
     };
 
-    return pipe_remote_open(&o, spec, &world.key, p, err);
+    return pipe_remote_open(&o, spec, &coordinator_key, p, err);
+}
+
+/* A pipe over a liar that joins by the book. */
+struct scene {
+    struct liar l;
+    struct cluster_spec spec;
+    struct pipe *p;
+};
+
+static void begin(struct scene *s, enum mode mode)
+{
+    start_liar(&s->l, mode, &s->spec);
+    s->p = NULL;
+    assert_ok(open_pipe(&s->spec, &s->p, &unit_err));
+}
+
+static void end(struct scene *s)
+{
+    s->p->close(s->p);
+    stop_liar(&s->l);
 }
 
 /* Three rows, two of them wanted. */
@@ -126,13 +128,16 @@ static void expect_words(const char *text, const char *const *words)
         "worker liar (tcp://127.0.0.1:", __VA_ARGS__, NULL                                                   \
     }
 
+/* What a liar does, and what the pipe must say of it. */
+struct lie {
+    enum mode mode;
+    enum tern_status status;
+    const char *const *words;
+};
+
 static void test_joining(void **state)
 {
-    const struct {
-        enum mode mode;
-        enum tern_status status;
-        const char *const *words;
-    } cases[] = {
+    const struct lie cases[] = {
         { NO_WELCOME, TERN_ERR_PEER, WORDS("did not answer hello within 1.5 s") },
         { BUSY, TERN_ERR_BUSY, WORDS("busy", "'alice'") },
         { NO_MODEL, TERN_ERR_USAGE, WORDS("has no model file", "--model") },
@@ -163,34 +168,26 @@ static void test_what_is_tolerated(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
-        struct liar l;
-        struct cluster_spec spec;
-        struct pipe *p = NULL;
+        struct scene c;
         struct tern_step *s = NULL;
 
-        start_liar(&l, modes[i], &spec);
-        assert_ok(open_pipe(&spec, &p, &unit_err));
-        assert_int_equal(p->stages[0].threads, 3);
-        assert_int_equal(p->stages[0].weight_bytes, 123);
-        assert_string_equal(p->stages[0].cpu, "ref");
-        assert_ok(one_step(p, &s, &unit_err));
+        begin(&c, modes[i]);
+        assert_int_equal(c.p->stages[0].threads, 3);
+        assert_int_equal(c.p->stages[0].weight_bytes, 123);
+        assert_string_equal(c.p->stages[0].cpu, "ref");
+        assert_ok(one_step(c.p, &s, &unit_err));
         assert_int_equal(s->n_rows, 2);
         assert_int_equal(s->n_runs, 1);
         assert_int_equal(s->n_ops, 1);
-        assert_true(s->bytes_in > 2 * p->row_bytes);
-        p->give(p, s);
-        p->close(p);
-        stop_liar(&l);
+        assert_true(s->bytes_in > 2 * c.p->row_bytes);
+        c.p->give(c.p, s);
+        end(&c);
     }
 }
 
 static void test_running(void **state)
 {
-    const struct {
-        enum mode mode;
-        enum tern_status status;
-        const char *const *words;
-    } cases[] = {
+    const struct lie cases[] = {
         { WRONG_ROWS, TERN_ERR_FORMAT, WORDS("came back with 1 rows, 2 were wanted") },
         { WRONG_STEP, TERN_ERR_STATE, WORDS("result of step 2, but another step is due") },
         { WRONG_LAYOUT, TERN_ERR_STATE, WORDS("another layout") },
@@ -215,100 +212,76 @@ static void test_running(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct liar l;
-        struct cluster_spec spec;
-        struct pipe *p = NULL;
+        struct scene c;
         struct tern_step *s = NULL;
         struct tern_err err = { 0 };
         enum tern_status st;
 
-        start_liar(&l, cases[i].mode, &spec);
-        assert_ok(open_pipe(&spec, &p, &unit_err));
-        st = one_step(p, &s, &err);
+        begin(&c, cases[i].mode);
+        st = one_step(c.p, &s, &err);
         if (st != cases[i].status)
             fail_msg("case %zu gave %s: %s", i, tern_status_name(st), err.text);
         expect_words(err.text, cases[i].words);
-        p->close(p);
-        stop_liar(&l);
+        end(&c);
     }
 }
 
-/* The step itself comes back whole, then the second copy of its result breaks the pipe. */
-static void test_result_twice(void **state)
+/* What is on its way comes home whole; then it is over: by a second copy of a result, or since the worker
+ * leaves, and nothing new leaves in between. */
+static void test_after_a_step(void **state)
 {
-    struct liar l;
-    struct cluster_spec spec;
-    struct pipe *p = NULL;
-    struct tern_step *s = NULL;
-    struct tern_err err = { 0 };
+    const struct lie cases[] = {
+        { RESULT_TWICE, TERN_ERR_STATE, WORDS("no step is on its way") },
+        { LEAVES, TERN_ERR_PEER, WORDS("is leaving: its ternd was told to end") },
+    };
 
     (void)state;
-    start_liar(&l, RESULT_TWICE, &spec);
-    assert_ok(open_pipe(&spec, &p, &unit_err));
-    assert_ok(one_step(p, &s, &unit_err));
-    p->give(p, s);
-    assert_int_equal(p->recv(p, 3000, &s, &err), TERN_ERR_STATE);
-    expect_words(err.text, WORDS("no step is on its way"));
-    p->close(p);
-    stop_liar(&l);
-}
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct scene c;
+        struct tern_step *s = NULL;
+        struct tern_err err = { 0 };
 
-/* What is on its way comes home; then it is over, and nothing new leaves in between. */
-static void test_leaving(void **state)
-{
-    struct liar l;
-    struct cluster_spec spec;
-    struct pipe *p = NULL;
-    struct tern_step *s = NULL;
-    struct tern_err err = { 0 };
-
-    (void)state;
-    start_liar(&l, LEAVES, &spec);
-    assert_ok(open_pipe(&spec, &p, &unit_err));
-    assert_ok(one_step(p, &s, &unit_err));
-    p->give(p, s);
-    assert_int_equal(p->recv(p, 3000, &s, &err), TERN_ERR_PEER);
-    expect_words(err.text, WORDS("is leaving: its ternd was told to end"));
-    p->close(p);
-    stop_liar(&l);
+        begin(&c, cases[i].mode);
+        assert_ok(one_step(c.p, &s, &unit_err));
+        c.p->give(c.p, s);
+        assert_int_equal(c.p->recv(c.p, 3000, &s, &err), cases[i].status);
+        expect_words(err.text, cases[i].words);
+        end(&c);
+    }
 }
 
 /* Whatever a worker says of its clock, times stay between sending and coming home. */
 static void test_clocks_of_liars(void **state)
 {
     struct pipe_stage_live live;
-    struct liar l;
-    struct cluster_spec spec;
-    struct pipe *p = NULL;
+    struct scene c;
     struct tern_step *s = NULL;
     uint64_t sent = tern_now_ns() / 1000;
 
     (void)state;
-    start_liar(&l, BAD_CLOCK, &spec);
-    assert_ok(open_pipe(&spec, &p, &unit_err));
-    p->live(p, 0, &live);
-    assert_string_equal(live.endpoint, l.endpoint);
+    begin(&c, BAD_CLOCK);
+    c.p->live(c.p, 0, &live);
+    assert_string_equal(live.endpoint, c.l.endpoint);
     for (int i = 0; i < 40 && live.round_trip_us == 0; i++) {
         nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
-        p->live(p, 0, &live);
+        c.p->live(c.p, 0, &live);
     }
     assert_true(live.round_trip_us > 0 && live.clock_within_us > 0);
     assert_int_equal(live.memory_bytes, UINT64_MAX);
     assert_false(live.suspect);
-    assert_ok(one_step(p, &s, &unit_err));
+    assert_ok(one_step(c.p, &s, &unit_err));
     assert_true(s->times[0].t_in_us >= sent && s->times[0].t_in_us <= tern_now_ns() / 1000);
-    p->give(p, s);
-    p->close(p);
-    stop_liar(&l);
+    c.p->give(c.p, s);
+    end(&c);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_joining), cmocka_unit_test(test_what_is_tolerated),
-        cmocka_unit_test(test_running), cmocka_unit_test(test_result_twice),
-        cmocka_unit_test(test_leaving), cmocka_unit_test(test_clocks_of_liars),
+        cmocka_unit_test(test_joining),         cmocka_unit_test(test_what_is_tolerated),
+        cmocka_unit_test(test_running),         cmocka_unit_test(test_after_a_step),
+        cmocka_unit_test(test_clocks_of_liars),
     };
 
-    return cmocka_run_group_tests_name("cluster", tests, open_world, close_world);
+    return cmocka_run_group_tests_name("cluster", tests, open_world, forget_world);
 }

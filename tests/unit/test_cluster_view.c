@@ -22,7 +22,8 @@ static const char whole[] =
     "\"layers\":[0,14],\"memory_bytes\":1610612736,\"ms_per_step\":12.25,\"tokens_per_s\":81.5,"
     "\"idle_share\":0.07,\"queue_ms\":0.42,\"rejected\":3,\"suspect\":true,\"silent_ms\":2100},"
     "{\"name\":\"w2\",\"layers\":[15,29],\"idle_share\":null}],"
-    "\"hops\":[{\"bytes\":2048,\"bytes_per_s\":10,\"p50_us\":80,\"p99_us\":1500},{\"p50_us\":null},{}],"
+    "\"hops\":[{\"bytes\":2048,\"bytes_per_s\":10,\"p50_us\":80,\"p99_us\":1500},{\"p50_us\":null,\"p99_us\":"
+    "700,\"within_us\":45},{}],"
     "\"scheduler\":{\"running\":3,\"parallel\":4},"
     "\"steps\":[{\"n\":1,\"home\":4500000,\"done\":5000000,"
     "\"stages\":[[3900000,4000000,4500000,9],[0,4990000,5000000,9]]}]}";
@@ -58,6 +59,7 @@ static void test_table(void **state)
     text = text_of(rows);
     assert_non_null(
         strstr(text, "w1           0-14    SUSPECT 2.1s     12.2   81.5    7%  420us     80us  1.5ms"));
+    assert_non_null(strstr(text, "  <90us  700us"));
     assert_non_null(strstr(text, "1.5G        4  avx2         3  tcp://10.0.0.1:7000\n"));
     free(text);
     for (width = 1; width < 200; width++) {

@@ -7,33 +7,11 @@
 #include "coordinator/serve/http_keys.h"
 #include "coordinator/serve/http_origin.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-
-#define END   "Connection: close\r\n\r\n"
 #define HOST  "Host: localhost\r\n"
 #define KEY_A "0123456789abcdef-A"
 #define KEY_B "0123456789abcdef-B-which-is-longer"
 
-static struct bed bed;
-static char answer[1 << 16], key_path[] = "/tmp/tern_http_keys_XXXXXX";
-
-static int teardown(void **state)
-{
-    (void)state;
-    bed_close(&bed);
-    return 0;
-}
-
-static void expect(const char *request, int status, const char *part)
-{
-    int got = bed_ask(&bed, request, answer, sizeof answer);
-
-    if (got != status)
-        fail_msg("%d instead of %d for: %s", got, status, request);
-    if (part && !strstr(answer, part))
-        fail_msg("no '%s' in: %s", part, answer);
-}
+static char key_path[] = "/tmp/tern_http_keys_XXXXXX";
 
 static int setup_plain(void **state)
 {
@@ -261,12 +239,7 @@ static void test_two_readings(void **state)
 
 static void write_keys(const char *text, mode_t mode)
 {
-    int fd = open(key_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    assert_int_equal(fchmod(fd, mode), 0);
-    close(fd);
+    bed_write_file(key_path, text, strlen(text), mode);
 }
 
 static int setup_keys(void **state)

@@ -4,30 +4,11 @@
  */
 #include "unit/http_bed.h"
 
-#define END "Connection: close\r\n\r\n"
-
-static struct bed bed;
-static char answer[1 << 20];
-
 static int setup(void **state)
 {
     (void)state;
     bed_open(&bed, (struct http_options){ .max_body = 1000 });
     return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    bed_close(&bed);
-    return 0;
-}
-
-static void expect(const char *request, int status, const char *part)
-{
-    assert_int_equal(bed_ask(&bed, request, answer, sizeof answer), status);
-    if (part && !strstr(answer, part))
-        fail_msg("no '%s' in: %s", part, answer);
 }
 
 static void test_replies(void **state)

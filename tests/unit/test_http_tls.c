@@ -4,28 +4,14 @@
  */
 #include "unit/http_bed.h"
 
-#include <fcntl.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
-#include <sys/stat.h>
 
-#define END      "Connection: close\r\n\r\n"
 #define SHORT_MS 400
 #define SOON_MS  3000
 
-static struct bed bed;
-static char answer[1 << 16], dir[] = "/tmp/tern_http_tls_XXXXXX";
+static char dir[] = "/tmp/tern_http_tls_XXXXXX";
 static char cert_path[64], key_path[64], other_path[64];
-
-static void write_file(const char *path, const void *data, size_t n, mode_t mode)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, data, n), n);
-    assert_int_equal(fchmod(fd, mode), 0);
-    close(fd);
-}
 
 /* A new key in key_file, and in cert_file, if there is one, a certificate signed with itself. */
 static void make_pair(const char *key_file, const char *cert_file, time_t until)
@@ -39,7 +25,7 @@ static void make_pair(const char *key_file, const char *cert_file, time_t until)
                                                   GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0),
                      0);
     assert_int_equal(gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_PEM, &pem), 0);
-    write_file(key_file, pem.data, pem.size, 0600);
+    bed_write_file(key_file, pem.data, pem.size, 0600);
     gnutls_free(pem.data);
     if (cert_file) {
         assert_int_equal(gnutls_x509_crt_init(&cert), 0);
@@ -52,7 +38,7 @@ static void make_pair(const char *key_file, const char *cert_file, time_t until)
         assert_int_equal(gnutls_x509_crt_set_key(cert, key), 0);
         assert_int_equal(gnutls_x509_crt_sign2(cert, cert, key, GNUTLS_DIG_SHA256, 0), 0);
         assert_int_equal(gnutls_x509_crt_export2(cert, GNUTLS_X509_FMT_PEM, &pem), 0);
-        write_file(cert_file, pem.data, pem.size, 0644);
+        bed_write_file(cert_file, pem.data, pem.size, 0644);
         gnutls_free(pem.data);
         gnutls_x509_crt_deinit(cert);
     }
@@ -73,7 +59,7 @@ static void make_locked(const char *key_file)
                                                       GNUTLS_PKCS_PBES2_AES_256, pem, &n),
                      0);
     gnutls_x509_privkey_deinit(key);
-    write_file(key_file, pem, n, 0600);
+    bed_write_file(key_file, pem, n, 0600);
 }
 
 struct client {
@@ -136,13 +122,6 @@ static int setup(void **state)
                                           .tls_key = key_path,
                                           .max_body = 1000,
                                           .header_timeout_ms = SHORT_MS });
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    bed_close(&bed);
     return 0;
 }
 
@@ -244,10 +223,10 @@ static void test_files(void **state)
     refuse(cert_path, cert_path, "open to everybody", "chmod o=");
     make_pair(other_path, NULL, 0);
     refuse(cert_path, other_path, "are no pair", other_path);
-    write_file(other_path, "rubbish", 7, 0600);
+    bed_write_file(other_path, "rubbish", 7, 0600);
     refuse(other_path, key_path, "is not a certificate", other_path);
     refuse(cert_path, other_path, "is not a private key", other_path);
-    write_file(other_path, "", 0, 0600);
+    bed_write_file(other_path, "", 0, 0600);
     refuse(other_path, key_path, "is not a certificate", other_path);
     make_locked(other_path);
     refuse(cert_path, other_path, "locked with a pass phrase", other_path);

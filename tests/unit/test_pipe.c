@@ -5,10 +5,7 @@
  * stopped, cannot be reached or has another model.
  */
 #include "coordinator/local_workers.h"
-#include "coordinator/pipe.h"
-
-#include "engine/base/log.h"
-#include "unit/unit.h"
+#include "unit/pipe_world.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,38 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MODEL            TERN_SOURCE_DIR "/deploy/models/fable.gguf"
 #define MAX_ROWS         320u
 #define COORDINATOR_FLAG "--coordinator"
-
-/* What a coordinator has of the model, shared by all tests of one process. */
-struct world {
-    struct tern_gguf *gguf;
-    struct tern_arch arch;
-    struct tern_kernels kern;
-    struct tern_pool *pool;
-};
-
-static struct world world;
 
 static int open_world(void **state)
 {
     (void)state;
-    /* When a pipe breaks, its link thread's own words are not what is tested. */
-    tern_log_set_level(TERN_LOG_WARN);
-    assert_ok(tern_keys_init(&unit_err));
-    assert_ok(tern_gguf_open(MODEL, &world.gguf, &unit_err));
-    assert_ok(tern_arch_read(world.gguf, &world.arch, &unit_err));
-    tern_kernels_init(&world.kern, tern_cpu_detect());
-    assert_ok(tern_pool_new(2, &world.pool, &unit_err));
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    tern_pool_free(&world.pool);
-    tern_gguf_close(&world.gguf);
+    world_begin(TERN_LOG_WARN, tern_cpu_detect(), 2);
     return 0;
 }
 

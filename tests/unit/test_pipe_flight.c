@@ -5,11 +5,8 @@
  * times told must be true, which here can be known.
  */
 #include "coordinator/local_workers.h"
-#include "coordinator/pipe.h"
-
-#include "engine/base/log.h"
 #include "lab/delay_relay.h"
-#include "unit/unit.h"
+#include "unit/pipe_world.h"
 
 #include <arpa/inet.h>
 #include <poll.h>
@@ -18,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODEL     TERN_SOURCE_DIR "/deploy/models/fable.gguf"
 #define IN_FLIGHT TERN_MAX_STEPS_IN_FLIGHT
 #define ROUNDS    10u
 #define N_STEPS   (IN_FLIGHT * ROUNDS)
@@ -26,10 +22,6 @@
 #define N_WORKERS 2u
 
 static struct {
-    struct tern_gguf *gguf;
-    struct tern_arch arch;
-    struct tern_kernels kern;
-    struct tern_pool *pool;
     struct delay_relay relay;
     pthread_t thread;
 } lab;
@@ -37,30 +29,17 @@ static struct {
 static int set_up(void **state)
 {
     (void)state;
-    tern_log_set_level(TERN_LOG_WARN);
-    assert_ok(tern_keys_init(&unit_err));
-    assert_ok(tern_gguf_open(MODEL, &lab.gguf, &unit_err));
-    assert_ok(tern_arch_read(lab.gguf, &lab.arch, &unit_err));
-    tern_kernels_init(&lab.kern, tern_cpu_detect());
-    assert_ok(tern_pool_new(1, &lab.pool, &unit_err));
-    return 0;
-}
-
-static int clear_up(void **state)
-{
-    (void)state;
-    tern_pool_free(&lab.pool);
-    tern_gguf_close(&lab.gguf);
+    world_begin(TERN_LOG_WARN, tern_cpu_detect(), 1);
     return 0;
 }
 
 static struct pipe_options options(void)
 {
     return (struct pipe_options){
-        .gguf = lab.gguf,
-        .arch = &lab.arch,
-        .kern = &lab.kern,
-        .pool = lab.pool,
+        .gguf = world.gguf,
+        .arch = &world.arch,
+        .kern = &world.kern,
+        .pool = world.pool,
         .boundary = TERN_BOUNDARY_INT8,
         .n_pages = IN_FLIGHT,
         .n_slots = IN_FLIGHT,
@@ -120,7 +99,7 @@ static void stop_relay(void)
 static void send_step(struct pipe *p, uint32_t i)
 {
     struct tern_step *s = p->take(p);
-    uint32_t slot = i % IN_FLIGHT, pos = i / IN_FLIGHT, n = lab.arch.n_embd;
+    uint32_t slot = i % IN_FLIGHT, pos = i / IN_FLIGHT, n = world.arch.n_embd;
     float *x = malloc(n * sizeof *x);
     uint64_t rng = i + 1;
 
@@ -132,7 +111,7 @@ static void send_step(struct pipe *p, uint32_t i)
         s->ops[s->n_ops++] = (struct tern_slot_op){ .kind = TERN_OP_OPEN, .slot = slot, .gen = 1 };
     s->runs[s->n_runs++] = (struct tern_run){ slot, 1, pos, 1, 1 };
     s->n_rows = 1;
-    tern_boundary_encode(TERN_BOUNDARY_INT8, &lab.kern, x, n, s->payload);
+    tern_boundary_encode(TERN_BOUNDARY_INT8, &world.kern, x, n, s->payload);
     free(x);
     assert_ok(p->send(p, s, &unit_err));
 }
@@ -276,5 +255,5 @@ int main(void)
         cmocka_unit_test(test_default),
     };
 
-    return cmocka_run_group_tests_name("pipe_flight", tests, set_up, clear_up);
+    return cmocka_run_group_tests_name("pipe_flight", tests, set_up, close_world);
 }

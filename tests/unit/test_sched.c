@@ -90,32 +90,15 @@ static void item_init(struct bench *b, uint32_t i)
 static struct bench *bench_new(uint32_t n_stages, uint32_t in_flight, uint32_t chunk)
 {
     struct bench *b = calloc(1, sizeof *b);
-    struct fake *f = &b->fake;
-    struct sched_options so = {
-        .pipe = &f->pipe, .model = env.model, .head = env.head, .boundary = WIRE, .now_us = fake_now_us
-    };
+    const struct sched_options so = { .head = env.head,
+                                      .n_slots = N_SLOTS,
+                                      .n_pages = N_SLOTS * MAX_LEN / TERN_PAGE,
+                                      .max_positions = MAX_LEN,
+                                      .chunk = chunk };
 
     assert_non_null(b);
-    for (uint32_t i = 0; i < n_stages; i++)
-        f->stages[i] = (struct fake_stage){ 10, 10, 0, 0 };
-    f->pipe = (struct pipe){ .n_stages = n_stages,
-                             .max_in_flight = in_flight,
-                             .max_rows = chunk + N_SLOTS,
-                             .remote = n_stages > 1,
-                             .take = fake_take,
-                             .give = fake_give,
-                             .send = fake_send,
-                             .recv = fake_recv,
-                             .impl = f };
-    f->pipe.row_bytes = (uint32_t)tern_boundary_row_bytes(WIRE, env.arch.n_embd);
-    so.n_slots = N_SLOTS;
-    so.n_pages = N_SLOTS * MAX_LEN / TERN_PAGE;
-    so.max_positions = MAX_LEN;
-    so.chunk = chunk;
-    assert_ok(tern_kv_table_new(N_SLOTS, so.n_pages, MAX_LEN, &f->kv, &unit_err));
-    for (uint32_t i = 0; i < in_flight; i++)
-        assert_ok(tern_step_new(f->pipe.max_rows, f->pipe.row_bytes, &f->steps[i], &unit_err));
-    assert_ok(sched_new(&so, &b->sched, &unit_err));
+    b->sched =
+        open_sched(&b->fake, n_stages, in_flight, chunk + N_SLOTS, (struct fake_stage){ 10, 10, 0, 0 }, so);
     for (uint32_t i = 0; i < N_SEQS; i++) {
         item_init(b, i);
         assert_ok(sched_add(b->sched, &b->items[i].seq, &unit_err));
@@ -126,13 +109,9 @@ static struct bench *bench_new(uint32_t n_stages, uint32_t in_flight, uint32_t c
 
 static void bench_free(struct bench *b)
 {
-    sched_free(&b->sched);
+    close_sched(&b->fake, &b->sched);
     for (uint32_t i = 0; i < N_SEQS; i++)
         seq_fini(&b->items[i].seq);
-    for (uint32_t i = 0; i < TERN_MAX_STEPS_IN_FLIGHT; i++)
-        if (b->fake.steps[i])
-            tern_step_free(&b->fake.steps[i]);
-    tern_kv_table_free(&b->fake.kv);
     free(b);
 }
 
@@ -406,6 +385,36 @@ static void test_embeddings_among_texts(void **state)
     }
 }
 
+/* Whoever asks for many users gets no more turns for it: they divide his own.  The fourth is another's. */
+static void test_users_divide_their_clients_turns(void **state)
+{
+    static const struct {
+        uint64_t whom[4];
+        uint32_t waits;
+    } cases[] = { { { 7, 8, 9, 7 }, 2 }, { { 7, 7, 8, 7 }, 1 } };
+
+    (void)state;
+    for (uint32_t c = 0; c < 2; c++) {
+        struct bench *b = bench_new(2, 4, 8);
+
+        for (uint32_t i = 0; i < N_SEQS; i++) {
+            if (i >= 4) {
+                sched_forget(b->sched, &b->items[i].seq);
+                continue;
+            }
+            b->items[i].seq.client = i < 3 ? 1 : 2;
+            b->items[i].seq.whom = cases[c].whom[i];
+        }
+        assert_ok(sched_turn(b->sched, 0, &unit_err));
+        for (uint32_t i = 0; i < 4; i++)
+            assert_int_equal(b->items[i].seq.state, i == cases[c].waits ? SEQ_QUEUED : SEQ_LIVE);
+        assert_int_equal(run(b), TERN_END);
+        for (uint32_t i = 0; i < 4; i++)
+            check_item(&b->items[i]);
+        bench_free(b);
+    }
+}
+
 static void test_what_never_fits(void **state)
 {
     struct bench *b = bench_new(1, 2, 7);
@@ -433,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_more_times_than_stages),
         cmocka_unit_test(test_forgotten_and_cancelled),
         cmocka_unit_test(test_embeddings_among_texts),
+        cmocka_unit_test(test_users_divide_their_clients_turns),
         cmocka_unit_test(test_what_never_fits),
     };
 

@@ -117,43 +117,21 @@ static struct bed *bed_new(const struct sched_options *o, uint32_t n_stages)
     struct sched_options so = *o;
 
     assert_non_null(b);
-    f->pipe = (struct pipe){ .n_stages = n_stages,
-                             .max_in_flight = n_stages + 2,
-                             .max_rows = 48,
-                             .remote = n_stages > 1,
-                             .take = fake_take,
-                             .give = fake_give,
-                             .send = fake_send,
-                             .recv = fake_recv,
-                             .impl = f };
-    f->pipe.row_bytes = (uint32_t)tern_boundary_row_bytes(WIRE, env.arch.n_embd);
-    for (uint32_t i = 0; i < n_stages; i++)
-        f->stages[i] = (struct fake_stage){ 100, 20, 10, 0 };
     f->marks = calloc((size_t)o->n_pages * TERN_PAGE, sizeof *f->marks);
     f->row_of = row_of;
     f->on_send = on_send;
     assert_non_null(f->marks);
-    so.pipe = &f->pipe;
-    so.model = env.model;
     so.head = env.head;
-    so.boundary = WIRE;
     so.max_positions = MAX_LEN;
-    so.now_us = fake_now_us;
-    assert_ok(tern_kv_table_new(so.n_slots, so.n_pages, MAX_LEN, &f->kv, &unit_err));
-    for (uint32_t i = 0; i < f->pipe.max_in_flight; i++)
-        assert_ok(tern_step_new(f->pipe.max_rows, f->pipe.row_bytes, &f->steps[i], &unit_err));
-    assert_ok(sched_new(&so, &b->sched, &unit_err));
+    b->sched = open_sched(f, n_stages, n_stages + 2, 48, (struct fake_stage){ 100, 20, 10, 0 }, so);
     return b;
 }
 
 static void bed_free(struct bed *b)
 {
-    sched_free(&b->sched);
+    close_sched(&b->fake, &b->sched);
     for (uint32_t i = 0; i < b->n_jobs; i++)
         seq_fini(&b->jobs[i].seq);
-    for (uint32_t i = 0; i < b->fake.pipe.max_in_flight; i++)
-        tern_step_free(&b->fake.steps[i]);
-    tern_kv_table_free(&b->fake.kv);
     free(b->fake.marks);
     free(b);
 }

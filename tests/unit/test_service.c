@@ -257,13 +257,7 @@ static void test_cancel(void **state)
     t0 = tern_now_ms();
     job_cancel(waiting);
     job_cancel(running);
-    do {
-        struct job_piece p;
-
-        job_wait(running, BED_PATIENCE, &st);
-        job_take(running, &p);
-        job_piece_free(&p);
-    } while (!st.ended);
+    bed_drop_all(running, &st);
     assert_int_equal(st.end, GENERATE_INTERRUPTED);
     job_wait(waiting, BED_PATIENCE, &st);
     assert_true(st.ended && st.end == GENERATE_INTERRUPTED && !st.started);

@@ -151,13 +151,7 @@ static void test_broken(void **state)
     job_wait(running, BED_PATIENCE, &st);
     assert_int_equal(children(pids, 8), 2);
     assert_int_equal(kill(pids[0], SIGKILL), 0);
-    do {
-        struct job_piece p;
-
-        job_wait(running, BED_PATIENCE, &st);
-        job_take(running, &p);
-        job_piece_free(&p);
-    } while (!st.ended);
+    bed_drop_all(running, &st);
     assert_int_equal(st.end, GENERATE_ERROR);
     assert_true(st.err.status == TERN_ERR_PEER && (strstr(st.err.text, "w1") || strstr(st.err.text, "w2")));
     job_wait(waiting, BED_PATIENCE, &st);

@@ -233,6 +233,10 @@ class StageCard {
     }
 }
 
+// A time that clocks are not good enough for was at most their error, and off by no more than that.
+const hop_time = (hop, us) =>
+    !known(us) && known(hop.within_us) ? '< ' + micros(2 * hop.within_us) : micros(us);
+
 class HopRow {
     constructor() {
         this.text = el('span', {});
@@ -247,9 +251,10 @@ class HopRow {
 
     show(hop) {
         set_text(this.sr, 'From ' + hop.from + ' to ' + hop.to + ': ');
-        const time = known(hop.p50_us)
-            ? 'p50 ' + micros(hop.p50_us) + ' · p99 ' + micros(hop.p99_us)
-            : 'no hop measured yet';
+        const time =
+            known(hop.p50_us) || known(hop.within_us)
+                ? 'p50 ' + hop_time(hop, hop.p50_us) + ' · p99 ' + hop_time(hop, hop.p99_us)
+                : 'no hop measured yet';
         set_text(this.text, time + ' · ' + bytes(hop.bytes_per_s) + '/s · ' + bytes(hop.bytes) + ' in all');
         const flow = hop.bytes_per_s > 1e6 ? 3 : hop.bytes_per_s > 1e4 ? 2 : hop.bytes_per_s > 0 ? 1 : 0;
         if (this.node.dataset.flow !== String(flow)) this.node.dataset.flow = flow;
@@ -422,8 +427,8 @@ const cluster = {
                 (s.hops || []).map(h => [
                     h.from,
                     h.to,
-                    micros(h.p50_us),
-                    micros(h.p99_us),
+                    hop_time(h, h.p50_us),
+                    hop_time(h, h.p99_us),
                     bytes(h.bytes_per_s),
                     bytes(h.bytes),
                 ]),

@@ -285,27 +285,33 @@ function put_item(parent, last, block, item) {
     return list;
 }
 
+// put(block, at, last) for each block of these lines; last: it may go on in lines to come.
+function each_block(lines, open, put) {
+    for (let at = 0; at < lines.length;) {
+        if (BLANK.test(lines[at])) {
+            at++;
+            continue;
+        }
+        const block = first_block(lines, at);
+        put(block, at, open && block.end === lines.length);
+        at = block.end;
+    }
+}
+
 function blocks_into(parent, lines, deep, open) {
     if (deep > MD_DEEPEST) {
         if (lines.length) parent.append(el('p', {text: lines.join('\n')}));
         return;
     }
     let list = null;
-    for (let at = 0; at < lines.length;) {
-        if (BLANK.test(lines[at])) {
-            at++;
-            continue;
-        }
-        const block = first_block(lines, at),
-            last = open && block.end === lines.length;
+    each_block(lines, open, (block, at, last) => {
         if (block.kind === 'item') {
             list = put_item(parent, list, block, make_item(lines, block, at, deep, last));
         } else {
             parent.append(make_block(lines, at, block, deep, last));
             list = null;
         }
-        at = block.end;
-    }
+    });
 }
 
 // -- a text that grows ------------------------------------------------------------------------------------
@@ -466,13 +472,7 @@ class Markdown {
 
     draw_tail(lines, open) {
         let list = this.list;
-        for (let at = 0; at < lines.length;) {
-            if (BLANK.test(lines[at])) {
-                at++;
-                continue;
-            }
-            const block = first_block(lines, at),
-                last = open && block.end === lines.length;
+        each_block(lines, open, (block, at, last) => {
             if (block.kind === 'item') {
                 const item = make_item(lines, block, at, 0, last),
                     into = put_item(this.root, list, block, item);
@@ -484,8 +484,7 @@ class Markdown {
                 this.tail.push(node);
                 list = null;
             }
-            at = block.end;
-        }
+        });
     }
 }
 
