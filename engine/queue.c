@@ -128,6 +128,16 @@ void tern_queue_close(struct tern_queue *q)
     pthread_mutex_unlock(&q->lock);
 }
 
+bool tern_queue_ready(struct tern_queue *q)
+{
+    bool ready;
+
+    pthread_mutex_lock(&q->lock);
+    ready = q->n > 0 || q->closed;
+    pthread_mutex_unlock(&q->lock);
+    return ready;
+}
+
 int tern_queue_fd(struct tern_queue *q)
 {
     pthread_mutex_lock(&q->lock);

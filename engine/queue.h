@@ -28,6 +28,9 @@ void *tern_queue_pop(struct tern_queue *q, int timeout_ms);
 /* No more pushes; waiting pops return once the queue is empty. */
 void tern_queue_close(struct tern_queue *q);
 
+/* True when a pop would not wait: there is an item, or the queue is closed. */
+bool tern_queue_ready(struct tern_queue *q);
+
 /* An eventfd, readable while the queue is not empty or is closed; owned by the queue. Poll only: pop clears
  * it.  It is kept up to date from the first call on, for who never asks need not pay for it. */
 int tern_queue_fd(struct tern_queue *q);

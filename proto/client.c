@@ -16,7 +16,6 @@
 #include "engine/base/log.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,9 +37,8 @@
 
 struct tern_client {
     struct tern_link_context *ctx;
-    pthread_mutex_t lock; /* of the socket and the state: sends come from other threads */
-    void *dealer;         /* NULL between two attempts */
-    void *monitor;        /* the owner's alone */
+    void *dealer; /* NULL between two attempts */
+    void *monitor;
     int fds[TERN_CLIENT_FDS];
     bool unsure; /* a send may have taken the news of messages in from the descriptor */
     struct tern_key key;
@@ -75,7 +73,6 @@ static enum tern_status set_options(struct tern_client *c, struct tern_err *err)
     return st;
 }
 
-/* With the lock, as all that is static here and touches the socket. */
 static void end_attempt(struct tern_client *c)
 {
     c->fds[0] = c->fds[1] = -1;
@@ -128,7 +125,6 @@ enum tern_status tern_client_open(struct tern_link_context *ctx, const char *end
     if (!c)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a link");
     c->ctx = ctx;
-    pthread_mutex_init(&c->lock, NULL);
     memcpy(c->endpoint, endpoint, strlen(endpoint) + 1);
     memcpy(c->server_key, server_key, TERN_KEY_BYTES);
     st = tern_key_copy(key, &c->key, err);
@@ -147,7 +143,6 @@ void tern_client_close(struct tern_client **c)
     if (!*c)
         return;
     end_attempt(*c);
-    pthread_mutex_destroy(&(*c)->lock);
     tern_key_wipe(&(*c)->key);
     free(*c);
     *c = NULL;
@@ -156,14 +151,9 @@ void tern_client_close(struct tern_client **c)
 /* Between two attempts there is no socket: the descriptor -1 is never ready. */
 bool tern_client_poll_fds(struct tern_client *c, struct pollfd fds[static TERN_CLIENT_FDS])
 {
-    bool unsure;
-
-    pthread_mutex_lock(&c->lock);
     for (int i = 0; i < TERN_CLIENT_FDS; i++)
         fds[i] = (struct pollfd){ .fd = c->fds[i], .events = POLLIN };
-    unsure = c->unsure;
-    pthread_mutex_unlock(&c->lock);
-    return unsure;
+    return c->unsure;
 }
 
 static void refuse(struct tern_client *c, const char *what)
@@ -235,9 +225,7 @@ enum tern_client_state tern_client_pump(struct tern_client *c)
     uint16_t event;
     uint32_t value;
     struct tern_err err;
-    enum tern_client_state state;
 
-    pthread_mutex_lock(&c->lock);
     while (c->monitor && tern_link_monitor_read(c->monitor, &event, &value))
         on_event(c, event, value);
     if (c->state == TERN_CLIENT_REFUSED) {
@@ -255,9 +243,7 @@ enum tern_client_state tern_client_pump(struct tern_client *c)
             c->retry_at_ms = now + RETRY_MS;
         }
     }
-    state = c->state;
-    pthread_mutex_unlock(&c->lock);
-    return state;
+    return c->state;
 }
 
 bool tern_client_unlisted(const struct tern_client *c)
@@ -275,11 +261,9 @@ enum tern_status tern_client_recv(struct tern_client *c, struct tern_link_messag
     enum tern_status st = TERN_AGAIN;
 
     tern_link_message_close(m);
-    pthread_mutex_lock(&c->lock);
     if (c->dealer)
         st = tern_link_recv_frames(c->dealer, m, err);
     c->unsure = st != TERN_AGAIN;
-    pthread_mutex_unlock(&c->lock);
     return st;
 }
 
@@ -288,13 +272,11 @@ enum tern_status tern_client_send(struct tern_client *c, const void *header, siz
 {
     enum tern_status st = TERN_AGAIN;
 
-    pthread_mutex_lock(&c->lock);
     if (c->state == TERN_CLIENT_LOST || c->state == TERN_CLIENT_REFUSED) {
         st = TERN_FAIL(err, TERN_ERR_PEER, "%s", c->why.text);
     } else if (c->state == TERN_CLIENT_UP) {
         st = tern_link_send_frames(c->dealer, header, header_len, payload, payload_len, err);
         c->unsure = true;
     }
-    pthread_mutex_unlock(&c->lock);
     return st;
 }

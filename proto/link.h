@@ -7,12 +7,13 @@
  * wrapped), a handshake interval of 2 s, RCVHWM 8 a peer, and a raised descriptor limit
  * (tern_link_context_new).
  *
- * A link belongs to one thread, but for sending, which any thread may do while the link is open.  Nothing
- * blocks: sends answer TERN_AGAIN when the peer's queue is full (try the whole message again later).  One
- * server a context.
+ * A link serves one thread at a time: several share it under a lock of theirs.  Nothing blocks: sends answer
+ * TERN_AGAIN when the peer's queue is full (try the whole message again later).  One server a context.
  *
- * To wait for a link, poll its descriptors with poll(2).  They tell of news only, and of more than messages:
- * so after each poll receive until TERN_AGAIN, try again to send what had no room, and pump.
+ * To wait for a link, poll its descriptors with poll(2), or epoll(7) by level.  They tell of news only, and
+ * of more than messages: so after each poll receive until TERN_AGAIN, try again to send what had no room, and
+ * pump.  A send may take in the news of messages, without which nobody is woken: after it too, somebody must
+ * receive until TERN_AGAIN before all wait.
  */
 #ifndef TERN_PROTO_LINK_H
 #define TERN_PROTO_LINK_H
@@ -48,7 +49,7 @@ struct tern_link_message {
 void tern_link_message_init(struct tern_link_message *m);
 void tern_link_message_close(struct tern_link_message *m);
 
-/* Counted since the server opened; read by the owner's thread. */
+/* Counted since the server opened. */
 struct tern_server_stats {
     uint64_t accepted;         /* handshakes that succeeded */
     uint64_t refused_key;      /* keys not on the list */

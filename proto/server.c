@@ -14,7 +14,6 @@
 #include "engine/base/log.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -33,10 +32,9 @@
 #define LOG_EVERY_MS 10000
 
 struct tern_server {
-    pthread_mutex_t lock; /* of the ROUTER: sends come from other threads */
     void *router;
-    bool unsure;   /* a send may have taken the news of messages in from the descriptor */
-    void *monitor; /* the owner's alone, as all that follows */
+    bool unsure; /* a send may have taken the news of messages in from the descriptor */
+    void *monitor;
     int fds[TERN_SERVER_FDS];
     bool more_events; /* than one pump reads */
     struct tern_zap zap;
@@ -121,7 +119,6 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
     s = calloc(1, sizeof *s);
     if (!s)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for a server");
-    pthread_mutex_init(&s->lock, NULL);
     /* First of all: from here on every handshake in this context is asked about. */
     st = tern_zap_open(ctx, allow, &s->zap, err);
     if (!st) {
@@ -160,7 +157,6 @@ void tern_server_close(struct tern_server **s)
         zmq_close((*s)->router);
     }
     tern_zap_close(&(*s)->zap);
-    pthread_mutex_destroy(&(*s)->lock);
     free(*s);
     *s = NULL;
 }
@@ -172,14 +168,9 @@ const char *tern_server_endpoint(const struct tern_server *s)
 
 bool tern_server_poll_fds(struct tern_server *s, struct pollfd fds[static TERN_SERVER_FDS])
 {
-    bool unsure;
-
     for (int i = 0; i < TERN_SERVER_FDS; i++)
         fds[i] = (struct pollfd){ .fd = s->fds[i], .events = POLLIN };
-    pthread_mutex_lock(&s->lock);
-    unsure = s->unsure;
-    pthread_mutex_unlock(&s->lock);
-    return unsure || s->more_events;
+    return s->unsure || s->more_events;
 }
 
 static bool is_proven(const struct tern_server *s, uint32_t fd)
@@ -323,14 +314,12 @@ enum tern_status tern_server_recv(struct tern_server *s, struct tern_link_messag
     enum tern_status st = TERN_ERR_FORMAT;
 
     /* A peer that sends nothing but refused messages must not keep us here. */
-    pthread_mutex_lock(&s->lock);
     for (unsigned i = 0; i < MAX_REFUSED_PER_RECV && st == TERN_ERR_FORMAT; i++) {
         st = recv_message(s, m, err);
         if (st == TERN_ERR_FORMAT)
             s->stats.refused_frames++;
     }
     s->unsure = st != TERN_AGAIN;
-    pthread_mutex_unlock(&s->lock);
     return st == TERN_ERR_FORMAT ? TERN_AGAIN : st;
 }
 
@@ -340,7 +329,6 @@ enum tern_status tern_server_send(struct tern_server *s, const uint8_t *route, s
 {
     enum tern_status st;
 
-    pthread_mutex_lock(&s->lock);
     s->unsure = true;
     if (zmq_send(s->router, route, route_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0) {
         st = tern_link_send_frames(s->router, header, header_len, payload, payload_len, err);
@@ -354,7 +342,6 @@ enum tern_status tern_server_send(struct tern_server *s, const uint8_t *route, s
         else
             st = TERN_FAIL_SYS(err, TERN_ERR_IO, no, "cannot send: %s", zmq_strerror(no));
     }
-    pthread_mutex_unlock(&s->lock);
     return st;
 }
 

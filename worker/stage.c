@@ -365,6 +365,14 @@ enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step, st
 
 /* -- the compute thread ---------------------------------------------------------------------------------- */
 
+/* NULL: there will be none any more. */
+static struct tern_step *next_step(struct tern_stage *s, bool broken)
+{
+    if (s->o.await && !broken)
+        s->o.await(s->o.arg);
+    return tern_queue_pop(s->in, -1);
+}
+
 static void *compute_main(void *arg)
 {
     struct tern_stage *s = arg;
@@ -373,7 +381,7 @@ static void *compute_main(void *arg)
 
     tern_thread_set_kind(TERN_THREAD_PLAIN);
     tern_cpu_set_float_mode();
-    while ((step = tern_queue_pop(s->in, -1)) != NULL) {
+    while ((step = next_step(s, broken)) != NULL) {
         bool skip = broken || atomic_load(&s->stop);
 
         if (skip || tern_stage_run(s, step, &s->error) != TERN_OK) {
@@ -382,8 +390,8 @@ static void *compute_main(void *arg)
             if (!skip)
                 atomic_store(&s->gave_up, true);
             broken = true;
-        } else if (s->o.on_run) {
-            s->o.on_run(s->o.arg, step);
+        } else if (s->o.on_run && s->o.on_run(s->o.arg, step)) {
+            continue;
         }
         TERN_BUG_IF(!tern_queue_push(s->out, step));
     }

@@ -23,8 +23,11 @@ struct tern_stage_options {
     uint32_t n_pages, n_slots, max_positions, max_rows;
     uint32_t index; /* place in the pipeline, for failures */
     bool is_last;   /* compacts the payload to the wanted rows */
-    /* Called by the compute thread with every step it has run, before it goes to `out`; or NULL. */
-    void (*on_run)(void *arg, struct tern_step *step);
+    /* Called by the compute thread; or NULL.  await: before it takes a step from `in`, for which it waits in
+     * any case; so long as nothing has failed.  on_run: with every step it has run; true when the step has
+     * been taken, and does not go to `out`. */
+    void (*await)(void *arg);
+    bool (*on_run)(void *arg, struct tern_step *step);
     void *arg;
 };
 
@@ -41,9 +44,10 @@ void tern_stage_free(struct tern_stage **s); /* stops the thread first */
 enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step,
                                 struct tern_err *err) TERN_MUST_CHECK;
 
-/* Starts the compute thread: steps pushed to `in` come out of `out`, in order, run; at most TERN_STAGE_STEPS
- * may be between the two.  A step on which tern_stage_run failed comes out with step->user set to NULL and
- * n_rows 0, tern_stage_error() tells why, and no later one is run: they come out the same way. */
+/* Starts the compute thread: steps pushed to `in` come out of `out`, in order, run, but for those that on_run
+ * takes; at most TERN_STAGE_STEPS may be between the two.  A step on which tern_stage_run failed comes out
+ * with step->user set to NULL and n_rows 0, tern_stage_error() tells why, and no later one is run: they come
+ * out the same way. */
 #define TERN_STAGE_STEPS (2 * TERN_MAX_STEPS_IN_FLIGHT)
 enum tern_status tern_stage_start(struct tern_stage *s, struct tern_err *err) TERN_MUST_CHECK;
 /* Asks the thread to end after the step at hand, without waiting; steps still queued are not run.  `out`

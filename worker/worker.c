@@ -107,7 +107,6 @@ static void drop_assignment(struct worker *w)
     if (w->run) {
         TERN_BUG_IF(w->retired);
         worker_run_shut(w->run);
-        tern_stage_stop(w->run->stage);
         w->retired = w->run;
         w->run = NULL;
     }

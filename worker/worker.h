@@ -10,7 +10,9 @@
  * key from the allow-list.  Control is taken from the owner's key only, steps from the assigned upstream key
  * only, both looked up in the current list at every message.
  *
- * Thread: all calls from one, which never computes and never waits.
+ * Thread: one at a time, under the lock of struct worker_net if there are several.  A compute thread that has
+ * nothing to compute calls worker_clock() and worker_take(), all other calls are the loop thread's, which
+ * never computes and never waits.
  */
 #ifndef TERN_WORKER_WORKER_H
 #define TERN_WORKER_WORKER_H
@@ -23,7 +25,6 @@
 #include "worker/worker_plan.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 enum worker_state {
     W_IDLE,     /* nobody's; a slice may still be loaded */
@@ -47,8 +48,13 @@ struct worker_net {
     enum tern_status (*next_send)(void *impl, const void *header, size_t header_len, const void *payload,
                                   size_t payload_len, struct tern_err *err);
     uint64_t (*n_refused)(void *impl); /* connections refused since the start */
-    /* reply and next_send may be called by compute threads, as long as the assignment lasts. */
-    bool any_thread;
+
+    /* For compute threads, which keep away from the worker and from all of the above when `lock` is NULL. */
+    pthread_mutex_t *lock; /* held by whoever calls the worker, or what stands here */
+    /* Gives what has come to worker_take().  True: there may be more. */
+    bool (*take)(void *impl);
+    /* Gives the lock back until there may be something to take, or `in` is ready. */
+    void (*wait)(void *impl, struct tern_queue *in);
 };
 
 /* A message that came in; everything is borrowed. */
@@ -88,8 +94,10 @@ struct worker_way {
 /*
  * What exists only between assignment and release: the stage and the step buffers it works on.
  *
- * A computed step is sent by the compute thread itself, which spares it a wait for the loop thread to wake
- * up; unless one before it is still waiting for room, for steps leave in order.
+ * Waking another thread takes longer than all that is done with a small step between two stages.  So the
+ * compute thread sends a computed step itself, unless one before it is still waiting for room, for steps
+ * leave in order.  And while it has nothing to compute it takes the messages itself, whatever they are: it
+ * may find then that its own run has been retired.  While it computes, the loop thread takes them.
  */
 struct worker_run {
     struct tern_stage *stage;
@@ -103,9 +111,8 @@ struct worker_run {
     uint32_t n_refused;         /* sequences this stage refused and nobody has spoken of yet */
     struct tern_failed refused; /* the last of them */
 
-    atomic_uint n_unsent; /* computed steps the compute thread has left to the loop thread */
-    pthread_mutex_t lock; /* of what follows */
-    bool shut;            /* nothing is sent any more */
+    uint32_t n_unsent; /* computed steps the compute thread has left to the loop thread */
+    bool shut;         /* the compute thread takes and sends nothing any more */
     struct worker_way way;
     uint8_t header[TERN_MAX_HEADER_BYTES];
 };
@@ -165,7 +172,7 @@ void worker_watch_list(struct worker *w);
 /* Say bye, compute what is on its way until the owner lets go, and be done. */
 void worker_drain(struct worker *w);
 
-/* Nothing is sent any more, by no thread: the links may be closed. */
+/* Compute threads take and send nothing any more: the links may be closed. */
 void worker_shut(struct worker *w);
 
 /* Descriptors whose being readable calls for worker_turn(). */

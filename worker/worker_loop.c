@@ -2,6 +2,11 @@
 /*
  * One thread, one poll: the ROUTER all peers talk to, the DEALER to the next worker, the compute and loading
  * threads' queues, signals and the lifeline.
+ *
+ * Beside it, an idle compute thread waits for the ROUTER's messages (worker.h).  Of news both would be told;
+ * but each has an epoll descriptor that asks for them exclusively, and of those the kernel serves the one
+ * that was made first, the compute thread's, as long as that waits.  It is a hint only: both look for
+ * messages whenever they are awake, and the loop thread wakes up often.
  */
 #include "worker/worker_loop.h"
 
@@ -11,6 +16,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -19,6 +26,13 @@
 
 struct loop {
     const struct worker_loop_options *o;
+    int idle_fd; /* epoll, an idle compute thread's: the ROUTER and the bell */
+    int news_fd; /* epoll, the loop thread's: the ROUTER */
+    int bell;    /* eventfd */
+
+    pthread_mutex_t lock;       /* of what follows */
+    struct tern_queue *idle_in; /* an idle compute thread waits for it, or for messages; or NULL */
+    bool rung;
     struct tern_link_context *ctx;
     struct tern_server *server;
     struct tern_client *next;        /* NULL: none */
@@ -93,6 +107,76 @@ static uint64_t net_n_refused(void *impl)
     return s->refused_key + s->refused_protocol + s->refused_frames;
 }
 
+/* -- taking messages, by the loop thread or by an idle compute thread ------------------------------------ */
+
+/* True: there may be more. */
+static bool take_messages(struct loop *l)
+{
+    for (int i = 0; i < MESSAGES_PER_TURN; i++) {
+        struct tern_link_message m;
+        struct tern_err err;
+        enum tern_status st;
+
+        tern_link_message_init(&m);
+        st = tern_server_recv(l->server, &m, &err);
+        if (st == TERN_OK) {
+            struct worker_mail mail = { .header = zmq_msg_data(&m.header),
+                                        .header_len = zmq_msg_size(&m.header),
+                                        .payload = m.has_payload ? zmq_msg_data(&m.payload) : NULL,
+                                        .payload_len = m.has_payload ? zmq_msg_size(&m.payload) : 0,
+                                        .has_payload = m.has_payload,
+                                        .from_key = m.from_key,
+                                        .route = m.route,
+                                        .route_len = m.route_len };
+
+            worker_take(l->worker, &mail);
+        }
+        tern_link_message_close(&m);
+        if (st == TERN_AGAIN)
+            return false;
+        if (st)
+            tern_log_err("receive", &err);
+    }
+    return true;
+}
+
+static bool net_take(void *impl)
+{
+    struct loop *l = impl;
+
+    worker_clock(l->worker, tern_now_ms());
+    return take_messages(l);
+}
+
+static void net_wait(void *impl, struct tern_queue *in)
+{
+    struct loop *l = impl;
+    struct epoll_event e;
+    uint64_t n;
+
+    l->idle_in = in;
+    pthread_mutex_unlock(&l->lock);
+    /* Whatever ends it, the caller looks at everything. */
+    (void)epoll_wait(l->idle_fd, &e, 1, -1);
+    pthread_mutex_lock(&l->lock);
+    l->idle_in = NULL;
+    if (l->rung)
+        TERN_BUG_IF(read(l->bell, &n, sizeof n) != (ssize_t)sizeof n);
+    l->rung = false;
+}
+
+/* The bell tells an idle compute thread that its queue is ready. */
+static void wake_compute(struct loop *l)
+{
+    const uint64_t one = 1;
+
+    if (!l->idle_in || l->rung || !tern_queue_ready(l->idle_in))
+        return;
+    l->rung = true;
+    /* An eventfd that counts 0 or 1 cannot block or overflow. */
+    TERN_BUG_IF(write(l->bell, &one, sizeof one) != (ssize_t)sizeof one);
+}
+
 /* -- turning --------------------------------------------------------------------------------------------- */
 
 /* The places in what is polled. */
@@ -118,6 +202,7 @@ static void fill_places(const struct loop *l, struct places *p)
         p->fds[p->n++] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
     p->server = p->n;
     p->unsure = tern_server_poll_fds(l->server, &p->fds[p->n]);
+    p->fds[p->n].fd = l->news_fd;
     p->n += TERN_SERVER_FDS;
     if (l->next) {
         p->next = p->n;
@@ -138,35 +223,6 @@ static void discard_from_next(struct loop *l)
         tern_link_message_close(&m);
         if (st)
             return;
-    }
-}
-
-static void take_messages(struct loop *l)
-{
-    for (int i = 0; i < MESSAGES_PER_TURN; i++) {
-        struct tern_link_message m;
-        struct tern_err err;
-        enum tern_status st;
-
-        tern_link_message_init(&m);
-        st = tern_server_recv(l->server, &m, &err);
-        if (st == TERN_OK) {
-            struct worker_mail mail = { .header = zmq_msg_data(&m.header),
-                                        .header_len = zmq_msg_size(&m.header),
-                                        .payload = m.has_payload ? zmq_msg_data(&m.payload) : NULL,
-                                        .payload_len = m.has_payload ? zmq_msg_size(&m.payload) : 0,
-                                        .has_payload = m.has_payload,
-                                        .from_key = m.from_key,
-                                        .route = m.route,
-                                        .route_len = m.route_len };
-
-            worker_take(l->worker, &mail);
-        }
-        tern_link_message_close(&m);
-        if (st == TERN_AGAIN)
-            return;
-        if (st)
-            tern_log_err("receive", &err);
     }
 }
 
@@ -198,10 +254,15 @@ static enum tern_status turn(struct loop *l, struct tern_err *err)
 {
     struct places p;
     const struct pollfd *server;
+    int wait_ms, n;
     bool pump;
 
     fill_places(l, &p);
-    if (poll(p.fds, p.n, p.unsure ? 0 : worker_wait_ms(l->worker)) < 0 && errno != EINTR)
+    wait_ms = p.unsure ? 0 : worker_wait_ms(l->worker);
+    pthread_mutex_unlock(&l->lock);
+    n = poll(p.fds, p.n, wait_ms);
+    pthread_mutex_lock(&l->lock);
+    if (n < 0 && errno != EINTR)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for messages: %s", strerror(errno));
     worker_clock(l->worker, tern_now_ms());
     pump = l->worker->now_ms - l->pumped_ms >= PUMP_MS;
@@ -216,12 +277,49 @@ static enum tern_status turn(struct loop *l, struct tern_err *err)
         take_signals(l);
     if (p.lifeline && p.fds[p.lifeline].revents)
         watch_lifeline(l);
-    take_messages(l);
+    (void)take_messages(l);
     if (p.next && (p.unsure || p.fds[p.next].revents))
         discard_from_next(l);
     worker_turn(l->worker);
     worker_tick(l->worker);
+    wake_compute(l);
     return TERN_OK;
+}
+
+static enum tern_status watch(int *epoll, int fd, uint32_t events, struct tern_err *err)
+{
+    struct epoll_event e = { .events = events };
+
+    if (*epoll < 0)
+        *epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (*epoll < 0 || epoll_ctl(*epoll, EPOLL_CTL_ADD, fd, &e) != 0)
+        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot wait for messages: %s", strerror(errno));
+    return TERN_OK;
+}
+
+/* The idle compute thread's descriptor first: see above. */
+static enum tern_status open_waits(struct loop *l, struct tern_err *err)
+{
+    struct pollfd fds[TERN_SERVER_FDS];
+    enum tern_status st;
+
+    (void)tern_server_poll_fds(l->server, fds);
+    l->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    st = watch(&l->idle_fd, fds[0].fd, EPOLLIN | EPOLLEXCLUSIVE, err);
+    if (!st)
+        st = watch(&l->idle_fd, l->bell, EPOLLIN, err);
+    if (!st)
+        st = watch(&l->news_fd, fds[0].fd, EPOLLIN | EPOLLEXCLUSIVE, err);
+    return st;
+}
+
+static void close_waits(struct loop *l)
+{
+    const int fds[] = { l->idle_fd, l->news_fd, l->bell };
+
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
 }
 
 static enum tern_status open_all(struct loop *l, const struct worker_net *net, struct tern_err *err)
@@ -240,24 +338,29 @@ static enum tern_status open_all(struct loop *l, const struct worker_net *net, s
     if (!st)
         st = tern_server_open(l->ctx, o->config->listen, o->key, o->allow, &l->server, err);
     if (!st)
+        st = open_waits(l, err);
+    if (!st)
         st = worker_new(&wo, &l->worker, err);
     return st;
 }
 
 enum tern_status worker_loop_run(const struct worker_loop_options *o, struct tern_err *err)
 {
-    struct loop l = { .o = o };
-    const struct worker_net net = { &l,
-                                    net_reply,
-                                    net_next_open,
-                                    net_next_close,
-                                    net_next_state,
-                                    net_next_why,
-                                    net_next_send,
-                                    net_n_refused,
-                                    true };
+    struct loop l = { .o = o, .idle_fd = -1, .news_fd = -1, .bell = -1, .lock = PTHREAD_MUTEX_INITIALIZER };
+    const struct worker_net net = { .impl = &l,
+                                    .reply = net_reply,
+                                    .next_open = net_next_open,
+                                    .next_close = net_next_close,
+                                    .next_state = net_next_state,
+                                    .next_why = net_next_why,
+                                    .next_send = net_next_send,
+                                    .n_refused = net_n_refused,
+                                    .lock = &l.lock,
+                                    .take = net_take,
+                                    .wait = net_wait };
     enum tern_status st = open_all(&l, &net, err);
 
+    pthread_mutex_lock(&l.lock);
     tern_thread_set_kind(TERN_THREAD_BRIEF);
     if (!st)
         o->on_listening(o->arg, tern_server_endpoint(l.server));
@@ -265,6 +368,8 @@ enum tern_status worker_loop_run(const struct worker_loop_options *o, struct ter
         st = turn(&l, err);
     if (l.worker)
         worker_shut(l.worker);
+    wake_compute(&l);
+    pthread_mutex_unlock(&l.lock);
     net_next_close(&l);
     if (l.server)
         tern_server_close(&l.server);
@@ -272,5 +377,7 @@ enum tern_status worker_loop_run(const struct worker_loop_options *o, struct ter
         tern_link_context_free(&l.ctx);
     /* Peers know by now; a load or a long step may still have to end. */
     worker_free(&l.worker);
+    close_waits(&l);
+    pthread_mutex_destroy(&l.lock);
     return st;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The loop thread of ternd: it owns the sockets and feeds the state machine.
+ * The loop thread of ternd, which feeds the state machine from the sockets, and lends both to an idle compute
+ * thread.
  */
 #ifndef TERN_WORKER_WORKER_LOOP_H
 #define TERN_WORKER_WORKER_LOOP_H

@@ -10,7 +10,7 @@
 
 /* -- out ------------------------------------------------------------------------------------------------- */
 
-/* The parts of a step that have not been sent; with the lock. */
+/* The parts of a step that have not been sent. */
 static enum tern_status send_parts(struct worker_run *r, struct tern_step *s, struct tern_err *err)
 {
     const struct worker_way *way = &r->way;
@@ -40,21 +40,54 @@ static bool is_sent(const struct tern_step *s)
     return s->parts_out == tern_wire_step_parts(s);
 }
 
+/* A computed step of which nothing is left to be sent. */
+static void put_free(struct worker_run *r, struct tern_step *s)
+{
+    if (s->n_failed > s->n_failed_in) {
+        r->n_refused += s->n_failed - s->n_failed_in;
+        r->refused = s->failed[s->n_failed - 1];
+    }
+    r->free[r->n_free++] = s;
+}
+
 /* On the compute thread.  Why a step could not be sent shows again when the loop thread tries. */
-static void on_run(void *arg, struct tern_step *s)
+static bool on_run(void *arg, struct tern_step *s)
 {
     struct worker_run *r = arg;
+    bool sent;
 
-    if (r->way.net->any_thread && atomic_load(&r->n_unsent) == 0) {
-        pthread_mutex_lock(&r->lock);
-        tern_alloc_guard_begin("worker step");
-        if (!r->shut)
-            (void)send_parts(r, s, NULL);
-        tern_alloc_guard_end();
-        pthread_mutex_unlock(&r->lock);
+    pthread_mutex_lock(r->way.net->lock);
+    tern_alloc_guard_begin("worker step");
+    if (!r->shut && r->n_unsent == 0)
+        (void)send_parts(r, s, NULL);
+    tern_alloc_guard_end();
+    sent = is_sent(s);
+    if (sent)
+        put_free(r, s);
+    else
+        r->n_unsent++;
+    pthread_mutex_unlock(r->way.net->lock);
+    return sent;
+}
+
+/* On the compute thread, when it is idle.  Also when it is not, it looks once: sending may have taken in the
+ * news of messages, of which nobody would be told again. */
+static void await_step(void *arg)
+{
+    struct worker_run *r = arg;
+    const struct worker_net *net = r->way.net;
+    struct tern_queue *in = tern_stage_in(r->stage);
+
+    pthread_mutex_lock(net->lock);
+    while (!r->shut) {
+        bool more = net->take(net->impl);
+
+        if (tern_queue_ready(in))
+            break;
+        if (!more)
+            net->wait(net->impl, in);
     }
-    if (!is_sent(s))
-        atomic_fetch_add(&r->n_unsent, 1);
+    pthread_mutex_unlock(net->lock);
 }
 
 enum tern_status worker_run_send(struct worker_run *r, struct tern_err *err)
@@ -64,24 +97,21 @@ enum tern_status worker_run_send(struct worker_run *r, struct tern_err *err)
     while (r->n_out > 0 && !st) {
         struct tern_step *s = r->out[r->out_head];
 
-        pthread_mutex_lock(&r->lock);
         st = send_parts(r, s, err);
-        pthread_mutex_unlock(&r->lock);
         if (st)
             break;
         r->out_head = (r->out_head + 1) % r->n_steps;
         r->n_out--;
-        r->free[r->n_free++] = s;
-        atomic_fetch_sub(&r->n_unsent, 1);
+        r->n_unsent -= r->way.net->lock != NULL;
+        put_free(r, s);
     }
     return st;
 }
 
 void worker_run_shut(struct worker_run *r)
 {
-    pthread_mutex_lock(&r->lock);
     r->shut = true;
-    pthread_mutex_unlock(&r->lock);
+    tern_stage_stop(r->stage);
 }
 
 /* -- life ------------------------------------------------------------------------------------------------ */
@@ -99,14 +129,14 @@ enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool
                                      .max_rows = plan->max_rows,
                                      .index = plan->stage,
                                      .is_last = plan->is_last,
-                                     .on_run = on_run,
+                                     .await = way->net->lock ? await_step : NULL,
+                                     .on_run = way->net->lock ? on_run : NULL,
                                      .arg = r };
     enum tern_status st;
 
     if (!r)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for an assignment");
     r->way = *way;
-    pthread_mutex_init(&r->lock, NULL);
     st = tern_stage_new(model, pool, &so, &r->stage, err);
     while (r->n_steps < plan->n_steps && !st) {
         st = tern_step_new(plan->max_rows, plan->row_bytes, &r->steps[r->n_steps], err);
@@ -134,7 +164,6 @@ void worker_run_free(struct worker_run **rp)
     tern_stage_free(&r->stage);
     for (uint32_t i = 0; i < r->n_steps; i++)
         tern_step_free(&r->steps[i]);
-    pthread_mutex_destroy(&r->lock);
     free(r);
     *rp = NULL;
 }
@@ -183,16 +212,8 @@ enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err)
                 return TERN_FAIL(err, TERN_ERR_STATE, "the compute thread has ended");
             return err->status;
         }
-        if (s->n_failed > s->n_failed_in) {
-            r->n_refused += s->n_failed - s->n_failed_in;
-            r->refused = s->failed[s->n_failed - 1];
-        }
-        if (is_sent(s)) {
-            r->free[r->n_free++] = s;
-        } else {
-            r->out[(r->out_head + r->n_out) % r->n_steps] = s;
-            r->n_out++;
-        }
+        r->out[(r->out_head + r->n_out) % r->n_steps] = s;
+        r->n_out++;
     }
     return TERN_OK;
 }

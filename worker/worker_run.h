@@ -22,7 +22,7 @@ enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan 
 enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
 /* Sends what is on that list, in order.  TERN_AGAIN when the rest has no room yet. */
 enum tern_status worker_run_send(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
-/* From now on nothing is sent: the way may end. */
+/* From now on the compute thread ends as soon as it can, and takes and sends nothing: the way may end. */
 void worker_run_shut(struct worker_run *r);
 /* After tern_stage_stop(): the compute thread is gone.  Discards what it had finished. */
 bool worker_run_ended(struct worker_run *r);

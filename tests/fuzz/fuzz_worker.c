@@ -110,9 +110,13 @@ static uint64_t net_n_refused(void *impl)
     return 0;
 }
 
-static const struct worker_net net = { NULL,           net_reply,      net_next_open,
-                                       net_next_close, net_next_state, net_next_why,
-                                       net_next_send,  net_n_refused,  false };
+static const struct worker_net net = { .reply = net_reply,
+                                       .next_open = net_next_open,
+                                       .next_close = net_next_close,
+                                       .next_state = net_next_state,
+                                       .next_why = net_next_why,
+                                       .next_send = net_next_send,
+                                       .n_refused = net_n_refused };
 
 /* -- once ------------------------------------------------------------------------------------------------ */
 

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@
 
 static struct hop_record records[HOP_TRACE_MAX];
 static atomic_uint n_records;
-static _Thread_local uint64_t woken_ns; /* the last return of the loop's poll */
+static _Thread_local uint64_t woken_ns; /* the last return of our own poll or epoll_wait */
 
 static uint64_t now_ns(void)
 {
@@ -66,6 +67,18 @@ int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size)
     REAL(poll_chk_fn, "__poll_chk");
     rc = real(fds, n, timeout, size);
     woken_ns = now_ns();
+    return rc;
+}
+
+typedef int epoll_wait_fn(int fd, struct epoll_event *events, int max, int timeout);
+int epoll_wait(int fd, struct epoll_event *events, int max, int timeout)
+{
+    int rc;
+
+    REAL(epoll_wait_fn, "epoll_wait");
+    rc = real(fd, events, max, timeout);
+    if (max == 1) /* ours; libzmq asks for many */
+        woken_ns = now_ns();
     return rc;
 }
 

@@ -11,13 +11,13 @@
 #define HOP_TRACE_MAX   (1u << 18)
 
 enum hop_kind {
-    HOP_SEND_WOKEN, /* the last return of poll before HOP_SEND in that thread; 0: it does not poll */
+    HOP_SEND_WOKEN, /* the last return of poll or epoll_wait before HOP_SEND in that thread; 0: none */
     HOP_SEND,       /* the payload is given to libzmq */
     HOP_SEND_DONE,
     HOP_TCP_SEND, /* libzmq's thread writes it to the socket */
     HOP_TCP_SEND_DONE,
     HOP_TCP_RECV,   /* libzmq's thread has read it */
-    HOP_RECV_WOKEN, /* the last return of poll before HOP_RECV_DONE in that thread */
+    HOP_RECV_WOKEN, /* the last return of either before HOP_RECV_DONE in that thread */
     HOP_RECV_DONE,  /* we have it */
     HOP_N_KINDS
 };

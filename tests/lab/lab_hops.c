@@ -258,7 +258,7 @@ static void report_parts(uint32_t from)
     print_span("  zmq_send of the row", a[HOP_SEND], a[HOP_SEND_DONE]);
     print_span("  zmq thread up, encrypted", a[HOP_SEND], a[HOP_TCP_SEND]);
     print_span("  send() and recv()", a[HOP_TCP_SEND], b[HOP_TCP_RECV]);
-    print_span("  decrypted, loop up", b[HOP_TCP_RECV], b[HOP_RECV_WOKEN]);
+    print_span("  decrypted, receiver up", b[HOP_TCP_RECV], b[HOP_RECV_WOKEN]);
     print_span("  received", b[HOP_RECV_WOKEN], b[HOP_RECV_DONE]);
     free(end);
 }

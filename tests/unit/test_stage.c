@@ -242,6 +242,59 @@ static void test_stop(void **state)
         tern_step_free(&steps[i]);
 }
 
+/* A compute thread that fetches its steps itself, and keeps what it has run, but for one. */
+struct fetcher {
+    struct tern_stage *stage;
+    struct tern_step *steps[4], *kept[4];
+    uint32_t n_fetched, n_kept;
+};
+
+static void fetch(void *arg)
+{
+    struct fetcher *f = arg;
+
+    assert_false(tern_queue_ready(tern_stage_in(f->stage)));
+    if (f->n_fetched < 4)
+        assert_true(tern_queue_push(tern_stage_in(f->stage), f->steps[f->n_fetched++]));
+}
+
+static bool keep(void *arg, struct tern_step *step)
+{
+    struct fetcher *f = arg;
+
+    if (step == f->steps[1])
+        return false;
+    f->kept[f->n_kept++] = step;
+    return true;
+}
+
+static void test_fetch(void **state)
+{
+    struct fetcher f = { .n_fetched = 0 };
+    const struct tern_stage_options o = {
+        TERN_BOUNDARY_INT8, TERN_KV_F16, 8, 2, 64, 8, 0, true, fetch, keep, &f
+    };
+
+    (void)state;
+    /* The last one was not due: after it nothing is fetched. */
+    for (uint32_t i = 0; i < 4; i++)
+        f.steps[i] = thread_step(o.boundary, i < 3 ? i + 1 : 9);
+    assert_ok(tern_stage_new(lab.whole, lab.pool, &o, &f.stage, &unit_err));
+    assert_ok(tern_stage_start(f.stage, &unit_err));
+    assert_ptr_equal(tern_queue_pop(tern_stage_out(f.stage), 10000), f.steps[1]);
+    assert_ptr_equal(tern_queue_pop(tern_stage_out(f.stage), 10000), f.steps[3]);
+    assert_true(tern_stage_error(f.stage, NULL));
+    tern_stage_stop(f.stage);
+    assert_null(tern_queue_pop(tern_stage_out(f.stage), 10000));
+    assert_int_equal(f.n_kept, 2);
+    assert_ptr_equal(f.kept[0], f.steps[0]);
+    assert_ptr_equal(f.kept[1], f.steps[2]);
+    assert_int_equal(tern_stage_steps(f.stage), 3);
+    tern_stage_free(&f.stage);
+    for (uint32_t i = 0; i < 4; i++)
+        tern_step_free(&f.steps[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_fork_and_rewind),
         cmocka_unit_test(test_int8_cache),
         cmocka_unit_test(test_thread),
+        cmocka_unit_test(test_fetch),
         cmocka_unit_test(test_stop),
     };
 

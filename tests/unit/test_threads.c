@@ -230,8 +230,10 @@ static void test_queue_bounds(void **state)
     assert_ok(tern_queue_new(2, &q, &unit_err));
     p = (struct pollfd){ .fd = tern_queue_fd(q), .events = POLLIN };
     assert_int_equal(poll(&p, 1, 0), 0);
+    assert_false(tern_queue_ready(q));
     assert_null(tern_queue_pop(q, 0));
     assert_true(tern_queue_push(q, &a));
+    assert_true(tern_queue_ready(q));
     assert_true(tern_queue_push(q, &b));
     assert_false(tern_queue_push(q, &c));
     assert_int_equal(poll(&p, 1, 0), 1);
@@ -243,6 +245,7 @@ static void test_queue_bounds(void **state)
     tern_queue_close(q);
     assert_false(tern_queue_push(q, &a));
     assert_ptr_equal(tern_queue_pop(q, -1), &c);
+    assert_true(tern_queue_ready(q));
     assert_null(tern_queue_pop(q, -1)); /* closed and empty: no wait */
     assert_int_equal(poll(&p, 1, 0), 1);
     tern_queue_free(&q);
