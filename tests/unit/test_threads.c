@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pool covers every range exactly once and sleeps when idle; the queue hands over in order.
+ * The pool covers every range exactly once and sleeps when idle; the queue hands over in order; a thread gets
+ * the slices that it asks for.
  */
 #include "unit/unit.h"
 
 #include "engine/base/log.h"
+#include "engine/base/thread.h"
 #include "engine/pool.h"
 #include "engine/queue.h"
 
@@ -13,8 +15,55 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+/* struct sched_attr of the kernel, whose header and <sched.h> exclude each other. */
+struct attr {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+};
+
+static struct attr attr_now(void)
+{
+    struct attr a = { 0 };
+
+    assert_int_equal(syscall(SYS_sched_getattr, 0, &a, sizeof a, 0), 0);
+    return a;
+}
+
+static void *keep_attr(void *arg)
+{
+    *(struct attr *)arg = attr_now();
+    return NULL;
+}
+
+static void test_brief_threads(void **state)
+{
+    const struct attr plain = attr_now();
+    struct attr brief, child;
+    pthread_t thread;
+
+    (void)state;
+    tern_thread_set_kind(TERN_THREAD_BRIEF);
+    brief = attr_now();
+    assert_int_equal(pthread_create(&thread, NULL, keep_attr, &child), 0);
+    pthread_join(thread, NULL);
+    tern_thread_set_kind(TERN_THREAD_PLAIN);
+    assert_true(attr_now().runtime_ns == plain.runtime_ns);
+    assert_int_equal(brief.policy, plain.policy);
+    assert_int_equal(brief.nice, plain.nice);
+    if (plain.runtime_ns == 0) {
+        print_message("this kernel has no slices to ask for\n");
+        skip();
+    }
+    assert_true(brief.runtime_ns < plain.runtime_ns);
+    assert_true(child.runtime_ns == brief.runtime_ns);
+}
 
 struct cover {
     atomic_uint *hits;
@@ -303,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_pool_stops_at_once),
         cmocka_unit_test(test_pool_sleeps),
         cmocka_unit_test(test_pool_limits),
+        cmocka_unit_test(test_brief_threads),
         cmocka_unit_test(test_queue_bounds),
         cmocka_unit_test(test_queue_keeps_order),
     };
