@@ -284,12 +284,13 @@ bool step_tuner_knows(const struct step_tuner *t, uint32_t rows)
     return false;
 }
 
-/* Rather too long than too short: whoever waits for a stage longer than foreseen makes others wait, too. */
+/* Chunks rather too long than too short: one that waits for a stage longer than foreseen makes answers wait,
+ * too.  Not so steps of answers, or chunks would seldom find stages free among many of them. */
 static double foreseen(const struct tuner_line *l, double rows)
 {
-    const double pace = rows < CHUNK_LEAST || l->pace <= 0 ? 1 : l->pace;
-
-    return at(l, rows) * pace * (1 + l->spread);
+    if (rows < CHUNK_LEAST || l->pace <= 0)
+        return at(l, rows);
+    return at(l, rows) * l->pace * (1 + l->spread);
 }
 
 double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_us, double rows)

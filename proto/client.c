@@ -92,7 +92,7 @@ static enum tern_status begin_attempt(struct tern_client *c, struct tern_err *er
 
     c->ended = false;
     c->failure = 0;
-    c->dealer = zmq_socket(tern_link_context_raw(c->ctx), ZMQ_DEALER);
+    c->dealer = tern_link_socket(c->ctx, ZMQ_DEALER);
     if (!c->dealer)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a socket: %s",
                              zmq_strerror(zmq_errno()));

@@ -22,6 +22,7 @@
 struct tern_link_context {
     void *zmq;
     unsigned n_monitors;
+    bool begun; /* there has been a socket */
 };
 
 /* Connections are descriptors, and strangers may open many before they are dropped. */
@@ -36,17 +37,6 @@ static void raise_descriptor_limit(void)
     r.rlim_cur = r.rlim_max == RLIM_INFINITY || r.rlim_max > MAX_DESCRIPTORS ? MAX_DESCRIPTORS : r.rlim_max;
     /* Not fatal: fewer strangers are borne. */
     (void)setrlimit(RLIMIT_NOFILE, &r);
-}
-
-/* libzmq's own threads begin with the first socket, and inherit. */
-static bool start_threads(void *zmq)
-{
-    void *socket;
-
-    tern_thread_set_kind(TERN_THREAD_BRIEF);
-    socket = zmq_socket(zmq, ZMQ_PAIR);
-    tern_thread_set_kind(TERN_THREAD_PLAIN);
-    return socket && zmq_close(socket) == 0;
 }
 
 enum tern_status tern_link_context_new(struct tern_link_context **out, struct tern_err *err)
@@ -64,7 +54,7 @@ enum tern_status tern_link_context_new(struct tern_link_context **out, struct te
     raise_descriptor_limit();
     ctx->zmq = zmq_ctx_new();
     if (!ctx->zmq || zmq_ctx_set(ctx->zmq, ZMQ_IO_THREADS, 1) != 0 ||
-        zmq_ctx_set(ctx->zmq, ZMQ_BLOCKY, 0) != 0 || !start_threads(ctx->zmq)) {
+        zmq_ctx_set(ctx->zmq, ZMQ_BLOCKY, 0) != 0) {
         enum tern_status st =
             TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot start libzmq: %s", zmq_strerror(zmq_errno()));
 
@@ -104,9 +94,18 @@ void tern_link_context_free(struct tern_link_context **ctx)
     *ctx = NULL;
 }
 
-void *tern_link_context_raw(struct tern_link_context *ctx)
+/* libzmq's own threads begin with the first socket, and inherit. */
+void *tern_link_socket(struct tern_link_context *ctx, int type)
 {
-    return ctx->zmq;
+    void *socket;
+
+    if (ctx->begun)
+        return zmq_socket(ctx->zmq, type);
+    tern_thread_set_kind(TERN_THREAD_BRIEF);
+    socket = zmq_socket(ctx->zmq, type);
+    tern_thread_set_kind(TERN_THREAD_PLAIN);
+    ctx->begun = true;
+    return socket;
 }
 
 void tern_link_monitor_name(struct tern_link_context *ctx, char out[static 48])
@@ -161,7 +160,7 @@ enum tern_status tern_link_monitor_open(struct tern_link_context *ctx, void *soc
     enum tern_status st;
 
     tern_link_monitor_name(ctx, name);
-    monitor = zmq_socket(ctx->zmq, ZMQ_PAIR);
+    monitor = tern_link_socket(ctx, ZMQ_PAIR);
     if (!monitor)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a monitor: %s",
                              zmq_strerror(zmq_errno()));

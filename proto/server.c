@@ -122,7 +122,7 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
     /* First of all: from here on every handshake in this context is asked about. */
     st = tern_zap_open(ctx, allow, &s->zap, err);
     if (!st) {
-        s->router = zmq_socket(tern_link_context_raw(ctx), ZMQ_ROUTER);
+        s->router = tern_link_socket(ctx, ZMQ_ROUTER);
         if (!s->router)
             st = TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open a socket: %s",
                                zmq_strerror(zmq_errno()));

@@ -27,7 +27,7 @@ enum tern_status tern_zap_open(struct tern_link_context *ctx, const struct tern_
     struct tern_zap z = { .allow = allow };
     enum tern_status st;
 
-    z.socket = zmq_socket(tern_link_context_raw(ctx), ZMQ_REP);
+    z.socket = tern_link_socket(ctx, ZMQ_REP);
     if (!z.socket)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, zmq_errno(), "cannot open the ZAP handler: %s",
                              zmq_strerror(zmq_errno()));

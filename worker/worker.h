@@ -53,8 +53,9 @@ struct worker_net {
     pthread_mutex_t *lock; /* held by whoever calls the worker, or what stands here */
     /* Gives what has come to worker_take().  True: there may be more. */
     bool (*take)(void *impl);
-    /* Gives the lock back until there may be something to take, or `in` is ready. */
-    void (*wait)(void *impl, struct tern_queue *in);
+    /* Gives the lock back until there may be something to take, or `in` is ready; for a moment when there may
+     * be more, so that the loop thread has its turn however much comes. */
+    void (*wait)(void *impl, struct tern_queue *in, bool more);
 };
 
 /* A message that came in; everything is borrowed. */

@@ -23,6 +23,7 @@
 
 #define MESSAGES_PER_TURN 64 /* then handshakes and clocks get their turn */
 #define PUMP_MS           40
+#define MORE_MS           1 /* that an idle compute thread leaves the lock alone for */
 
 struct loop {
     const struct worker_loop_options *o;
@@ -148,7 +149,7 @@ static bool net_take(void *impl)
     return take_messages(l);
 }
 
-static void net_wait(void *impl, struct tern_queue *in)
+static void net_wait(void *impl, struct tern_queue *in, bool more)
 {
     struct loop *l = impl;
     struct epoll_event e;
@@ -157,7 +158,10 @@ static void net_wait(void *impl, struct tern_queue *in)
     l->idle_in = in;
     pthread_mutex_unlock(&l->lock);
     /* Whatever ends it, the caller looks at everything. */
-    (void)epoll_wait(l->idle_fd, &e, 1, -1);
+    if (more)
+        (void)poll(NULL, 0, MORE_MS);
+    else
+        (void)epoll_wait(l->idle_fd, &e, 1, -1);
     pthread_mutex_lock(&l->lock);
     l->idle_in = NULL;
     if (l->rung)

@@ -84,8 +84,7 @@ static void await_step(void *arg)
 
         if (tern_queue_ready(in))
             break;
-        if (!more)
-            net->wait(net->impl, in);
+        net->wait(net->impl, in, more);
     }
     pthread_mutex_unlock(net->lock);
 }
@@ -177,10 +176,6 @@ enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan 
     enum tern_status st;
 
     if (!s) {
-        /* A step that was sent may have been answered before its buffer came back. */
-        st = r->n_free == 0 ? worker_run_collect(r, err) : TERN_OK;
-        if (st)
-            return st;
         if (r->n_free == 0)
             return TERN_FAIL(err, TERN_ERR_STATE, "more than %u steps are in flight", r->n_steps - 1);
         s = r->free[--r->n_free];

@@ -44,7 +44,7 @@ static bool keep(struct api_choice *c, const struct job_piece *p, size_t n_logpr
 /* How much of the prompt has been read, whenever that is more than was told. */
 static void tell_progress(struct api_answer *a, struct api_choice *c, const struct job_state *s)
 {
-    if (!a->out || !a->r->return_progress || !s->started || (c->told && c->n_told == s->n_prompt_done))
+    if (!a->out || !a->r->return_progress || !s->started || (c->told && c->n_told >= s->n_prompt_done))
         return;
     c->told = true;
     c->n_told = s->n_prompt_done;

@@ -58,7 +58,7 @@ static void test_plaintext_peer(void **state)
 {
     struct bed *b = *state;
     struct tern_client *good = bed_connect_up(b, &b->ann);
-    void *d = zmq_socket(tern_link_context_raw(b->client_ctx), ZMQ_DEALER);
+    void *d = tern_link_socket(b->client_ctx, ZMQ_DEALER);
     struct tern_link_message m;
     int never = 3600000, zero = 0;
     struct tern_err err;
@@ -174,7 +174,7 @@ static void test_bad_frames(void **state)
     struct tern_client *c = bed_connect_up(b, &b->ann);
     char *header = malloc(TERN_MAX_HEADER_BYTES + 2);
     struct tern_link_message m;
-    void *d = zmq_socket(tern_link_context_raw(b->client_ctx), ZMQ_DEALER);
+    void *d = tern_link_socket(b->client_ctx, ZMQ_DEALER);
     int zero = 0;
     struct tern_err err;
 
@@ -213,7 +213,7 @@ static void test_routing_id_of_ones_own(void **state)
 {
     struct bed *b = *state;
     struct tern_client *c = bed_connect_up(b, &b->ann);
-    void *d = zmq_socket(tern_link_context_raw(b->client_ctx), ZMQ_DEALER);
+    void *d = tern_link_socket(b->client_ctx, ZMQ_DEALER);
     char id[200];
     int zero = 0;
     struct tern_err err;
@@ -250,7 +250,7 @@ static void test_no_server_without_zap(void **state)
     void *squatter;
 
     bed_ok(tern_link_context_new(&ctx, &err), &err);
-    squatter = zmq_socket(tern_link_context_raw(ctx), ZMQ_REP);
+    squatter = tern_link_socket(ctx, ZMQ_REP);
     assert_int_equal(zmq_bind(squatter, TERN_ZAP_ENDPOINT), 0);
     assert_int_equal(tern_server_open(ctx, "127.0.0.1:0", &b->server_key, &b->allow, &s, &err),
                      TERN_ERR_STATE);
@@ -273,7 +273,7 @@ static void test_handler_vanishes(void **state)
     void *router;
 
     bed_ok(tern_link_context_new(&ctx, &err), &err);
-    router = zmq_socket(tern_link_context_raw(ctx), ZMQ_ROUTER);
+    router = tern_link_socket(ctx, ZMQ_ROUTER);
     bed_ok(tern_link_set_common(router, false, &err), &err);
     bed_ok(tern_link_set_int(router, ZMQ_CURVE_SERVER, 1, &err), &err);
     bed_ok(tern_link_set_bytes(router, ZMQ_CURVE_SECRETKEY, key.secret_key, TERN_KEY_BYTES, &err), &err);

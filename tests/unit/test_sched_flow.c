@@ -420,6 +420,38 @@ static void test_answers_wait_for_one_chunk_of_a_slowing_prompt(void **state)
         }
 }
 
+/* A prompt among answers that keep all stages busy, in times that differ from step to step: it gets through in
+ * three times what it takes alone. */
+static void test_prompts_among_uneven_answers(void **state)
+{
+    static const uint32_t users[] = { 4, 24, 48 };
+
+    (void)state;
+    for (uint32_t n_stages = 2; n_stages <= 8; n_stages *= 2)
+        for (int k = 0; k < 3; k++) {
+            const struct speed v = { n_stages, 4000, 500, 100, 2000, 300, 0, 20 };
+            struct flow *f = flow_new(&v, 0);
+            uint64_t t0, us, alone = prompt_us(&v, 0, 1024);
+            struct user *u;
+
+            (void)join(f, 300, 2);
+            run(f);
+            f->n_tokens = 0;
+            for (uint32_t i = 0; i < users[k]; i++)
+                (void)join(f, 3, 3000);
+            turns_until(f, users[k] * 60);
+            t0 = fake_clock_us;
+            u = join(f, 1024, 1);
+            while (!u->n_tokens && fake_clock_us - t0 < 4 * alone)
+                turn(f);
+            us = fake_clock_us - t0;
+            if (us > 3 * alone)
+                fail_msg("%u stages, %u users: a prompt took %llu us, alone %llu", n_stages, users[k],
+                         (unsigned long long)us, (unsigned long long)alone);
+            flow_free(f);
+        }
+}
+
 /* With more answers than steps have runs, a prompt has its run all the same. */
 static void test_prompts_among_very_many_answers(void **state)
 {
@@ -481,6 +513,7 @@ int main(void)
         cmocka_unit_test(test_prompts_use_all_stages),
         cmocka_unit_test(test_answers_wait_for_one_chunk),
         cmocka_unit_test(test_answers_wait_for_one_chunk_of_a_slowing_prompt),
+        cmocka_unit_test(test_prompts_among_uneven_answers),
         cmocka_unit_test(test_prompts_among_very_many_answers),
         cmocka_unit_test(test_short_prompts_behind_long_ones),
     };
