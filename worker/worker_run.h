@@ -18,7 +18,7 @@ void worker_run_free(struct worker_run **r);
 enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan *plan,
                                  const struct worker_mail *m, const Tern__Header *h,
                                  struct tern_err *err) TERN_MUST_CHECK;
-/* Computed steps that were sent are free again, the others join the list of outgoing ones. */
+/* Computed steps that the compute thread has not sent join the list of outgoing ones. */
 enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
 /* Sends what is on that list, in order.  TERN_AGAIN when the rest has no room yet. */
 enum tern_status worker_run_send(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;

@@ -169,7 +169,7 @@ enum tern_status http_keys_parse(const char *path, const char *text, size_t len,
         count++;
     }
     if (!st && count == 0)
-        st = TERN_FAIL(err, TERN_ERR_FORMAT, "%s has no key; add a line `name key`", path);
+        st = TERN_FAIL(err, TERN_ERR_FORMAT, "%s has no key; add a line `key` or `name key`", path);
     if (st) {
         free_list(list, HTTP_MAX_KEYS);
         return st;

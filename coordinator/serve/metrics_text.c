@@ -270,7 +270,7 @@ static void hops(const struct snapshot *p, struct http_text *out)
         http_text_addf(out, "} %llu\n", (unsigned long long)p->hops[i].bytes);
     }
     family(out, "tern_hop_seconds", "histogram",
-           "From the end of computing on one side of a link to the last byte on the other.");
+           "From the end of computing on one side of a link to the last byte on the other, by both clocks.");
     for (uint32_t i = 0; i <= p->n_stages; i++) {
         labels.len = 0;
         hop_labels(p, i, &labels);

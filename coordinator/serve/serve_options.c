@@ -82,7 +82,7 @@ static const char help[] =
     "\n"
     "usage: tern serve [-m FILE] [--cluster FILE | --local N] [options]\n"
     "\n"
-    "All requests are computed together; each gets the text it would get alone.  While the model is\n"
+    "All requests are computed together; each gets the text it would get alone.  Until the model is\n"
     "loaded they are answered with 503; when the server is ready, its address is printed.  SIGTERM\n"
     "and Ctrl-C let running requests end, for --drain-timeout at most; the second one does not\n"
     "wait.\n"

@@ -414,6 +414,7 @@ void *service_main(void *service)
             (void)TERN_FAIL(&err, TERN_ERR_PEER, "the server is being stopped");
         else
             tern_log_err("serve", &err);
+        err.status = TERN_ERR_PEER; /* whatever broke it, no request is to blame */
         set_phase(s, SERVICE_BROKEN, &err);
         end_all(s, &err);
         close_pipeline(s);

@@ -183,9 +183,11 @@ class Trouble extends Error {
 }
 
 async function trouble_of(response) {
-    let said = '';
+    let said = '',
+        code = '';
     try {
         const body = await response.json();
+        code = String((body.error && body.error.code) || '');
         said = String((body.error && body.error.message) || body.message || '').slice(0, 2000);
     } catch (e) {
         /* not JSON: the status says enough */
@@ -202,7 +204,9 @@ async function trouble_of(response) {
     if (status === 403) return new Trouble('The server does not answer this page.' + theirs, {status});
     if (status === 429 || status === 503) {
         return new Trouble(
-            'The server has no room at the moment' +
+            (status === 429 || code === 'overloaded'
+                ? 'The server has no room at the moment'
+                : 'The server is not ready') +
                 (wait ? '; it asks to come back in ' + wait + ' s.' : '.') +
                 theirs,
             {status, again: true},
