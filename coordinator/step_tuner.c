@@ -10,6 +10,7 @@
 #define GUESS_AB 4.0  /* a / b of a stage of which one size is known */
 #define GAIN     0.98 /* another number of groups must be better by that much */
 #define PACE_OF  4    /* chunks that a line's pace remembers */
+#define MARGIN   2.0  /* mean deviations that a chunk is foreseen to take longer: 19 of 20 do not */
 #define SPREADS  64   /* measurements that a line's spread remembers */
 /* A round that has as many groups as it takes and not one more is longer by so much of the spread (mean
  * deviation): from simulating rings of 3 to 9 stations whose times are gamma distributed. */
@@ -181,7 +182,7 @@ static double way_through(const struct step_tuner *t, double rows)
 
 /* -- choices --------------------------------------------------------------------------------------------- */
 
-static double spread(const struct step_tuner *t)
+static double mean_spread(const struct step_tuner *t)
 {
     double sum = t->home.spread;
 
@@ -190,8 +191,8 @@ static double spread(const struct step_tuner *t)
     return sum / (t->n_stages + 1);
 }
 
-/* From one row of a sequence to its next one. */
-static double round_of(const struct step_tuner *t, uint32_t n, uint32_t groups)
+/* From one row of a sequence to its next one; `spread`: by which times are uneven. */
+static double round_of(const struct step_tuner *t, uint32_t n, uint32_t groups, double spread)
 {
     const double rows = (double)n / groups;
     double slowest = step_tuner_slowest(t, rows), home = at(&t->home, rows);
@@ -201,7 +202,7 @@ static double round_of(const struct step_tuner *t, uint32_t n, uint32_t groups)
     queued = groups * slowest;
     /* Steps that wait somewhere, or are missing: the more, the less does it matter that times are uneven. */
     spare = 1 + (queued > alone ? queued - alone : alone - queued) / slowest;
-    return (alone > queued ? alone : queued) * (1 + UNEVEN * spread(t) / (spare * spare));
+    return (alone > queued ? alone : queued) * (1 + UNEVEN * spread / (spare * spare));
 }
 
 uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n)
@@ -209,6 +210,7 @@ uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n)
     const uint32_t most = n < t->max_flights ? n : t->max_flights;
     const uint32_t rows = t->max_rows < TERN_MAX_STEP_RUNS ? t->max_rows : TERN_MAX_STEP_RUNS;
     uint32_t least = (n + rows - 1) / rows, best;
+    double spread;
 
     if (!t->remote || most <= 1)
         return least > 1 ? least : 1;
@@ -219,10 +221,14 @@ uint32_t step_tuner_groups(struct step_tuner *t, uint32_t n)
         return best < most ? best : most;
     }
     for (uint32_t g = least; g <= most; g++)
-        if (round_of(t, n, g) < (best == t->groups ? GAIN : 1) * round_of(t, n, best))
+        if (round_of(t, n, g, 0) < (best == t->groups ? GAIN : 1) * round_of(t, n, best, 0))
             best = g;
     t->groups = best;
-    return best;
+    /* Lines are not so sure that more than one could be told from none. */
+    spread = mean_spread(t);
+    t->one_more = best < most &&
+                  round_of(t, n, best + 1, spread) < (t->one_more ? 1 : GAIN) * round_of(t, n, best, spread);
+    return best + t->one_more;
 }
 
 /* So many rows at most while answers are being made. */
@@ -290,7 +296,7 @@ static double foreseen(const struct tuner_line *l, double rows)
 {
     if (rows < CHUNK_LEAST || l->pace <= 0)
         return at(l, rows);
-    return at(l, rows) * l->pace * (1 + l->spread);
+    return at(l, rows) * l->pace * (1 + MARGIN * l->spread);
 }
 
 double step_tuner_pass(const struct step_tuner *t, double *free_us, double sent_us, double rows)

@@ -7,7 +7,7 @@
  *
  * - the groups that decode rows are split into: of every number the one with the shortest round, where a
  *   round of G groups of r rows takes as long as a step's way without waiting, or G times the slowest part of
- *   it, whichever is longer, and longer still where both are alike and times are uneven.  So stages are
+ *   it, whichever is longer; and one more where times are uneven and that makes a round shorter.  So stages are
  *   kept busy by as few and large steps as possible, and delays of links by as many as it takes;
  * - the rows of a prompt in one step: those that bring all prompts through soonest, (chunks - 1) * slowest
  *   stage + one chunk's way.  While answers are being made a chunk adds at most as much as two of their
@@ -56,7 +56,8 @@ struct step_tuner {
     double sum_a, sum_b; /* of all stages */
     double links[TUNER_LINKS], link;
     uint32_t n_links;
-    uint32_t groups; /* chosen last */
+    uint32_t groups; /* chosen last, by times that are not uneven */
+    bool one_more;   /* than that, because they are */
 };
 
 /* What one step took. */
