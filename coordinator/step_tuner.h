@@ -7,8 +7,8 @@
  *
  * - the groups that decode rows are split into: of every number the one with the shortest round, where a
  *   round of G groups of r rows takes as long as a step's way without waiting, or G times the slowest part of
- *   it, whichever is longer; and one more where times are uneven and that makes a round shorter.  So stages are
- *   kept busy by as few and large steps as possible, and delays of links by as many as it takes;
+ *   it, whichever is longer; and one more where times are uneven and that makes a round shorter.  So stages
+ *   are kept busy by as few and large steps as possible, and delays of links by as many as it takes;
  * - the rows of a prompt in one step: those that bring all prompts through soonest, (chunks - 1) * slowest
  *   stage + one chunk's way.  While answers are being made a chunk adds at most as much as two of their
  *   rounds (or CHUNK_PATIENCE_US, if that is longer) to its own way: answers keep a third of their speed;
