@@ -28,7 +28,8 @@
 /* Messages queued to one peer before a send answers TERN_AGAIN. */
 #define TERN_SEND_QUEUE 64
 
-/* zmq_socket() in this context.  The first one leaves the calling thread a plain one (engine/base/thread.h). */
+/* zmq_socket() in this context.  The first one leaves the calling thread a plain one
+ * (engine/base/thread.h). */
 void *tern_link_socket(struct tern_link_context *ctx, int type);
 /* A name no other monitor of this context has. */
 void tern_link_monitor_name(struct tern_link_context *ctx, char out[static 48]);

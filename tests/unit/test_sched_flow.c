@@ -420,8 +420,8 @@ static void test_answers_wait_for_one_chunk_of_a_slowing_prompt(void **state)
         }
 }
 
-/* A prompt among answers that keep all stages busy, in times that differ from step to step: it gets through in
- * three times what it takes alone. */
+/* A prompt among answers that keep all stages busy, in times that differ from step to step: it gets through
+ * in three times what it takes alone. */
 static void test_prompts_among_uneven_answers(void **state)
 {
     static const uint32_t users[] = { 4, 24, 48 };
