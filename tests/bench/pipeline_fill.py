@@ -7,7 +7,8 @@ One process (I), workers without a delay (L) and workers behind each delay (D) a
 streams in steady state (`tern bench --streams`); a figure is compared with the mean of its neighbours of the
 other kind, because the speed of a shared machine wanders.  Layers are split by measured time.  The one
 process gets as many streams as the workers had rows in a step.  Behind a delay there are more streams, the
-rows of a step times as many steps as links and stages hold.
+rows of a step times as many steps as the links hold and one more, for a delay is seldom a whole number of
+steps.
 """
 import math
 
@@ -73,7 +74,7 @@ for d in args.delays:
     proxies = []
     cluster = Cluster(lab, N, tag="d%s" % str(d).replace(".", "-"), layers=spans(layers), model=lab.model,
                       args=["--threads", "1"], via=delayed(lab, "delay=%s" % d, proxies))
-    more = math.ceil(d * (N + 1) / stage_ms)
+    more = 1 + math.ceil(d * (N + 1) / stage_ms)
     streams = min(192, args.streams + more * max(1, round(before["flow"]["rows"])))
     ratio = []
     for i in range(args.rounds):
