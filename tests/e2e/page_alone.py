@@ -279,6 +279,10 @@ def check_chat(lab, p):
     p.ask("full")
     trouble = p.text(".trouble")
     lab.check("no room" in trouble and "<i>is</i>" in trouble, "a full queue is a sentence", trouble)
+    s.code = "model_loading"
+    js("document.querySelector('.trouble button').click()")
+    unready = "[...document.querySelectorAll('.trouble')].some(x => x.textContent.includes('not ready'))"
+    lab.check(p.until(unready), "so is a model that is being loaded", p.text(".trouble"))
     s.status = 200
     js("document.querySelector('.trouble button').click()")
     p.until("chat.runs.size === 0")

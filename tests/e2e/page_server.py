@@ -14,6 +14,7 @@ class Faker(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answers)
         self.page, self.policy = page, policy
         self.answer, self.pause, self.status, self.plain = ["a", "b"], 0, 200, False
+        self.code = "overloaded"  # of other statuses
         self.key = None
         self.bodies, self.keys = [], []
         self.gone = self.listeners = self.polls = 0
@@ -136,7 +137,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if self.refused():
             return None
         if s.status != 200:
-            return self.json({"error": {"message": "the queue <i>is</i> full"}}, s.status)
+            return self.json({"error": {"message": "the queue <i>is</i> full", "code": s.code}}, s.status)
         self.begin()
         try:
             for piece in s.answer:

@@ -47,6 +47,10 @@ tern_unit(test_watch tern_coordinator)
 # The screened head's tokens in 20,000 contexts of a text.
 add_executable(head_contexts lab/head_contexts.c)
 target_link_libraries(head_contexts PRIVATE tern_coordinator)
+set(contexts 20000)
+if(TERN_SANITIZE) # five times as slow
+    set(contexts 4000)
+endif()
 add_test(NAME lab.head_contexts COMMAND head_contexts ${CMAKE_SOURCE_DIR}/deploy/models/fable.gguf
-    ${CMAKE_SOURCE_DIR}/tests/golden/fable_validation.txt 20000 2)
+    ${CMAKE_SOURCE_DIR}/tests/golden/fable_validation.txt ${contexts} 2)
 set_tests_properties(lab.head_contexts PROPERTIES LABELS slow TIMEOUT 1800)
