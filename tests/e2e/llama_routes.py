@@ -260,7 +260,7 @@ lab.check(e["type"] == "exceed_context_size_error" and e["n_ctx"] == 1024 and e[
 
 server.check_stop()
 
-# -- more than there is room for, by answers without an end ----------------------------------------------------
+# -- more than there is room for, by answers without an end --------------------------------------------------
 server = Server(lab, "--parallel", 2, "--max-queue", 2, "-c", 256, "--context-shift", key=KEY,
                 more_keys=[OTHER])
 hold = {"prompt": "Once", "n_predict": -1, "ignore_eos": True, "temperature": 0, "stream": True}
