@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the server is and does: /v1/models, /health, /props, /slots, /metrics. */
+/* What the server is and does: /v1/models, /health, /props, /slots, /lora-adapters, /metrics. */
 #include "coordinator/serve/api_impl.h"
 
 #include "coordinator/json_out.h"
@@ -173,6 +173,19 @@ enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const str
     for (uint32_t id = 0; id < snap.parallel; id++)
         (void)json_array_append_new(list, slot_json(a, id, at[id]));
     api_reply_json(x, 200, list);
+    return TERN_OK;
+}
+
+/* -- adapters -------------------------------------------------------------------------------------------- */
+
+/* There are none, and so has llama-server without any. */
+enum tern_status api_get_adapters(struct api *a, struct http_exchange *x, const struct http_request *r,
+                                  struct api_fault *f)
+{
+    (void)a;
+    (void)r;
+    (void)f;
+    api_reply_json(x, 200, json_array());
     return TERN_OK;
 }
 
