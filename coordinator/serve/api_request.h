@@ -25,6 +25,7 @@
 #define API_MAX_TOP      20   /* top_logprobs */
 #define API_MAX_USER     512  /* bytes of `user` */
 #define API_MAX_MESSAGES 8192
+#define API_MAX_KWARGS   64 /* variables for a template */
 
 struct grammar;
 
@@ -32,6 +33,7 @@ struct grammar;
 struct api_model {
     const struct tern_tokenizer *tok;
     const struct tern_chat_format *format; /* NULL: no way to chat is known */
+    struct tern_str template;              /* Jinja text that the format stands for; empty: its own */
     const char *name;
     uint32_t n_vocab, ctx, n_embd;
     size_t longest;      /* bytes of a text that one token may stand for, at most; 0: not known */
