@@ -284,6 +284,7 @@ enum tern_status api_begin(struct api *a, struct service *service, struct tern_e
                                    .longest = longest_token(s->tok, s->arch.n_vocab),
                                    .max_tokens = a->o.max_tokens,
                                    .n_keep = a->o.n_keep,
+                                   .shift = a->o.shift,
                                    .pooling = a->o.pooling_given ? a->o.pooling : s->arch.pooling };
     if ((st = name_model(a, err)) || (st = make_fingerprint(a, err)) ||
         (st = grammar_vocab_new(s->tok, s->arch.n_vocab, &a->grammar_vocab, err)))
