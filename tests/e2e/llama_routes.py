@@ -65,7 +65,9 @@ for path in ("/health", "/v1/health"):
 props = get("/props").json
 lab.check(props["total_slots"] == 2 and props["default_generation_settings"]["n_ctx"] == 1024 and
           props["default_generation_settings"]["params"]["top_k"] == 40 and
-          "content" in props["chat_template"] and props["modalities"] == {"vision": False, "audio": False},
+          "content" in props["chat_template"] and props["model_alias"] == "fable" and
+          props["bos_token"] == "<|begin_of_text|>" and props["eos_token"].startswith("<|") and
+          props["modalities"] == {"vision": False, "audio": False},
           "/props", props)
 slots = get("/slots").json
 lab.check([s["id"] for s in slots] == [0, 1] and not any(s["is_processing"] for s in slots), "/slots",
@@ -271,7 +273,7 @@ lab.check(len(e) == 2 and [[f32(float(v)) for v in row.split()] for row in rows]
 
 # -- mistakes ------------------------------------------------------------------------------------------------
 for path, body, status, words in (
-        ("/completion", b"{", 400, "JSON"), ("/completion", b"[1]", 400, "object"),
+        ("/completion", b"", 400, "empty"), ("/completion", b"{", 400, "JSON"), ("/completion", b"[1]", 400, "object"),
         ("/completion", {}, 400, "prompt"), ("/completion", {"prompt": "x", "mirostat": 2}, 400, "mirostat"),
         ("/completion", {"prompt": "x " * 2000}, 400, "context"),
         ("/completion", {"prompt": "x", "grammar": "root ::= ("}, 400, ""),
