@@ -273,7 +273,8 @@ lab.check(len(e) == 2 and [[f32(float(v)) for v in row.split()] for row in rows]
 
 # -- mistakes ------------------------------------------------------------------------------------------------
 for path, body, status, words in (
-        ("/completion", b"", 400, "empty"), ("/completion", b"{", 400, "JSON"), ("/completion", b"[1]", 400, "object"),
+        ("/completion", b"", 400, "empty"), ("/completion", b"{", 400, "JSON"),
+        ("/completion", b"[1]", 400, "object"),
         ("/completion", {}, 400, "prompt"), ("/completion", {"prompt": "x", "mirostat": 2}, 400, "mirostat"),
         ("/completion", {"prompt": "x " * 2000}, 400, "context"),
         ("/completion", {"prompt": "x", "grammar": "root ::= ("}, 400, ""),
