@@ -257,6 +257,16 @@ void lab_peer_ping(struct lab_peer *p)
     p->pinged_ms = tern_now_ms();
 }
 
+void lab_peer_soon(struct lab_peer *p)
+{
+    Tern__Header h = TERN__HEADER__INIT;
+    Tern__Soon b = TERN__SOON__INIT;
+
+    h.body_case = TERN__HEADER__BODY_SOON;
+    h.soon = &b;
+    lab_peer_send(p, &h, NULL, 0);
+}
+
 void lab_peer_bye(struct lab_peer *p)
 {
     Tern__Header h = TERN__HEADER__INIT;
