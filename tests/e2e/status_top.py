@@ -35,7 +35,7 @@ def parse(text):
             continue
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
-            if name != current or name in types or kind not in ("counter", "gauge", "histogram"):
+            if name != current or name in types or kind not in ("counter", "gauge", "histogram", "summary"):
                 raise ValueError(line)
             types[name] = kind
             continue
@@ -43,7 +43,8 @@ def parse(text):
         if not found:
             raise ValueError("no sample: " + line)
         name, inside, value = found.groups()
-        base = re.sub(r"_(bucket|sum|count)$", "", name) if types.get(current) == "histogram" else name
+        parts = {"histogram": r"_(bucket|sum|count)$", "summary": r"_(sum|count)$"}.get(types.get(current))
+        base = re.sub(parts, "", name) if parts else name
         labels, at = [], 0
         while inside and at < len(inside):
             part = LABEL.match(inside, at)
@@ -59,9 +60,11 @@ def parse(text):
 
 
 def check_shape(values, types):
-    """Names, and histograms whose buckets grow to their count."""
+    """Names, also without the suffix that newer formats leave out, and histograms whose buckets grow to their
+    count."""
     wrong = [n for n, t in types.items()
              if n.startswith("tern_") and (t == "counter") != n.endswith("_total")]
+    wrong += [n for n in types if n.endswith("_total") and n[:-len("_total")] in types]
     for name, kind in types.items():
         if kind != "histogram":
             continue
@@ -128,6 +131,22 @@ lab.check(len(cluster["stages"]) == 2 and all(second.get(k) == v for k, v in agr
           "/metrics and /tern/cluster agree", [(k, v, second.get(k)) for k, v in agree.items()
                                                if second.get(k) != v])
 hops = cluster["hops"]
+
+
+def hops_agree():
+    """Looked at twice: the clocks may be compared anew in between."""
+    written = {k: v for k, v in parse(server.get("/metrics").body.decode())[0].items()
+               if k[0] in ("tern_hop_seconds", "tern_hop_clock_error_seconds")}
+    told = {}
+    for i, h in enumerate(server.cluster()["hops"]):
+        where = (("hop", str(i)), ("from", h["from"]), ("to", h["to"]))
+        told.update({("tern_hop_seconds", where + (("quantile", q),)): h[p]
+                     for p, q in (("p50_us", "0.5"), ("p99_us", "0.99")) if h[p] is not None})
+        told[("tern_hop_clock_error_seconds", where)] = h["within_us"]
+    return set(told) == set(written) and all(abs(written[k] * 1e6 - v) < 1e-3 for k, v in told.items())
+
+
+lab.check(wait_until(hops_agree, 10), "hops are told where clocks can tell them, and nowhere else", hops)
 lab.check(len(hops) == 3 and all(h["within_us"] > 0 for h in hops) and
           all(h[p] is None or h[p] > h["within_us"] for h in hops for p in ("p50_us", "p99_us")),
           "no hop is told to be shorter than clocks can say", hops)
