@@ -392,7 +392,9 @@ const chat = {
         }
         clearInterval(timer);
         this.finish(c, run);
-        if (this.troubles.has(c) && this.troubles.get(c).down) start_over();
+        const trouble = this.troubles.get(c);
+        if (trouble && trouble.down) start_over();
+        if (trouble && trouble.loading) start_over_in(1000);
     },
 
     async receive(c, run, body) {

@@ -90,7 +90,8 @@ const feed = {
 
     trouble(e) {
         this.set_stale(true);
-        if (e.key) pill($('live'), 'bad', 'needs the API key');
+        if (e.loading) pill($('live'), 'wait', 'loading the model');
+        else if (e.key) pill($('live'), 'bad', 'needs the API key');
         else pill($('live'), 'bad', e.down ? 'not connected' : 'interrupted');
     },
 

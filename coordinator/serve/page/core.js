@@ -202,6 +202,13 @@ async function trouble_of(response) {
         );
     }
     if (status === 403) return new Trouble('The server does not answer this page.' + theirs, {status});
+    if (code === 'model_loading' || said === 'Loading model') {
+        return new Trouble('The model is still being loaded; this goes on by itself when it is there.', {
+            status,
+            again: true,
+            loading: true,
+        });
+    }
     if (status === 429 || status === 503) {
         return new Trouble(
             (status === 429 || code === 'overloaded'
