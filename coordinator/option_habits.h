@@ -9,8 +9,8 @@
 
 #include <getopt.h>
 
-/* getopt_long() for the command argv[0], but '?' for all that is wrong, with a sentence in err (TERN_ERR_USAGE)
- * that says what was meant, or what is to be done instead. */
+/* getopt_long() for the command argv[0], but '?' for all that is wrong, with a sentence in err
+ * (TERN_ERR_USAGE) that says what was meant, or what is to be done instead. */
 int option_next(int argc, char **argv, const char *shorts, const struct option *longs, int *at,
                 struct tern_err *err);
 
