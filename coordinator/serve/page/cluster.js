@@ -388,7 +388,14 @@ const cluster = {
                           ' of ' +
                           count(slot.prompt) +
                           ' tokens'
-                        : ': writing, ' + count(slot.tokens) + ' tokens after ' + duration(slot.seconds)) +
+                        : ': writing, ' +
+                          count(slot.tokens) +
+                          ' tokens in ' +
+                          duration(slot.seconds) +
+                          '; context ' +
+                          count(slot.prompt + slot.tokens) +
+                          ' of ' +
+                          count(slot.ctx)) +
                     (slot.cached ? ', ' + count(slot.cached) + ' from the prefix cache' : ''),
             );
             bar.hidden = false;

@@ -145,6 +145,7 @@ function micros(us) {
 const millis = ms => (known(ms) ? micros(ms * 1000) : NONE);
 function duration(s) {
     if (!known(s)) return NONE;
+    if (s < 10) return s.toFixed(1) + ' s';
     if (s < 60) return Math.round(s) + ' s';
     if (s < 3600) return Math.floor(s / 60) + ' min';
     return s < 86400
