@@ -293,7 +293,7 @@ EVIL = {"version": "1\x1b[2J", "ready": False, "why": "\x1b]0;owned\x07\u009b2J\
                     "suspect": True, "memory_bytes": 1e300, "ms_per_step": "x"}] * 500,
         "hops": [{"p50_us": -5}] * 900, "slots": [{"slot": []}] * 999,
         "scheduler": {"pages": 5}, "latency": [], "rates": None, "totals": 3,
-        "steps": [{"n": i, "home": 5, "done": 2**62, "stages": [[0, 1, 2**62, 0], 7, None] * 99}
+        "steps": [{"n": i, "taken": 5, "done": 2**62, "stages": [[0, 1, 2**62, 0], 7, None] * 99}
                   for i in range(-1, 30)]}
 ANSWERS = {"/evil/tern/cluster": (200, json.dumps(EVIL).encode()),
            "/none/tern/cluster": (404, b"<html>not here"), "/html/tern/cluster": (200, b"<html>\x1b[2J"),
