@@ -3,6 +3,7 @@
 #include "coordinator/bench.h"
 
 #include "coordinator/commands.h"
+#include "coordinator/option_habits.h"
 #include "engine/option.h"
 
 #include <stdio.h>
@@ -45,7 +46,6 @@ static const char help[] =
     "  -t, --threads N,...       compute threads; each number gets a session of its own\n"
     "  -r, --repetitions N       runs of each test behind a short one that does not count (default: 5)\n"
     "  -o, --output md|csv|json  the form of the results on stdout (default: md); --json is -o json\n"
-    "  -h, --help                this text\n"
     "\n"
     "      --kernels             instead of a model every op of the kernel table alone, on one thread, at\n"
     "                            each level (--cpu A,B,...; default: all that this machine has): time of\n"
@@ -95,6 +95,13 @@ static const char help_streams[] =
     "  chunk, trip, delay        ms of a chunk in the slowest stage and in all; how much later than\n"
     "                            before the prompt tokens of the streams came\n"
     "\n";
+
+static const char help_end[] = "  -h, --help                this text\n"
+                               "\n"
+                               "Examples\n"
+                               "  tern bench -m model.gguf -t 1,2,4\n"
+                               "  tern bench --synthetic 2b4t -p 512 -n 64 -r 3\n"
+                               "  tern bench -m model.gguf --local 2 --streams 1,4,16\n";
 
 /* Comma-separated numbers, added behind those that are there. */
 static enum tern_status add_list(const char *option, const char *text, uint32_t min, uint32_t max,
@@ -386,21 +393,19 @@ enum tern_status bench_options_parse(int argc, char **argv, struct bench_options
     memset(o, 0, sizeof *o);
     engine_options_default(&o->engine);
     optind = 1;
-    opterr = 0;
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "-pg") == 0) /* llama-bench's spelling; getopt would take it for -p g */
             argv[i] = long_pg;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL, err)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             fputs(help_streams, stdout);
             engine_options_print_help(false);
+            fputs(help_end, stdout);
             return TERN_END;
         }
-        if (c == ':' && optopt == OPT_PG)
-            return TERN_FAIL(err, TERN_ERR_USAGE, "-pg needs two numbers such as 512,128; see --help");
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         if ((st = parse_one(o, &l, c, optarg, err)))
             return st;
     }

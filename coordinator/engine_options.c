@@ -202,16 +202,3 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
     tern_log_set_level(o->verbose ? TERN_LOG_DEBUG : o->quiet ? TERN_LOG_ERROR : TERN_LOG_WARN);
     return *o->model ? TERN_OK : tern_option_default_model("-m", o->model, sizeof o->model, err);
 }
-
-enum tern_status engine_option_unknown(int c, char **argv, struct tern_err *err)
-{
-    /* A short option is named by optopt; a long one is the word just passed. */
-    if (c == ':' && optopt > 0 && optopt < 256)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "-%c needs an argument; see --help", optopt);
-    if (c == ':')
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s needs an argument; see --help", argv[optind - 1]);
-    if (optopt > 0 && optopt < 256)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "unknown option -%c; see --help", optopt);
-    return TERN_FAIL(err, TERN_ERR_USAGE, "%s: unknown option, or one that takes no argument; see --help",
-                     argv[optind - 1]);
-}

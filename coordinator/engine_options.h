@@ -114,7 +114,4 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
  * level. */
 enum tern_status engine_options_finish(struct engine_options *o, struct tern_err *err) TERN_MUST_CHECK;
 
-/* After getopt_long returned '?' or ':' with opterr 0: one sentence about what was wrong with argv. */
-enum tern_status engine_option_unknown(int c, char **argv, struct tern_err *err) TERN_MUST_CHECK;
-
 #endif

@@ -73,8 +73,8 @@ struct snapshot {
 };
 
 struct snapshot_step {
-    uint64_t number; /* from 1, going on when the pipeline is opened again */
-    uint64_t sent_us, home_us, done_us;
+    uint64_t number;                              /* from 1, going on when the pipeline is opened again */
+    uint64_t sent_us, home_us, taken_us, done_us; /* sched.h */
     uint32_t n_prompt, n_decode, n_stages;
     struct {
         uint64_t in_us, start_us, end_us; /* all 0: not known */

@@ -215,6 +215,7 @@ static json_t *step_json(const struct snapshot_step *t)
     put(o, "n", integer(t->number));
     put(o, "sent", integer(t->sent_us));
     put(o, "home", integer(t->home_us));
+    put(o, "taken", integer(t->taken_us));
     put(o, "done", integer(t->done_us));
     put(o, "prompt", integer(t->n_prompt));
     put(o, "decode", integer(t->n_decode));

@@ -137,6 +137,7 @@ void watch_step(struct watch *w, const struct sched_trace *t, const struct sched
     *s = (struct watch_step){ .number = w->n_before + w->n_steps + 1,
                               .sent_us = t->sent_us,
                               .home_us = t->home_us,
+                              .taken_us = t->taken_us,
                               .done_us = t->done_us,
                               .head_us = stats->head_us,
                               .embed_us = stats->embed_us,
@@ -364,6 +365,7 @@ static void fill_step(const struct watch *w, uint64_t at, struct snapshot_step *
     out->number = s->number;
     out->sent_us = s->sent_us;
     out->home_us = s->home_us;
+    out->taken_us = s->taken_us;
     out->done_us = s->done_us;
     out->n_prompt = s->n_prompt;
     out->n_decode = s->n_decode;

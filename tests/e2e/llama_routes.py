@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """llama-server's own routes of tern serve, asked with curl: their fields, their forms, and that they say what
 tern run, tokenize and embed say."""
+import contextlib
 import json
 import shutil
 import struct
@@ -108,10 +109,11 @@ lab.check("steps" not in get("/tern/cluster").json and
 for since in ("x", "-1", "", "99999999999999999999"):
     r = get("/tern/cluster?since=" + since)
     lab.check(r.status == 400 and r.error["param"] == "since", "since=%s is refused" % since, r.body)
-r = get("/tern/events", more=["-m", "1"])
-e = [json.loads(x) for x in r.events]
-lab.check(r.headers["content-type"].startswith("text/event-stream") and len(e) >= 2 and
-          all(x["model"]["name"] == "fable" for x in e), "/tern/events", r.body[:300])
+with contextlib.closing(server.request("GET", "/tern/events")) as c:
+    r = c.getresponse()
+    e = [json.loads(line[len("data: "):]) for line in (r.readline() for _ in range(4)) if line.strip()]
+lab.check(r.getheader("Content-Type").startswith("text/event-stream") and len(e) == 2 and
+          all(x["model"]["name"] == "fable" for x in e), "/tern/events", e)
 lab.check(get("/tern/events", key=None).status == 401, "with a key alone")
 
 # -- tokens --------------------------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ lab.check(c["stop"] is True and c["stop_type"] == "limit" and c["stopping_word"]
           "its figures", c)
 t = c["timings"]
 lab.check(t["predicted_n"] == 24 and t["prompt_n"] + t["cache_n"] == 5 and t["predicted_ms"] > 0 and
-          abs(t["predicted_per_second"] - 24e3 / t["predicted_ms"]) < 1, "its timings", t)
+          abs(t["predicted_per_second"] * t["predicted_ms"] / 24e3 - 1) < 0.01, "its timings", t)
 lab.check(post("/detokenize", {"tokens": c["tokens"]}).json["content"] == c["content"], "its tokens")
 ids = post("/tokenize", {"content": "Once upon a time", "add_special": True}).json["tokens"]
 lab.check(complete(prompt=ids, n_predict=24)["content"] == c["content"] and
@@ -312,7 +314,7 @@ def crowd(*askers):
     for key, user in askers:
         connections.append(server.request("POST", "/completion", dict(hold, user=user),
                                           headers={"Authorization": "Bearer " + key}))
-        lab.check(wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == len(connections), 20),
+        lab.check(wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == len(connections)),
                   "request %d of a crowd is heard" % len(connections), scheduler())
     return connections
 
@@ -332,7 +334,7 @@ r = get("/slots?fail_on_no_slot=1")
 lab.check(r.status == 503 and r.error["code"] == 503, "no slot is free", r.body)
 for held_open in streams + connections:
     held_open.close()
-lab.check(wait_until(lambda: not any(s["is_processing"] for s in get("/slots").json), 5),
+lab.check(wait_until(lambda: not any(s["is_processing"] for s in get("/slots").json)),
           "clients that hang up free their slots")
 
 # One who asks for many gets no turn before another for it.
@@ -344,7 +346,7 @@ lab.check(first.startswith(b"data: ") and scheduler()["waiting"] == 1, "turns ar
 events.close()
 for connection in connections:
     connection.close()
-lab.check(wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == 0, 5), "all are gone")
+lab.check(wait_until(lambda: scheduler()["running"] + scheduler()["waiting"] == 0), "all are gone")
 
 # -- many threads --------------------------------------------------------------------------------------------
 want = {i: complete(prompt="The fox %d" % i, temperature=1, seed=i)["content"] for i in range(6)}

@@ -19,9 +19,7 @@ tern_unit(test_http_limits tern_coordinator)
 tern_unit(test_http_tls tern_coordinator)
 tern_unit(test_pipe tern_pipe tern_alloc_guard)
 add_dependencies(test_pipe ternd)
-# Serial: it measures how soon a death is noticed.  With the thread sanitizer it takes minutes.
-set_tests_properties(unit.test_pipe PROPERTIES RUN_SERIAL ON TIMEOUT 600)
-set_tests_properties(unit.test_http_limits PROPERTIES RUN_SERIAL ON) # so does it, of a client
+set_tests_properties(unit.test_pipe PROPERTIES TIMEOUT 600) # with the thread sanitizer it takes a minute
 tern_unit(test_pipe_flight tern_pipe tern_delay tern_alloc_guard)
 add_dependencies(test_pipe_flight ternd)
 tern_unit(test_progress tern_pipe)

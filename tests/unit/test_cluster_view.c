@@ -25,7 +25,7 @@ static const char whole[] =
     "\"hops\":[{\"bytes\":2048,\"bytes_per_s\":10,\"p50_us\":80,\"p99_us\":1500},{\"p50_us\":null,\"p99_us\":"
     "700,\"within_us\":45},{}],"
     "\"scheduler\":{\"running\":3,\"parallel\":4},"
-    "\"steps\":[{\"n\":1,\"home\":4500000,\"done\":5000000,"
+    "\"steps\":[{\"n\":1,\"home\":4000000,\"taken\":4500000,\"done\":5000000,"
     "\"stages\":[[3900000,4000000,4500000,9],[0,4990000,5000000,9]]}]}";
 
 static char *text_of(void (*print)(FILE *to))
@@ -128,7 +128,7 @@ static void test_lanes(void **state)
     lane_is(2, "   ."); /* 10 ms of it */
     assert_int_equal(cluster_lanes_add(lanes, root), 1);
     lane_is(2, "   ."); /* not twice */
-    odd = json_loads("{\"now_us\":5000000,\"uptime_s\":3661,\"steps\":[7,{\"n\":-1},{\"n\":9,\"home\":1,"
+    odd = json_loads("{\"now_us\":5000000,\"uptime_s\":3661,\"steps\":[7,{\"n\":-1},{\"n\":9,\"taken\":1,"
                      "\"done\":9000000000000,\"stages\":[[],{},[0,-5,1e9],[0,4999999,5000000]]}]}",
                      0, NULL);
     assert_int_equal(cluster_lanes_add(lanes, odd), 9);

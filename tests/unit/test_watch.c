@@ -44,6 +44,7 @@ static void add_step(uint64_t t, uint32_t n_prompt, uint32_t n_decode)
     const struct sched_trace trace = { .number = 1,
                                        .sent_us = t,
                                        .home_us = t + 1080,
+                                       .taken_us = t + 1085,
                                        .done_us = t + 1150,
                                        .n_prompt = n_prompt,
                                        .n_decode = n_decode,
@@ -167,6 +168,9 @@ static void test_traces(void **state)
     assert_int_equal(steps[WATCH_STEPS - 1].number, WATCH_STEPS + 100);
     assert_int_equal(steps[0].stages[1].start_us, steps[0].sent_us + 750);
     assert_int_equal(steps[0].stages[1].end_us, steps[0].sent_us + 1050);
+    assert_int_equal(steps[0].home_us, steps[0].sent_us + 1080);
+    assert_int_equal(steps[0].taken_us, steps[0].sent_us + 1085);
+    assert_int_equal(steps[0].done_us, steps[0].sent_us + 1150);
     assert_int_equal(watch_traces(&w, WATCH_STEPS + 97, steps, 2), 2);
     assert_int_equal(steps[0].number, WATCH_STEPS + 98);
     assert_int_equal(watch_traces(&w, WATCH_STEPS + 100, steps, 2), 0);
