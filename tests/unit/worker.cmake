@@ -25,3 +25,6 @@ add_dependencies(test_worker_protocol ternd)
 
 tern_unit(test_worker_refusals tern_stage_line tern_peer)
 add_dependencies(test_worker_refusals ternd)
+
+tern_unit(test_worker_stall tern_stage_line tern_peer)
+add_dependencies(test_worker_stall ternd)
