@@ -374,6 +374,21 @@ void lab_peer_be_welcome(struct lab_peer *p)
     assert_int_equal(h->body_case, TERN__HEADER__BODY_WELCOME);
 }
 
+uint64_t lab_peer_rejected(struct lab_peer *p, uint64_t due)
+{
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS, n;
+    Tern__Header *h;
+
+    do {
+        lab_peer_ping(p);
+        do /* a worker that hears nothing sends pongs unasked: those on their way are older */
+            h = lab_peer_wait(p, TERN__HEADER__BODY_PONG, LAB_PATIENCE_MS);
+        while (h->pong->seq != p->ping_seq);
+        n = h->pong->rejected;
+    } while (n < due && tern_now_ms() < end);
+    return n;
+}
+
 bool lab_peer_silence(struct lab_peer *p, int ms)
 {
     uint64_t end = tern_now_ms() + (uint64_t)ms;
