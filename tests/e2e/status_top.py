@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tells of a running server: /metrics against Prometheus' format and /tern/cluster, `tern status`, and
 `tern top` in a terminal (tmux) and over a pipe; servers that are none, or hostile."""
+import http.client
 import http.server
 import json
 import os
@@ -160,13 +161,16 @@ busy = {"prompt": "Once upon a time", "max_tokens": 900, "ignore_eos": True}
 
 
 def work():
+    """One request behind the other, however fast they are."""
     try:
-        server.post("/v1/completions", busy)
-    except OSError:
-        pass  # the server may go before
+        while server.post("/v1/completions", busy).status == 200:
+            pass
+    except (OSError, http.client.HTTPException):
+        pass  # the server goes before
 
 
-threading.Thread(target=work, daemon=True).start()
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
 wait_until(lambda: server.get("/tern/cluster").json["slots"], 10)
 lab.env["LC_ALL"] = "C"
 r = lab.run("top", "--server", server.url, "--interval", 0.3, "-n", 3)
