@@ -316,7 +316,7 @@ static void print_service(const struct cluster_view *v, const char *server, FILE
     fprintf(to, "  %s  context %s  wire %s  kv %s\n", size, ctx, v->wire, v->kv);
 }
 
-/* How much of a line of n bytes fits: up to the last gap of two blanks, else up to the last number or word. */
+/* How much of a line of n bytes fits: up to the last gap of two blanks, else to the last number or word. */
 static size_t fitting(const char *line, size_t n, unsigned width)
 {
     size_t gap = 0, blank = 0, seen = 0;
