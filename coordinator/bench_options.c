@@ -85,7 +85,6 @@ static const char help_streams[] =
     "                            prompt of its own of -d tokens (default: 16); measured while all do\n"
     "  -p N,...                  also: one prompt of N tokens while S sequences generate; with -n 0 only\n"
     "                            that, and S may be 0\n"
-    "      --split measured      layers of --local N by the time that each worker needs for one\n"
     "  t/s, a stream             tokens per second of all streams and of one; -r: 1 unless given\n"
     "  ttft, itl                 ms from the start of all to a stream's first token; from token to token\n"
     "  rows, in flight           streams in one step; steps on their way, mean\n"
@@ -183,10 +182,6 @@ static enum tern_status parse_one(struct bench_options *o, struct lists *l, int 
     case OPT_EMBD: l->has_embd = true; return synthetic_file_embd("--embd-type", arg, &l->embd, err);
     case OPT_PG: return parse_pg(&l->pg, arg, err);
     case OPT_STREAMS: return add_list("--streams", arg, 0, BENCH_MAX_STREAMS, &l->streams, err);
-    case ENGINE_OPT_SPLIT:
-        o->split_measured = strcmp(arg, "measured") == 0;
-        o->engine.n_split = 0; /* the last one counts */
-        return o->split_measured ? TERN_OK : engine_option(&o->engine, c, arg, err);
     default:
         st = engine_option(&o->engine, c, arg, err);
         TERN_BUG_IF(st == TERN_END);
@@ -351,8 +346,6 @@ static enum tern_status measure_tests(struct bench_options *o, struct lists *l, 
 {
     enum tern_status st;
 
-    if (o->split_measured)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --streams");
     /* -pg alone measures nothing else. */
     if (!l->pg.n || l->prompt.n || l->gen.n) {
         default_list(&l->prompt, 512);
@@ -383,8 +376,6 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
         return st;
     if ((st = l->streams.n ? stream_tests(o, l, err) : measure_tests(o, l, err)))
         return st;
-    if (o->split_measured && !o->engine.local)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --local N");
     if ((st = engine_options_finish(&o->engine, err)))
         return st;
     default_list(&o->threads, o->engine.threads);

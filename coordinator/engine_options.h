@@ -42,10 +42,11 @@ struct engine_options {
     enum tern_head_mode head;
     bool no_head; /* no option: a command that wants no logits says so */
     enum tern_kv_type kv;
-    uint32_t chunk; /* prompt rows per step; 0: chosen by measurement */
-    uint32_t local; /* child processes; 0: none */
-    uint32_t n_split;
+    uint32_t chunk;   /* prompt rows per step; 0: chosen by measurement */
+    uint32_t local;   /* child processes; 0: none */
+    uint32_t n_split; /* layers of each of them; 0: even, or as measured */
     uint32_t split[TERN_MAX_WORKERS];
+    bool split_measured;
     const char *cluster, *key; /* files; both or neither */
     uint32_t in_flight;        /* steps on their way at once; 0: the pipe chooses (pipe.h) */
     uint32_t dead_after_ms, step_timeout_ms;

@@ -306,7 +306,7 @@ static void fill_stages(const struct watch *w, struct snapshot *out)
                        to = i < w->n_stages ? out->stages[i].live.clock_within_us : 0;
 
         out->hops[i].bytes = w->hop_bytes[i];
-        out->hops[i].latency = w->hops[i].all;
+        out->hops[i].n = w->hops[i].n;
         out->hops[i].within_us = from + to < UINT32_MAX ? (uint32_t)(from + to) : UINT32_MAX;
     }
     out->max_in_flight = w->pipe ? w->pipe->max_in_flight : 0;

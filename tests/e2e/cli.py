@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 from lab import Lab
 
@@ -194,28 +193,23 @@ lab.check(re.search(r"layout (2bit|1\.6bit) \((measured|remembered)\): 2bit [0-9
           "--verbose says what was measured", p.errors)
 
 # -- interruption and readers that go away -------------------------------------------------------------------
+lasting = ["-p", "Once upon a time", "-n", 1000, "-c", 1024, "--temp", 0, "--ignore-eos", "--cpu", "ref",
+           "-t", 1]
 for extra in ([], ["--local", "2"]):
-    p = lab.start("run", "-p", "Once upon a time", "-n", 250, "--temp", 0, "--ignore-eos", "--cpu", "ref",
-                  "-t", 1, *extra)
+    p = lab.start("run", *lasting, *extra)
     os.read(p.stdout.fileno(), 1)
-    start = time.monotonic()
     p.send_signal(signal.SIGINT)
-    out, err = p.communicate(timeout=20)
-    lab.check(p.returncode in (0, 130, -signal.SIGINT) and time.monotonic() - start < 3 and
-              b"Sanitizer" not in err,
-              "Ctrl-C ends a run cleanly %s (%s after %.2f s)" %
-              (extra, p.returncode, time.monotonic() - start), err)
+    out, err = p.communicate(timeout=240)
+    lab.check(p.returncode in (130, -signal.SIGINT) and b"Sanitizer" not in err,
+              "Ctrl-C ends a run cleanly %s (%s)" % (extra, p.returncode), err)
     out.decode("utf-8")
-    p = lab.start("run", "-p", "Once upon a time", "-n", 250, "--temp", 0, "--ignore-eos", "--cpu", "ref",
-                  "-t", 1, *extra)
+    p = lab.start("run", *lasting, *extra)
     os.read(p.stdout.fileno(), 1)
     p.stdout.close()
-    start = time.monotonic()
     err = p.stderr.read()
-    code = p.wait(20)
-    lab.check(code != 0 and time.monotonic() - start < 5 and b"Sanitizer" not in err,
-              "a reader that goes away ends a run %s (%s after %.2f s)" %
-              (extra, code, time.monotonic() - start), err)
+    code = p.wait(240)
+    lab.check(code != 0 and b"Sanitizer" not in err,
+              "a reader that goes away ends a run %s (%s)" % (extra, code), err)
 with open("/dev/full", "wb") as full:
     p = subprocess.run([lab.tern, "run", "-p", "Once", "-n", "4"], stdout=full, stderr=subprocess.PIPE,
                        env=lab.env, timeout=60)

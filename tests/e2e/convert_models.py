@@ -272,6 +272,6 @@ p = lab.start("convert", big, "-o", new, "--type", "f32", "-t", 1)
 lab.check(wait_until(lambda: any(n.startswith("new.gguf.") for n in os.listdir(lab.dir)), 60),
           "it is written beside its place")
 p.send_signal(signal.SIGINT)
-out, err = p.communicate(timeout=30)
+out, err = p.communicate(timeout=60)
 lab.check(p.returncode == 130 and sorted(os.listdir(lab.dir)) == before, "Ctrl-C leaves nothing behind", err)
 lab.end()

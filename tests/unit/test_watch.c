@@ -98,9 +98,7 @@ static void test_hops(void **state)
     assert_int_equal(snap->hops[0].p50_us, 100);
     assert_int_equal(snap->hops[1].p50_us, 200);
     assert_int_equal(snap->hops[2].p99_us, 30);
-    assert_int_equal(snap->hops[1].latency.n, 20);
-    assert_int_equal(snap->hops[1].latency.sum_us, 4000);
-    assert_int_equal(snap->hops[1].latency.count[8], 20); /* below 256 */
+    assert_int_equal(snap->hops[1].n, 20);
 }
 
 static uint32_t within_us;
