@@ -16,7 +16,11 @@
 #include "engine/base/log.h"
 #include "engine/base/systemd.h"
 
+#include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <jansson.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +83,34 @@ static enum tern_status load(struct serve *s, struct tern_err *err)
     return st ? st : api_begin(s->api, s->service, err);
 }
 
+/* "0.0.0.0" is no address one can type: those that it means. */
+static void tell_addresses(const struct serve *s)
+{
+    const char *url = http_server_url(s->http), *port = strrchr(url, ':');
+    const char *said = "tern serve: from other machines:";
+    struct ifaddrs *all = NULL;
+    char text[INET_ADDRSTRLEN];
+    bool any = false;
+
+    if ((strcmp(s->o.host, "0.0.0.0") != 0 && strcmp(s->o.host, "::") != 0) || getifaddrs(&all) != 0)
+        return;
+    for (const struct ifaddrs *a = all; a; a = a->ifa_next) {
+        struct sockaddr_in v4;
+
+        if (!a->ifa_addr || a->ifa_addr->sa_family != AF_INET || !(a->ifa_flags & IFF_UP) ||
+            (a->ifa_flags & IFF_LOOPBACK))
+            continue;
+        memcpy(&v4, a->ifa_addr, sizeof v4);
+        if (!inet_ntop(AF_INET, &v4.sin_addr, text, sizeof text))
+            continue;
+        fprintf(stderr, "%s %s://%s%s", any ? "" : said, s->o.tls_cert ? "https" : "http", text, port);
+        any = true;
+    }
+    if (any)
+        fputc('\n', stderr);
+    freeifaddrs(all);
+}
+
 static enum tern_status announce(const struct serve *s, struct tern_err *err)
 {
     const char *url = http_server_url(s->http), *model = service_model_name(s->service);
@@ -102,6 +134,8 @@ static enum tern_status announce(const struct serve *s, struct tern_err *err)
     if (!s->o.engine.quiet && s->o.api_key_file && !s->o.tls_cert && !serve_host_is_local(s->o.host))
         fputs("tern serve: note: keys and texts travel unencrypted; --tls-cert and --tls-key change that\n",
               stderr);
+    if (!s->o.engine.quiet)
+        tell_addresses(s);
     tern_systemd_tell("READY=1");
     return cmd_flush(err);
 }

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 
-from lab import Cluster, Lab
+from lab import Cluster, Lab, soonest
 from links import delayed
 
 lab = Lab()
@@ -33,8 +33,10 @@ def sane(x, what, stages):
         lab.check(1 <= f["rows"] <= s and f["chunks"] == 0, what + ": rows of a step", f)
         lab.check(abs(x["per_stream_ts"] * s - x["median_ts"]) < 1e-6 * x["median_ts"],
                   what + ": all streams are as fast as one times their number", x)
-        # Tokens of one stream come after each other: that many streams, one token every p50 or so.
-        lab.check(0.3 < x["median_ts"] * b["p50"] / 1e3 / s < 3 and b["p50"] <= b["p95"] <= b["p99"],
+        # Tokens of one stream come after each other: that many streams, one token every p50 or so; a pause
+        # of the whole machine counts in p99 alone.
+        lab.check(x["median_ts"] * b["p50"] / 1e3 / s < 3 and x["median_ts"] * b["p99"] / 1e3 / s > 0.3 and
+                  b["p50"] <= b["p95"] <= b["p99"],
                   what + ": time between tokens agrees with speed", x)
         lab.check(x["first_token_ms"]["n"] == s * len(x["samples_ts"]) and b["n"] >= 0.9 * s * x["n_gen"],
                   what + ": every token counts", x)
@@ -106,5 +108,5 @@ for args in (["--streams", "x"], ["--streams", "1,"], ["--streams", "193"], ["--
              ["--streams", "1", "--split", "measured"], ["--streams", "1", "--split", "4,2"]):
     r = bench(*args)
     lab.check(r.code in range(64, 79) and len(r.errors.strip().split("\n")) == 1 and not r.out and
-              r.seconds < 5, "bench %s is refused" % " ".join(args), "code %s: %s" % (r.code, r.errors))
+              soonest(r, 5) < 5, "bench %s is refused" % " ".join(args), "code %s: %s" % (r.code, r.errors))
 lab.end()

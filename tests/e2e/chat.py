@@ -95,7 +95,7 @@ for words in WORDS[:2]:
 piped = chat(*GREEDY, 30, "--chat-template", "plain", words=WORDS[:2]).text
 lab.check("".join(spoken) == piped, "over a cluster, with pauses", [spoken, piped])
 cluster.workers[1].stop()
-out, err = p.communicate(said(WORDS[2:3]), timeout=20)
+out, err = p.communicate(said(WORDS[2:3]), timeout=60)
 lab.check(p.returncode == 69 and "w2" in err.decode() and out == b"", "a worker that dies: a sentence",
           [p.returncode, err, out])
 cluster.stop()
@@ -181,7 +181,7 @@ refused("/save over no regular file", chat(*base, stdin=said(["/save " + lab.pat
 for extra in ([], ["--json"]):
     with open("/dev/full", "wb") as full:
         p = subprocess.run([lab.tern, "chat", "-p", "x", "-n", "4", *extra], stdout=full,
-                           stderr=subprocess.PIPE, env=lab.env, timeout=60, check=False)
+                           stderr=subprocess.PIPE, env=lab.env, timeout=120, check=False)
     lab.check(p.returncode == 74 and b"cannot write to stdout" in p.stderr,
               "a full disk under stdout is an error " + " ".join(extra), [p.returncode, p.stderr])
 refused("a file that is not there", chat(*base, "--load", lab.path("none")), 74, "none")
@@ -213,24 +213,28 @@ refused("a conversation larger than the context", chat("-c", 64, "--load", path,
 # -- signals -------------------------------------------------------------------------------------------------
 
 for number in (signal.SIGINT, signal.SIGTERM):
-    p = lab.start("chat", "--temp", 0, "--ignore-eos", "-c", 1000, "--local", 2, stdin=subprocess.PIPE)
+    p = lab.start("chat", "--temp", 0, "--ignore-eos", "-c", 1000, "--local", 2, "--cpu", "ref",
+                  stdin=subprocess.PIPE)
     p.stdin.write(said(WORDS))
     p.stdin.flush()
     p.stdout.read(10)
     p.send_signal(number)
     try:
-        out, err = p.communicate(timeout=10)
+        out, err = p.communicate(timeout=60)
         lab.check(p.returncode == 128 + number, "%s during an answer from a pipe" % number.name, err.decode())
     except subprocess.TimeoutExpired:
         lab.check(False, "%s is not enough" % number.name)
-p = lab.start("chat", stdin=subprocess.PIPE)
-time.sleep(1.5)
+p = lab.start("chat", "-n", 4, stdin=subprocess.PIPE)
+p.stdin.write(said(WORDS[:1]))
+p.stdin.flush()
+p.stdout.readline()
+time.sleep(0.3)
 p.send_signal(signal.SIGINT)
-lab.check(p.wait(10) == 130, "SIGINT while a line is awaited")
+lab.check(p.wait(60) == 130, "SIGINT while a line is awaited")
 p = lab.start("chat", "--temp", 0, "--ignore-eos", "-n", 900, "-c", 1000, stdin=subprocess.PIPE)
 p.stdout.close()
 p.stdin.write(said(WORDS))
 p.stdin.close()
-lab.check(p.wait(60) == 128 + signal.SIGPIPE, "nobody reads", p.returncode)
+lab.check(p.wait(120) == 128 + signal.SIGPIPE, "nobody reads", p.returncode)
 
 lab.end()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from lab import SKIPPED, Lab, children_of, wait_until
+from lab import SKIPPED, Lab, children_of, state_of, wait_until
 
 if not shutil.which("tmux"):
     print("skipped: tmux is not installed")
@@ -51,7 +51,7 @@ class Terminal:
     def count(self, pattern):
         return len(re.findall(pattern, self.screen(), re.M))
 
-    def wait(self, pattern, times=1, seconds=30):
+    def wait(self, pattern, times=1, seconds=60):
         return wait_until(lambda: self.count(pattern) >= times, seconds)
 
     def at_prompt(self, seconds=60):
@@ -69,7 +69,7 @@ class Terminal:
         self.type(text)
         self.keys("Enter")
         wait_until(lambda: self.screen().count(line) > before and
-                   (self.at_line_start() or self.since(text)), 30)
+                   (self.at_line_start() or self.since(text)))
 
     def since(self, text):
         """What stands behind the last line with this text."""
@@ -88,7 +88,7 @@ class Terminal:
         self.keys("C-c")
         return self.wait(r"\(stopped\)", times)
 
-    def ended(self, seconds=15):
+    def ended(self, seconds=60):
         """The exit code, or None."""
         if not wait_until(lambda: os.path.exists(self.end) and os.path.getsize(self.end) > 0, seconds):
             return None
@@ -101,11 +101,7 @@ class Terminal:
 
 def stopped(terminal):
     """The program in it is."""
-    states = []
-    for pid in children_of(terminal.tty_pid):
-        with open("/proc/%d/stat" % pid, encoding="ascii") as f:
-            states.append(f.read().rsplit(")", 1)[1].split()[0])
-    return "T" in states
+    return "T" in [state_of(pid) for pid in children_of(terminal.tty_pid)]
 
 
 WORDS = ["Once upon a time there was a king.", "The king had a daughter.",
@@ -207,8 +203,7 @@ try:
     t.type("half a li")
     t.wait("half a li")
     t.keys("C-z")
-    wait_until(lambda: stopped(t), 10)
-    lab.check(stopped(t), "Ctrl-Z stops the program")
+    lab.check(wait_until(lambda: stopped(t)), "Ctrl-Z stops the program")
     for pid in children_of(t.tty_pid):
         os.kill(pid, signal.SIGCONT)
     t.type("ne")

@@ -7,10 +7,12 @@ made in a temporary directory that is removed; every process started is ended, h
 """
 import atexit
 import os
+import random
 import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,10 +26,10 @@ SANITIZER = re.compile(r"(Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer
 
 
 class Run:
-    """A finished program."""
+    """A finished program; `again` runs it once more."""
 
-    def __init__(self, code, out, err, seconds):
-        self.code, self.out, self.err, self.seconds = code, out, err, seconds
+    def __init__(self, code, out, err, seconds, again=None):
+        self.code, self.out, self.err, self.seconds, self.again = code, out, err, seconds, again
 
     @property
     def text(self):
@@ -64,7 +66,7 @@ class Daemon:
     def send(self, number):
         self.process.send_signal(number)
 
-    def stop(self, seconds=10):
+    def stop(self, seconds=60):
         """SIGTERM, then SIGKILL.  The exit code, or None when it had to be killed."""
         code = None
         if self.process.poll() is None:
@@ -157,20 +159,23 @@ class Lab:
         except subprocess.TimeoutExpired as e:
             self.check(False, "hangs: %s" % " ".join(command), (e.stderr or b"").decode("utf-8", "replace"))
             return Run(None, e.stdout or b"", e.stderr or b"", timeout)
-        r = Run(p.returncode, p.stdout, p.stderr, time.monotonic() - start)
+        r = Run(p.returncode, p.stdout, p.stderr, time.monotonic() - start,
+                lambda: self.run(*args, stdin=stdin, timeout=timeout, env=env, program=program))
         if SANITIZER.search(r.errors):
             self.check(False, "sanitizer report: %s" % " ".join(command), r.errors)
         return r
 
+    def rate(self):
+        """Tokens a second of one thread at the reference level, in this build on this machine."""
+        r = self.run("run", "-n", 50, "--temp", 0, "--ignore-eos", "--cpu", "ref", "-t", 1, "-p",
+                     "Once upon a time")
+        assert r.code == 0, r.errors
+        return 50 / r.seconds
+
     def long_run(self, seconds):
         """Arguments of a run that keeps workers of the reference level busy for about that long, in any
         build."""
-        start = time.monotonic()
-        r = self.run("run", "-n", 50, "--temp", 0, "--ignore-eos", "--cpu", "ref", "-t", 1, "-p",
-                     "Once upon a time")
-        rate = 50 / (time.monotonic() - start)
-        assert r.code == 0, r.errors
-        tokens = max(200, int(seconds * rate))
+        tokens = max(200, int(seconds * self.rate()))
         prompts = ["-p", "Once upon a time"] * min(16, -(-tokens // 1000))
         return ["run", "-n", min(1000, tokens), "--temp", 0, "--ignore-eos", "-c", 1024] + prompts
 
@@ -194,7 +199,7 @@ class Lab:
         with open(path, encoding="ascii") as f:
             return path, re.search(r"^public (\S{40})$", f.read(), re.M).group(1)
 
-    def daemon(self, name, key, allow, model=None, listen="127.0.0.1:0", args=(), wait=15, env=None,
+    def daemon(self, name, key, allow, model=None, listen="127.0.0.1:0", args=(), wait=60, env=None,
                program=None):
         """Starts a ternd and waits until it says where it listens."""
         ready, theirs = os.pipe()
@@ -220,9 +225,10 @@ class Lab:
 class Cluster:
     """A coordinator's key, and workers w1, w2, ... that run, each with the allow-list it needs; `model` is
     one file for all or a list with one for each, `each` a list of more arguments for each, `machines` where
-    they run (machines.py)."""
+    they run (machines.py), `listen` addresses that they keep when they are started again."""
 
-    def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None, each=None, machines=None):
+    def __init__(self, lab, n, tag="", layers=None, model=None, args=(), via=None, each=None, machines=None,
+                 listen=None):
         self.lab, self.tag = lab, tag
         self.key, self.public = lab.key(tag + "coordinator")
         self.names = ["%sw%d" % (tag, i + 1) for i in range(n)]
@@ -233,8 +239,10 @@ class Cluster:
             if i:
                 text += "%s worker %s\n" % (self.names[i - 1], self.keys[i - 1][1])
             self.allow.append(lab.write(name + ".allow", text))
-            where = {} if not machines else {"listen": machines[i].address + ":0",
-                                             "program": machines[i].program(lab, lab.ternd, "ternd")}
+            where = {"listen": listen[i]} if listen else {}
+            if machines:
+                where = {"listen": machines[i].address + ":0",
+                         "program": machines[i].program(lab, lab.ternd, "ternd")}
             self.workers.append(lab.daemon(name, self.keys[i][0], self.allow[i], **where,
                                            args=list(args) + (each[i] if each else []),
                                            model=model[i] if isinstance(model, list) else model))
@@ -255,13 +263,18 @@ class Cluster:
         return [w.stop() for w in self.workers]
 
 
+def state_of(pid):
+    """The letter that the kernel has for what a process does; None: there is no such process."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="ascii", errors="replace") as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return None
+
+
 def alive(pid):
     """A process that exists and is not a zombie."""
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    return state_of(pid) not in (None, "Z")
 
 
 def children_of(pid):
@@ -291,7 +304,32 @@ def descriptors(pid):
     return len(os.listdir("/proc/%d/fd" % pid))
 
 
-def wait_until(condition, seconds):
+def free_port():
+    """A port that nobody listens on, and that no connection of others gets in the meantime: it lies below
+    those which the kernel gives away."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+        low = int(f.read().split()[0])
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.SystemRandom().randrange(10000, low) if low > 12000 else 0))
+                return s.getsockname()[1]
+            except OSError:
+                pass
+
+
+def soonest(r, seconds, tries=3):
+    """How long a run took; where that was longer, the shortest of some more, since another program may have
+    had the processor."""
+    best = r.seconds
+    while best > seconds and tries > 1:
+        best = min(best, r.again().seconds)
+        tries -= 1
+    return best
+
+
+def wait_until(condition, seconds=60):
+    """Whether it came true.  What is waited for comes soon: only a failure takes the time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

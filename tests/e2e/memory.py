@@ -72,7 +72,7 @@ lab.check(abs(ternary - 2084 * 1e6 / 8) < 0.05 * 2084 * 1e6 / 8,
           "half of the ternary bytes are predicted: %.1f MB" % (ternary / 1e6))
 
 cluster = Cluster(lab, 2, model=big, args=["--threads", THREADS])
-p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70,
+p = lab.start("run", "-m", big, "-n", 60, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 95,
               "--chunk", 256, "--ignore-eos", *cluster.args())
 lab.check(os.read(p.stdout.fileno(), 1) != b"", "the first token")
 peaks = [0, 0]
@@ -81,19 +81,19 @@ while p.poll() is None:
         peaks[i] = max(peaks[i], mapped(w.process.pid))
     time.sleep(0.1)
 for w, pss in zip(cluster.workers, peaks):
-    wait_until(lambda: mapped(w.process.pid, big) < 8 << 20, 3)
+    wait_until(lambda: mapped(w.process.pid, big) < 8 << 20)
     file = mapped(w.process.pid, big)
     lab.check(abs(pss - half) <= 0.05 * half, "%s: PSS %.1f MB, predicted %.1f MB (%+.1f %%)" %
               (w.name, pss / 1e6, half / 1e6, 100 * (pss - half) / half))
     lab.check(file <= 8 << 20, "%s: %.1f MB of the file are resident in it" % (w.name, file / 1e6))
-p.communicate(timeout=30)
+p.communicate(timeout=60)
 lab.check(cluster.stop() == [0, 0], "the workers end cleanly")
 
 # All in one process: what is predicted of a worker and of a coordinator, the program but once.
 r = lab.run("inspect", "-m", big, "--json", "-c", CONTEXT, "-t", THREADS)
 memory = json.loads(r.text)["memory"]
 need = memory["total_bytes"] + memory["coordinator"]["total_bytes"] - memory["fixed_bytes"]
-p = lab.start("run", "-m", big, "-n", 240, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70, "-t",
+p = lab.start("run", "-m", big, "-n", 60, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 95, "-t",
               THREADS, "--chunk", 256, "--ignore-eos")
 peak = 0
 while p.poll() is None:
@@ -102,7 +102,7 @@ while p.poll() is None:
     except OSError:
         pass  # it has just ended
     time.sleep(0.1)
-p.communicate(timeout=30)
+p.communicate(timeout=60)
 lab.check(p.returncode == 0 and 0.9 * need < peak <= 1.1 * need,
           "in one process: %.1f MB resident at the most, predicted %.1f MB (%+.1f %%)" %
           (peak / 1e6, need / 1e6, 100 * (peak - need) / need))

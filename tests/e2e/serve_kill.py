@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from lab import Cluster, Lab, alive, children_of, wait_until
+from lab import Cluster, Lab, alive, children_of, free_port, wait_until
 from serving import Server
 
 lab = Lab()
@@ -39,9 +39,9 @@ class Mortal(Server):
         return json.loads(answer)["content"] if status == 200 else None
 
     def health(self):
-        return self.try_to("GET", "/health", timeout=10)[0]
+        return self.try_to("GET", "/health", timeout=60)[0]
 
-    def end(self, number=signal.SIGTERM, seconds=30):
+    def end(self, number=signal.SIGTERM, seconds=120):
         """Sends a signal; exit code and how long it took."""
         start = time.monotonic()
         if number:
@@ -101,7 +101,7 @@ with socket.socket() as taken:
 
 # -- workers that die under load ---------------------------------------------------------------------------
 
-server = Mortal("--local", 2, "--parallel", 3, "--json")
+server = Mortal("--local", 2, "--parallel", 3, "--drain-timeout", 100, "--json")
 lab.check(json.loads(server.said)["url"] == server.url, "it says where it listens", server.said)
 before = server.text(SHORT)
 lab.check(bool(before), "it answers", before)
@@ -110,13 +110,13 @@ for victim in range(2):
               Asker(server, dict(ENDLESS, stream=False), "/v1/completions")]
     for a in askers[:2]:
         a.first.wait(60)
-    wait_until(lambda: json.loads(server.try_to("GET", "/tern/cluster")[1])["scheduler"]["running"] == 3, 20)
+    wait_until(lambda: json.loads(server.try_to("GET", "/tern/cluster")[1])["scheduler"]["running"] == 3)
     workers = children_of(server.pid)
     lab.check(len(workers) == 2, "two workers run", workers)
     os.kill(workers[victim], signal.SIGKILL)
     start = time.monotonic()
     for a in askers:
-        a.join(20)
+        a.join(60)
     lab.check(not any(a.is_alive() for a in askers), "worker %d killed: no request hangs" % (victim + 1))
     lab.check(all(b"error" in a.answer and b"worker w" in a.answer for a in askers),
               "worker %d killed: each is told why" % (victim + 1), [a.answer[-300:] for a in askers])
@@ -129,7 +129,7 @@ for victim in range(2):
     status = server.try_to("POST", "/completion", SHORT)
     lab.check(status[0] in (200, 503),
               "worker %d killed: what comes now is refused, or served" % (victim + 1), status)
-    ok = wait_until(lambda: server.health() == 200, 20)
+    ok = wait_until(lambda: server.health() == 200)
     lab.check(ok, "worker %d killed: it is ready again after %.1f s" % (victim + 1, time.monotonic() - start))
     lab.check(server.text(SHORT) == before, "worker %d killed: the same text as before" % (victim + 1))
     now = children_of(server.pid)
@@ -137,8 +137,8 @@ for victim in range(2):
               "worker %d killed: two new ones, no other child" % (victim + 1), (workers, now))
 workers = children_of(server.pid)
 os.kill(workers[0], signal.SIGKILL)
-ok = wait_until(lambda: not set(children_of(server.pid)) & set(workers), 10)
-ok = ok and wait_until(lambda: server.health() == 200, 20)
+ok = wait_until(lambda: not set(children_of(server.pid)) & set(workers))
+ok = ok and wait_until(lambda: server.health() == 200)
 lab.check(ok, "one that dies while nobody asks is replaced before somebody does")
 picture = json.loads(server.try_to("GET", "/tern/cluster")[1])
 lab.check(picture["ready"] and picture["totals"]["reopened"] == 3 and picture["totals"]["failed"] == 6,
@@ -152,44 +152,45 @@ last = Asker(server, dict(SHORT, n_predict=200, ignore_eos=True, stream=True))
 last.first.wait(60)
 workers = children_of(server.pid)
 code, seconds = server.end()
-last.join(5)
+last.join(60)
 picture.close()
-lab.check(code == 0 and seconds < 9, "SIGTERM: ends with 0, whoever looks on (%s after %.1f s)" %
+lab.check(code == 0 and seconds < 80, "SIGTERM: ends with 0, whoever looks on (%s after %.1f s)" %
           (code, seconds), server.daemon.log())
 lab.check(b'"stop":true' in last.answer.replace(b" ", b""), "SIGTERM: what was being answered is finished",
           last.answer[-300:])
-lab.check(not any(alive(w) for w in workers), "SIGTERM: no worker is left")
+lab.check(wait_until(lambda: not any(alive(w) for w in workers)), "SIGTERM: no worker is left")
 
 # A machine of a cluster that goes and comes back.
-cluster = Cluster(lab, 2, tag="back-")
+cluster = Cluster(lab, 2, tag="back-", listen=["127.0.0.1:%d" % free_port() for _ in range(2)])
 server = Mortal(*cluster.args())
 lab.check(server.text(SHORT) == before, "over a cluster: the same text")
 last = Asker(server, ENDLESS)
 last.first.wait(60)
 cluster.workers[0].send(signal.SIGKILL)
-lab.check(wait_until(lambda: server.health() == 503, 10), "a machine is gone: it is not ready")
-last.join(10)
+lab.check(wait_until(lambda: server.health() == 503), "a machine is gone: it is not ready")
+last.join(60)
 status, answer = server.try_to("POST", "/completion", SHORT)
 lab.check(status == 503 and cluster.names[0] in answer, "and says which one", (status, answer))
-time.sleep(1)
+time.sleep(0.5)
 cluster.workers[0] = lab.daemon(cluster.names[0], cluster.keys[0][0], cluster.allow[0],
                                 listen=cluster.endpoints[0].replace("tcp://", ""))
-lab.check(wait_until(lambda: server.health() == 200, 30), "it is back: ready again")
+lab.check(wait_until(lambda: server.health() == 200), "it is back: ready again")
 lab.check(server.text(SHORT) == before, "and the same text")
 code, seconds = server.end()
 lab.check(code == 0, "SIGTERM: ends with 0 (%s after %.1f s)" % (code, seconds))
 lab.check(cluster.stop() == [0, 0], "the workers outlive it, and end cleanly")
 
-server = Mortal("--drain-timeout", 1)
+server = Mortal("--drain-timeout", 2)
 last = Asker(server, ENDLESS)
 last.first.wait(60)
 server.daemon.send(signal.SIGTERM)
-time.sleep(0.5)
-status = server.try_to("POST", "/completion", SHORT, timeout=5)[0]
+lab.check(wait_until(lambda: server.daemon.count("still being answered")),
+          "SIGTERM: it says what it waits for", server.daemon.log())
+status = server.try_to("POST", "/completion", SHORT)[0]
 lab.check(status in (None, 503), "while it drains nothing new is taken", status)
 code, seconds = server.end(0)
-last.join(5)
-lab.check(code == 0 and seconds < 10 and not last.is_alive(),
+last.join(60)
+lab.check(code == 0 and seconds < 40 and not last.is_alive(),
           "an endless answer is broken off when its time is over (%s after %.1f s)" % (code, seconds))
 
 server = Mortal("--local", 2, "--drain-timeout", 600)
@@ -197,10 +198,11 @@ last = Asker(server, ENDLESS)
 last.first.wait(60)
 workers = children_of(server.pid)
 server.daemon.send(signal.SIGINT)
-time.sleep(0.5)
+wait_until(lambda: server.daemon.count("still being answered"))
+time.sleep(0.3)
 lab.check(server.alive(), "SIGINT: it waits for what is being answered")
 code, seconds = server.end(signal.SIGINT)
-lab.check(code not in (0, None) and seconds < 3,
+lab.check(code not in (0, None) and seconds < 60,
           "a second one does not wait (%s after %.1f s)" % (code, seconds))
-lab.check(wait_until(lambda: not any(alive(w) for w in workers), 3), "and leaves no worker")
+lab.check(wait_until(lambda: not any(alive(w) for w in workers)), "and leaves no worker")
 lab.end()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server with two workers under clients of all manners for some seconds: every request is answered or
 refused with a status, and afterwards nothing runs, nothing is held and nothing leaks."""
-from lab import Lab, descriptors, resident_bytes
+from lab import Lab, descriptors, resident_bytes, wait_until
 from serving import Server
 from soak import Soak
 
@@ -28,7 +28,7 @@ with open(lab.tern, "rb") as f:
     most = 400 if b"__asan_init" in f.read() else 64  # freed memory is kept to find uses of it
 for name, pid in soak.pids.items():
     memory, files = before[name]
-    lab.check(descriptors(pid) <= files + 2, "%s has no more descriptors open" % name,
+    lab.check(wait_until(lambda: descriptors(pid) <= files + 2), "%s has no more descriptors open" % name,
               "%d before, %d now" % (files, descriptors(pid)))
     grown = (resident_bytes(pid) - memory) / 1e6
     lab.check(grown < most, "%s has not grown much" % name, "%.1f MB" % grown)

@@ -45,7 +45,7 @@ class Server:
     """Started on a free port with these arguments; with `key` for those alone who know it, as this client
     does, or one of `more_keys`.  `said` is what it says when it is ready: with --json an object."""
 
-    def __init__(self, lab, *args, key=None, more_keys=(), wait=60):
+    def __init__(self, lab, *args, key=None, more_keys=(), wait=120):
         self.lab, self.key = lab, key
         if key:
             lines = ["test%d %s\n" % line for line in enumerate([key, *more_keys])]
@@ -65,7 +65,7 @@ class Server:
         where = urllib.parse.urlsplit(self.url)
         self.host, self.port = where.hostname, where.port
 
-    def stop(self, seconds=20):
+    def stop(self, seconds=60):
         """The exit code, or None when it had to be killed."""
         code = self.daemon.stop(seconds)
         self.daemon.process.stdout.close()

@@ -5,7 +5,7 @@ import json
 import os
 import re
 
-from lab import Cluster, Lab
+from lab import Cluster, Lab, soonest
 
 lab = Lab()
 ASK = ["run", "-n", 24, "--temp", 0, "-p", "Once upon a time", "--logprobs", 3, "--json"]
@@ -51,7 +51,7 @@ lab.check(cluster.workers[0].count(r"loads=1\b") == 2 and cluster.workers[0].cou
 wrong = cluster.describe(["0-0", "1-%d" % last], name="wrong-cluster")
 r = lab.run(*ASK, "--cluster", wrong, "--key", cluster.key)
 lab.check(r.code != 0 and cluster.names[1] in r.errors and "layers 2 to %d" % last in r.errors and
-          r.seconds <= 5, "a layer that a slice lacks: the worker and its layers are named", r.errors)
+          soonest(r, 5) <= 5, "a layer that a slice lacks: the worker and its layers are named", r.errors)
 lab.check(cluster.stop() == [0, 0], "workers on slices end cleanly")
 
 # A slice with more than is asked of it, beside a whole file.
@@ -70,7 +70,8 @@ bad = lab.write("slice-damaged.gguf", bytes(data))
 cluster = sliced("bad-", [cut("0-1"), bad], ["0-1", "2-%d" % last])
 r = lab.run(*ASK, *cluster.args())
 lab.check(r.code != 0 and cluster.names[1] in r.errors and re.search(r"tensor 'blk\.\d+\.\S+'", r.errors) and
-          "differs" in r.errors and r.seconds <= 5, "another byte in a slice: the tensor is named", r.errors)
+          "differs" in r.errors and soonest(r, 5) <= 5,
+          "another byte in a slice: the tensor is named", r.errors)
 cluster.stop()
 
 # A slice cannot be what the coordinator runs from: it has no embedding.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tells of a running server: /metrics against Prometheus' format and /tern/cluster, `tern status`, and
 `tern top` in a terminal (tmux) and over a pipe; servers that are none, or hostile."""
+import http.client
 import http.server
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import threading
 import time
 
-from lab import Lab, children_of, wait_until
+from lab import Lab, children_of, state_of, wait_until
 from serving import Server
 
 lab = Lab()
@@ -35,7 +36,7 @@ def parse(text):
             continue
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
-            if name != current or name in types or kind not in ("counter", "gauge", "histogram"):
+            if name != current or name in types or kind not in ("counter", "gauge", "histogram", "summary"):
                 raise ValueError(line)
             types[name] = kind
             continue
@@ -43,7 +44,8 @@ def parse(text):
         if not found:
             raise ValueError("no sample: " + line)
         name, inside, value = found.groups()
-        base = re.sub(r"_(bucket|sum|count)$", "", name) if types.get(current) == "histogram" else name
+        parts = {"histogram": r"_(bucket|sum|count)$", "summary": r"_(sum|count)$"}.get(types.get(current))
+        base = re.sub(parts, "", name) if parts else name
         labels, at = [], 0
         while inside and at < len(inside):
             part = LABEL.match(inside, at)
@@ -59,9 +61,11 @@ def parse(text):
 
 
 def check_shape(values, types):
-    """Names, and histograms whose buckets grow to their count."""
+    """Names, also without the suffix that newer formats leave out, and histograms whose buckets grow to their
+    count."""
     wrong = [n for n, t in types.items()
              if n.startswith("tern_") and (t == "counter") != n.endswith("_total")]
+    wrong += [n for n in types if n.endswith("_total") and n[:-len("_total")] in types]
     for name, kind in types.items():
         if kind != "histogram":
             continue
@@ -87,8 +91,8 @@ def scrape(server):
 
 # -- metrics, against the picture of the cluster -------------------------------------------------------------
 
-server = Server(lab, "-m", lab.model, "--local", 2, "-t", 1, "--parallel", 2, "--alias", 'a"b\\c',
-                "--drain-timeout", 0)
+server = Server(lab, "-m", lab.model, "--local", 2, "-t", 1, "--parallel", 2, "-c", 256, "--context-shift",
+                "--alias", 'a"b\\c', "--drain-timeout", 0)
 first, types = scrape(server)
 lab.check(check_shape(first, types) == [], "names and histograms are as they should be",
           check_shape(first, types))
@@ -98,6 +102,7 @@ for i in range(2):
     server.post("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 20, "ignore_eos": True,
                                     "temperature": 0})
 server.get("/nothing")
+lab.check(wait_until(server.idle), "all is over")
 second, types = scrape(server)
 cluster = server.get("/tern/cluster").json
 lab.check(all(second[k] >= v for k, v in first.items()
@@ -128,6 +133,22 @@ lab.check(len(cluster["stages"]) == 2 and all(second.get(k) == v for k, v in agr
           "/metrics and /tern/cluster agree", [(k, v, second.get(k)) for k, v in agree.items()
                                                if second.get(k) != v])
 hops = cluster["hops"]
+
+
+def hops_agree():
+    """Looked at twice: the clocks may be compared anew in between."""
+    written = {k: v for k, v in parse(server.get("/metrics").body.decode())[0].items()
+               if k[0] in ("tern_hop_seconds", "tern_hop_clock_error_seconds")}
+    told = {}
+    for i, h in enumerate(server.cluster()["hops"]):
+        where = (("hop", str(i)), ("from", h["from"]), ("to", h["to"]))
+        told.update({("tern_hop_seconds", where + (("quantile", q),)): h[p]
+                     for p, q in (("p50_us", "0.5"), ("p99_us", "0.99")) if h[p] is not None})
+        told[("tern_hop_clock_error_seconds", where)] = h["within_us"]
+    return set(told) == set(written) and all(abs(written[k] * 1e6 - v) < 1e-3 for k, v in told.items())
+
+
+lab.check(wait_until(hops_agree, 10), "hops are told where clocks can tell them, and nowhere else", hops)
 lab.check(len(hops) == 3 and all(h["within_us"] > 0 for h in hops) and
           all(h[p] is None or h[p] > h["within_us"] for h in hops for p in ("p50_us", "p99_us")),
           "no hop is told to be shorter than clocks can say", hops)
@@ -156,18 +177,21 @@ lab.check(lab.run("status", "--server", "ftp://x").code == 64 and lab.run("statu
 
 # -- tern top over a pipe, and in a terminal -----------------------------------------------------------------
 
-busy = {"prompt": "Once upon a time", "max_tokens": 900, "ignore_eos": True}
+busy = {"prompt": "Once upon a time", "ignore_eos": True, "max_tokens": 1000000}  # its context is shifted
 
 
 def work():
+    """One request behind the other, however fast they are."""
     try:
-        server.post("/v1/completions", busy)
-    except OSError:
-        pass  # the server may go before
+        while server.post("/v1/completions", busy).status == 200:
+            pass
+    except (OSError, http.client.HTTPException):
+        pass  # the server goes before
 
 
-threading.Thread(target=work, daemon=True).start()
-wait_until(lambda: server.get("/tern/cluster").json["slots"], 10)
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+wait_until(lambda: server.get("/tern/cluster").json["slots"])
 lab.env["LC_ALL"] = "C"
 r = lab.run("top", "--server", server.url, "--interval", 0.3, "-n", 3)
 blocks = r.text.split("work of the last 5 s")
@@ -195,12 +219,14 @@ class Terminal:
     def screen(self):
         return self.ask("capture-pane", "-p")
 
-    def wait(self, pattern, seconds=15):
+    def wait(self, pattern, seconds=60):
         return wait_until(lambda: re.search(pattern, self.screen(), re.M), seconds)
 
     def restored(self):
         """The first screen is back, with its cursor and wrapping, and what is typed is shown."""
-        wait_until(lambda: self.ask("display-message", "-p", "#{alternate_on}").strip() == "0", 10)
+        return wait_until(self.as_before)
+
+    def as_before(self):
         flags = self.ask("display-message", "-p", "#{alternate_on} #{cursor_flag} #{wrap_flag}").strip()
         tty = self.ask("display-message", "-p", "#{pane_tty}").strip()
         with open(tty, "rb") as f:
@@ -208,7 +234,7 @@ class Terminal:
         stty = stty.stdout.decode()
         return flags == "0 1 1" and " echo " in stty and " icanon" in stty and "-icanon" not in stty
 
-    def code(self, seconds=15):
+    def code(self, seconds=60):
         if not wait_until(lambda: os.path.exists(self.end) and os.path.getsize(self.end) > 0, seconds):
             return None
         with open(self.end, encoding="ascii") as f:
@@ -228,11 +254,12 @@ if shutil.which("tmux"):
         t.tmux("send-keys", "p")
         lab.check(t.wait("^PAUSED"), "p pauses", t.screen())
         t.tmux("send-keys", "p")
-        lab.check(wait_until(lambda: "PAUSED" not in t.screen(), 10), "p goes on", t.screen())
+        lab.check(wait_until(lambda: "PAUSED" not in t.screen()), "p goes on", t.screen())
         t.tmux("resize-window", "-x", "170", "-y", "40")
         lab.check(t.wait("ENDPOINT$"), "a wider window shows more", t.screen())
         t.tmux("send-keys", "C-z")
         lab.check(t.restored(), "Ctrl-Z gives the terminal back", t.screen())
+        wait_until(lambda: all(state_of(pid) == "T" for pid in children_of(t.pid)))
         for pid in children_of(t.pid):
             os.kill(pid, signal.SIGCONT)
         lab.check(t.wait("work of the last"), "and it goes on", t.screen())
@@ -257,7 +284,7 @@ top = subprocess.Popen([lab.tern, "top", "--server", server.url, "--interval", "
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 top.stdout.readline()
 server.check_stop()
-seen = wait_until(lambda: b"LOST" in top.stdout.readline(), 20)
+seen = wait_until(lambda: b"LOST" in top.stdout.readline())
 top.kill()
 lab.check(seen, "a server that goes is said to be lost, and asked again")
 
@@ -269,7 +296,7 @@ EVIL = {"version": "1\x1b[2J", "ready": False, "why": "\x1b]0;owned\x07\u009b2J\
                     "suspect": True, "memory_bytes": 1e300, "ms_per_step": "x"}] * 500,
         "hops": [{"p50_us": -5}] * 900, "slots": [{"slot": []}] * 999,
         "scheduler": {"pages": 5}, "latency": [], "rates": None, "totals": 3,
-        "steps": [{"n": i, "home": 5, "done": 2**62, "stages": [[0, 1, 2**62, 0], 7, None] * 99}
+        "steps": [{"n": i, "taken": 5, "done": 2**62, "stages": [[0, 1, 2**62, 0], 7, None] * 99}
                   for i in range(-1, 30)]}
 ANSWERS = {"/evil/tern/cluster": (200, json.dumps(EVIL).encode()),
            "/none/tern/cluster": (404, b"<html>not here"), "/html/tern/cluster": (200, b"<html>\x1b[2J"),
@@ -308,7 +335,7 @@ lab.check(r.code == 75 and not CONTROLS.search(r.text), "--json has no control c
           r.text[:200])
 start = time.monotonic()
 r = lab.run("top", "--server", base + "/evil", "-n", 2, "--interval", 0.1, "--seconds", 40)
-lab.check(r.code == 0 and not CONTROLS.search(r.text) and time.monotonic() - start < 10,
+lab.check(r.code == 0 and not CONTROLS.search(r.text) and time.monotonic() - start < 60,
           "top bears a stranger", [r.code, r.text[:600], r.errors])
 key = lab.write("key", "# mine\nme secret-of-mine\n")
 r = lab.run("status", "--server", base + "/key", "--api-key-file", key)

@@ -27,7 +27,7 @@ class Relay(threading.Thread):
         self.target = (host, int(port))
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.endpoint = "tcp://127.0.0.1:%d" % self.socket.getsockname()[1]
-        self.record, self.lock, self.connections = bytearray(), threading.Lock(), 0
+        self.record, self.lock, self.connections, self.pumps = bytearray(), threading.Lock(), 0, []
         self.start()
 
     def run(self):
@@ -37,7 +37,8 @@ class Relay(threading.Thread):
             self.connections += 1
             for a, b in ((near, far), (far, near)):
                 a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self.pump, args=(a, b), daemon=True).start()
+                self.pumps.append(threading.Thread(target=self.pump, args=(a, b), daemon=True))
+                self.pumps[-1].start()
 
     def pump(self, a, b):
         stream = bytearray()
@@ -108,6 +109,8 @@ for wire in ("f32", "int8"):
     lab.check(r.out == plain.out, "%s: the relays change nothing" % wire)
     cluster.stop()
     for relay in relays:
+        for pump in list(relay.pumps):  # the connections are closed: what went through is on record
+            pump.join(60)
         relay.socket.close()
     with open(dump_file, "rb") as f:
         dump = f.read()

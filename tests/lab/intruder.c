@@ -18,6 +18,7 @@
 #include <zmq.h>
 
 #define LISTEN_MS 400
+#define SHAKE_MS  2000 /* longer than a handshake takes */
 
 struct intruder {
     void *ctx, *socket, *monitor;
@@ -58,8 +59,8 @@ static void connect_to(struct intruder *in, const char *endpoint, const char *se
     tern_key_wipe(&key);
 }
 
-/* Counts what comes for some time. */
-static void listen_for(struct intruder *in, int ms)
+/* Counts what comes for some time; `shake`: until the handshake is over at most. */
+static void listen_for(struct intruder *in, int ms, bool shake)
 {
     uint64_t end = (uint64_t)ms;
     void *clock = zmq_stopwatch_start();
@@ -76,6 +77,8 @@ static void listen_for(struct intruder *in, int ms)
         if (items[1].revents && zmq_msg_recv(&m, in->monitor, ZMQ_DONTWAIT) >= 0)
             in->shaken = true;
         zmq_msg_close(&m);
+        if (shake && in->shaken)
+            break;
     }
     zmq_stopwatch_stop(clock);
 }
@@ -224,7 +227,7 @@ static int attack(struct intruder *in, const char *name)
     } else if (strcmp(name, "hold") == 0) {
         for (struct pollfd p = { .fd = 0, .events = POLLIN }; poll(&p, 1, 0) == 0;) {
             send_frames(in, bytes, put_hello(), NULL, 0, 0);
-            listen_for(in, 100);
+            listen_for(in, 100, false);
             printf("sent=%u replies=%u\n", in->sent, in->replies);
             fflush(stdout);
         }
@@ -232,7 +235,7 @@ static int attack(struct intruder *in, const char *name)
         fprintf(stderr, "intruder: there is no attack named %s\n", name);
         return 64;
     }
-    listen_for(in, LISTEN_MS);
+    listen_for(in, LISTEN_MS, false);
     printf("handshake=%s sent=%u replies=%u\n", in->shaken ? "yes" : "no", in->sent, in->replies);
     return 0;
 }
@@ -250,7 +253,7 @@ int main(int argc, char **argv)
     if (tern_keys_init(&err))
         return 70;
     connect_to(&in, argv[1], argv[2], argv[3]);
-    listen_for(&in, LISTEN_MS); /* the handshake, or not */
+    listen_for(&in, strcmp(argv[3], "-") == 0 ? LISTEN_MS : SHAKE_MS, true);
     code = attack(&in, argv[4]);
     zmq_close(in.socket);
     zmq_close(in.monitor);

@@ -109,7 +109,7 @@ void lab_ternd_start(struct lab_ternd *d, const struct tern_key *key, const char
     }
     close(ready[1]);
     p.fd = ready[0];
-    if (poll(&p, 1, 20000) == 1)
+    if (poll(&p, 1, LAB_PATIENCE_MS) == 1)
         n = read(ready[0], d->endpoint, sizeof d->endpoint - 1);
     close(ready[0]);
     if (n < 2 || d->endpoint[n - 1] != '\n')
@@ -132,6 +132,15 @@ unsigned lab_ternd_log(const struct lab_ternd *d, const char *text)
     return n;
 }
 
+unsigned lab_ternd_log_wait(const struct lab_ternd *d, const char *text, unsigned n)
+{
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS;
+
+    while (lab_ternd_log(d, text) < n && tern_now_ms() < end)
+        poll(NULL, 0, 10);
+    return lab_ternd_log(d, text);
+}
+
 static void remove_files(const struct lab_ternd *d)
 {
     static const char *const names[] = { "key", "allow", "log" };
@@ -146,7 +155,7 @@ static void remove_files(const struct lab_ternd *d)
 
 int lab_ternd_wait(struct lab_ternd *d)
 {
-    uint64_t end = tern_now_ms() + 10000;
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS;
     int status = 0;
     pid_t got = 0;
 
@@ -187,7 +196,7 @@ void lab_allow_add(char *list, size_t cap, const char *name, const char *role, c
 enum tern_client_state lab_peer_open(struct lab_peer *p, const struct lab_ternd *d,
                                      const struct tern_key *key, uint64_t epoch)
 {
-    uint64_t end = tern_now_ms() + 3000;
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS;
     enum tern_client_state state;
 
     memset(p, 0, sizeof *p);
@@ -214,7 +223,7 @@ void lab_peer_close(struct lab_peer *p)
 void lab_peer_send_raw(struct lab_peer *p, const void *header, size_t len, const void *payload,
                        size_t payload_len)
 {
-    uint64_t end = tern_now_ms() + 5000;
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS;
     enum tern_status st;
 
     while ((st = tern_client_send(p->client, header, len, payload, payload_len, &unit_err)) == TERN_AGAIN &&
@@ -258,6 +267,16 @@ void lab_peer_ping(struct lab_peer *p)
     h.ping = &b;
     lab_peer_send(p, &h, NULL, 0);
     p->pinged_ms = tern_now_ms();
+}
+
+void lab_peer_soon(struct lab_peer *p)
+{
+    Tern__Header h = TERN__HEADER__INIT;
+    Tern__Soon b = TERN__SOON__INIT;
+
+    h.body_case = TERN__HEADER__BODY_SOON;
+    h.soon = &b;
+    lab_peer_send(p, &h, NULL, 0);
 }
 
 void lab_peer_bye(struct lab_peer *p)
@@ -337,6 +356,39 @@ Tern__Header *lab_peer_wait(struct lab_peer *p, Tern__Header__BodyCase body, int
     return NULL;
 }
 
+void lab_peer_be_welcome(struct lab_peer *p)
+{
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS;
+    Tern__Header *h;
+
+    for (;;) {
+        lab_peer_hello(p);
+        do
+            h = lab_peer_next(p, LAB_PATIENCE_MS);
+        while (h && is_small_talk(h));
+        if (!h || h->body_case != TERN__HEADER__BODY_BUSY || tern_now_ms() > end)
+            break;
+        poll(NULL, 0, 20);
+    }
+    assert_non_null(h);
+    assert_int_equal(h->body_case, TERN__HEADER__BODY_WELCOME);
+}
+
+uint64_t lab_peer_rejected(struct lab_peer *p, uint64_t due)
+{
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS, n;
+    Tern__Header *h;
+
+    do {
+        lab_peer_ping(p);
+        do /* a worker that hears nothing sends pongs unasked: those on their way are older */
+            h = lab_peer_wait(p, TERN__HEADER__BODY_PONG, LAB_PATIENCE_MS);
+        while (h->pong->seq != p->ping_seq);
+        n = h->pong->rejected;
+    } while (n < due && tern_now_ms() < end);
+    return n;
+}
+
 bool lab_peer_silence(struct lab_peer *p, int ms)
 {
     uint64_t end = tern_now_ms() + (uint64_t)ms;
@@ -356,7 +408,7 @@ void lab_peer_result(struct lab_peer *p, struct tern_step *s, uint32_t max_rows)
 
     tern_step_clear(s);
     do {
-        Tern__Header *h = lab_peer_wait(p, TERN__HEADER__BODY_RESULT, 20000);
+        Tern__Header *h = lab_peer_wait(p, TERN__HEADER__BODY_RESULT, LAB_PATIENCE_MS);
         const void *payload = p->m.has_payload ? zmq_msg_data(&p->m.payload) : NULL;
 
         st = tern_wire_get_step(h, payload, p->m.has_payload ? zmq_msg_size(&p->m.payload) : 0, max_rows, s,
@@ -391,7 +443,7 @@ Tern__Assign lab_assign(const struct tern_arch *arch, uint8_t arch_hash[static T
     for (size_t i = 0; i < id->n; i++)
         a.n_tensors += in_slice(&id->entries[i], first, last);
     a.upstream_key = (ProtobufCBinaryData){ TERN_KEY_BYTES, upstream };
-    a.dead_after_ms = 2000;
+    a.dead_after_ms = 20000;
     a.max_in_flight = 8;
     return a;
 }

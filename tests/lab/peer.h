@@ -17,6 +17,9 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+/* How long anything is waited for that comes soon: only a failure takes the time. */
+#define LAB_PATIENCE_MS 30000
+
 /* -- a ternd ----------------------------------------------------------------------------------- */
 
 struct lab_ternd {
@@ -34,7 +37,9 @@ void lab_ternd_start(struct lab_ternd *d, const struct tern_key *key, const char
 void lab_ternd_allow(const struct lab_ternd *d, const char *allow);
 /* Lines of its log that contain the text. */
 unsigned lab_ternd_log(const struct lab_ternd *d, const char *text);
-/* Waits for its end for 10 s; the exit code, or -signal.  Removes its files. */
+/* The same, once there are n of them; what there is when they do not come. */
+unsigned lab_ternd_log_wait(const struct lab_ternd *d, const char *text, unsigned n);
+/* Waits for its end; the exit code, or -signal.  Removes its files. */
 int lab_ternd_wait(struct lab_ternd *d);
 /* SIGTERM first. */
 int lab_ternd_stop(struct lab_ternd *d);
@@ -55,7 +60,7 @@ struct lab_peer {
     bool quiet; /* no pings of its own while waiting */
 };
 
-/* Connects and waits for the handshake; the link's state after at most 3 s. */
+/* Connects and waits for the handshake; the link's state after that. */
 enum tern_client_state lab_peer_open(struct lab_peer *p, const struct lab_ternd *d,
                                      const struct tern_key *key, uint64_t epoch);
 void lab_peer_close(struct lab_peer *p);
@@ -66,6 +71,7 @@ void lab_peer_send_raw(struct lab_peer *p, const void *header, size_t len, const
                        size_t payload_len);
 void lab_peer_hello(struct lab_peer *p);
 void lab_peer_ping(struct lab_peer *p);
+void lab_peer_soon(struct lab_peer *p);
 void lab_peer_bye(struct lab_peer *p);
 /* All parts of a step. */
 void lab_peer_step(struct lab_peer *p, const struct tern_step *s);
@@ -75,6 +81,10 @@ void lab_peer_step(struct lab_peer *p, const struct tern_step *s);
 Tern__Header *lab_peer_next(struct lab_peer *p, int ms);
 /* The next one that is neither Pong (unless wanted) nor Loading; fails unless it is of the wanted kind. */
 Tern__Header *lab_peer_wait(struct lab_peer *p, Tern__Header__BodyCase body, int ms);
+/* Says hello until the worker is free: it may hear of the end of its last holder a little later. */
+void lab_peer_be_welcome(struct lab_peer *p);
+/* What the worker has refused or dropped, once that is `due`; what there is when it does not come to that. */
+uint64_t lab_peer_rejected(struct lab_peer *p, uint64_t due);
 /* True when nothing but Pong or Loading comes within the time; quiet peers: when nothing at all comes. */
 bool lab_peer_silence(struct lab_peer *p, int ms);
 /* A whole result. */

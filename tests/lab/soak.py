@@ -235,7 +235,7 @@ class Soak:
         if any(t.is_alive() for t in threads):
             self.fail("clients", "some are still waiting")
 
-    def settle(self, seconds=20):
+    def settle(self, seconds=60):
         """Waits until nothing runs and nothing is held; whether that came true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -19,9 +19,7 @@ tern_unit(test_http_limits tern_coordinator)
 tern_unit(test_http_tls tern_coordinator)
 tern_unit(test_pipe tern_pipe tern_alloc_guard)
 add_dependencies(test_pipe ternd)
-# Serial: it measures how soon a death is noticed.  With the thread sanitizer it takes minutes.
-set_tests_properties(unit.test_pipe PROPERTIES RUN_SERIAL ON TIMEOUT 600)
-set_tests_properties(unit.test_http_limits PROPERTIES RUN_SERIAL ON) # so does it, of a client
+set_tests_properties(unit.test_pipe PROPERTIES TIMEOUT 600) # with the thread sanitizer it takes a minute
 tern_unit(test_pipe_flight tern_pipe tern_delay tern_alloc_guard)
 add_dependencies(test_pipe_flight ternd)
 tern_unit(test_progress tern_pipe)
@@ -36,6 +34,8 @@ add_library(service_bed STATIC unit/service_bed.c)
 target_link_libraries(service_bed PUBLIC tern_coordinator PkgConfig::CMOCKA)
 target_include_directories(service_bed PUBLIC ${CMAKE_SOURCE_DIR}/tests)
 target_compile_definitions(service_bed PRIVATE TERN_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+tern_unit(test_layer_split service_bed tern_alloc_guard)
+add_dependencies(test_layer_split ternd)
 tern_unit(test_service service_bed tern_alloc_guard)
 tern_unit(test_service_life service_bed tern_alloc_guard)
 set_tests_properties(unit.test_service PROPERTIES TIMEOUT 600) # with the thread sanitizer it takes a minute

@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 #define END            "Connection: close\r\n\r\n"
-#define BED_GIVE_UP_MS 10000
+#define BED_GIVE_UP_MS 30000
 
 struct bed {
     struct http_server *server;
@@ -164,11 +164,12 @@ static bool bed_public(const char *method, const char *path)
     return strcmp(method, "GET") == 0 && strcmp(path, "/public") == 0;
 }
 
-static void bed_error(void *user, unsigned status, const char *message, struct http_text *body,
-                      const char **type)
+static void bed_error(void *user, unsigned status, const char *path, const char *message,
+                      struct http_text *body, const char **type)
 {
     (void)user;
-    http_text_addf(body, "{\"status\":%u,\"message\":\"%s\"}", status, message);
+    http_text_addf(body, "{\"status\":%u,\"path\":\"%s\",\"message\":\"%s\"}", status, path ? path : "(none)",
+                   message);
     *type = "application/json";
 }
 
@@ -219,6 +220,22 @@ static inline int bed_await(atomic_int *value, int n)
         bed_sleep(5);
     }
     return (int)(tern_now_ms() - begin);
+}
+
+/* Waits until no answer is under way any more. */
+static inline void bed_settle(const struct bed *b)
+{
+    for (int i = 0; i < BED_GIVE_UP_MS / 5 && http_server_busy(b->server); i++)
+        bed_sleep(5);
+    assert_int_equal(http_server_busy(b->server), 0);
+}
+
+/* Waits until so few connections are open. */
+static inline void bed_open_at_most(const struct bed *b, uint64_t n)
+{
+    for (int i = 0; i < BED_GIVE_UP_MS / 5 && bed_counts(b).open > n; i++)
+        bed_sleep(5);
+    assert_true(bed_counts(b).open <= n);
 }
 
 static inline int bed_dial(const struct bed *b)

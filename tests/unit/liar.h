@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum mode {
     GOOD,
@@ -336,15 +337,21 @@ static void *liar_main(void *arg)
     return NULL;
 }
 
-/* A port that was free a moment ago: the endpoint must be known before the server is there. */
+/* A port that is free: the endpoint must be known before the server is there.  Below those which the kernel
+ * gives away, so that nobody else gets it meanwhile. */
 static void find_port(struct liar *l)
 {
     struct tern_allow allow = { .entries = &l->coordinator, .n = 1 };
     struct tern_link_context *ctx = NULL;
     struct tern_server *s = NULL;
+    static unsigned n;
+    char address[32];
 
     assert_ok(tern_link_context_new(&ctx, &unit_err));
-    assert_ok(tern_server_open(ctx, "127.0.0.1:*", &l->key, &allow, &s, &unit_err));
+    do {
+        assert_true(n < 1000);
+        snprintf(address, sizeof address, "127.0.0.1:%u", 10000 + ((unsigned)getpid() * 37 + n++) % 20000);
+    } while (tern_server_open(ctx, address, &l->key, &allow, &s, &unit_err));
     snprintf(l->endpoint, sizeof l->endpoint, "%s", tern_server_endpoint(s));
     tern_server_close(&s);
     tern_link_context_free(&ctx);

@@ -56,7 +56,7 @@ int bed_setup(void **state)
     bed_ok(tern_link_context_new(&b->server_ctx, &err), &err);
     bed_ok(tern_link_context_new(&b->client_ctx, &err), &err);
     bed_ok(tern_server_open(b->server_ctx, "127.0.0.1:0", &b->server_key, &b->allow, &b->server, &err), &err);
-    alarm(60); /* a hang is a failure too */
+    alarm(200); /* a hang is a failure too */
     *state = b;
     return 0;
 }
@@ -143,14 +143,14 @@ struct tern_client *bed_connect_up(struct bed *b, const struct tern_key *key)
 {
     struct tern_client *c = bed_connect_as(b, key, b->server_key.public_key);
 
-    assert_int_equal(bed_settle(b, c, 5000), TERN_CLIENT_UP);
+    assert_int_equal(bed_settle(b, c, BED_PATIENCE_MS), TERN_CLIENT_UP);
     return c;
 }
 
-/* The next message at the server; fails after two seconds. */
+/* The next message at the server; fails when none comes. */
 void bed_server_take(struct bed *b, struct tern_client *c, struct tern_link_message *m)
 {
-    uint64_t end = tern_now_ms() + 2000;
+    uint64_t end = tern_now_ms() + BED_PATIENCE_MS;
     struct tern_err err;
     enum tern_status st;
 
@@ -161,7 +161,7 @@ void bed_server_take(struct bed *b, struct tern_client *c, struct tern_link_mess
 
 void bed_client_send(struct bed *b, struct tern_client *c, const char *header, const void *payload, size_t n)
 {
-    uint64_t end = tern_now_ms() + 2000;
+    uint64_t end = tern_now_ms() + BED_PATIENCE_MS;
     struct tern_err err;
     enum tern_status st;
 
@@ -200,7 +200,7 @@ void bed_exchange(struct bed *b, struct tern_client *c, const struct tern_key *k
 {
     uint8_t *big = malloc(TERN_MAX_PAYLOAD_BYTES);
     struct tern_link_message m;
-    uint64_t end = tern_now_ms() + 2000;
+    uint64_t end = tern_now_ms() + BED_PATIENCE_MS;
     struct tern_err err;
     enum tern_status st;
 

@@ -7,7 +7,8 @@
 
 #include "proto/link_impl.h"
 
-#define MAX_CLIENTS 8
+#define MAX_CLIENTS     8
+#define BED_PATIENCE_MS 30000 /* for what comes soon: only a failure takes the time */
 
 /* A server with two keys on its list, and the contexts of both ends. */
 struct bed {
@@ -36,7 +37,7 @@ enum tern_client_state bed_settle(struct bed *b, struct tern_client *c, uint64_t
 /* A client, and one whose handshake has succeeded. */
 struct tern_client *bed_connect_as(struct bed *b, const struct tern_key *key, const uint8_t *server_key);
 struct tern_client *bed_connect_up(struct bed *b, const struct tern_key *key);
-/* The next message at the server; fails after two seconds. */
+/* The next message at the server; fails when none comes. */
 void bed_server_take(struct bed *b, struct tern_client *c, struct tern_link_message *m);
 void bed_client_send(struct bed *b, struct tern_client *c, const char *header, const void *payload, size_t n);
 bool bed_msg_is(zmq_msg_t *m, const char *text);

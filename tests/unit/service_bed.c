@@ -245,7 +245,7 @@ void bed_check_idle(void)
     struct snapshot *s = calloc(1, sizeof *s);
 
     assert_non_null(s);
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < 6000; i++) {
         service_snapshot(bed_service, s);
         if (s->n_running + s->n_waiting + s->sched.n_in_flight == 0 &&
             s->jobs_ended + s->jobs_cancelled + s->jobs_failed == s->jobs)

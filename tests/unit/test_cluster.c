@@ -112,7 +112,7 @@ static enum tern_status one_step(struct pipe *p, struct tern_step **out, struct 
     s->n_rows = 3;
     memset(s->payload, 0, (size_t)3 * s->row_bytes);
     st = p->send(p, s, err);
-    return st ? st : p->recv(p, 3000, out, err);
+    return st ? st : p->recv(p, 30000, out, err);
 }
 
 static void expect_words(const char *text, const char *const *words)
@@ -143,7 +143,7 @@ static void test_joining(void **state)
         { NO_MODEL, TERN_ERR_USAGE, WORDS("has no model file", "--model") },
         { OTHER_ARCH, TERN_ERR_USAGE, WORDS("another model", "fable.gguf") },
         { FEW_LAYERS, TERN_ERR_USAGE, WORDS("cannot hold its layers") },
-        { SILENT_LOADING, TERN_ERR_PEER, WORDS("has been silent for 0.") },
+        { SILENT_LOADING, TERN_ERR_PEER, WORDS("has been silent for ") },
         { FAULT_LOADING, TERN_ERR_MEMORY, WORDS("the dog ate it") },
     };
 
@@ -201,10 +201,10 @@ static void test_running(void **state)
         { FUTURE_PONG, TERN_ERR_STATE, WORDS("a ping that was never sent") },
         { PONG_WITH_PAYLOAD, TERN_ERR_STATE, WORDS("'pong' with a payload") },
         { READY_TWICE, TERN_ERR_STATE, WORDS("'ready', which is not legal now") },
-        { SILENT, TERN_ERR_PEER, WORDS("has been silent for 0.") },
-        { STUCK, TERN_ERR_PEER, WORDS("answers but has not finished step 1 for 1.", "--step-timeout") },
-        { BOASTS, TERN_ERR_PEER, WORDS("says that step 1 is done but has not sent its result for 1.") },
-        { NO_RESULT, TERN_ERR_PEER, WORDS("says that step 1 is done but has not sent its result for 1.") },
+        { SILENT, TERN_ERR_PEER, WORDS("has been silent for ") },
+        { STUCK, TERN_ERR_PEER, WORDS("answers but has not finished step 1 for ", "--step-timeout") },
+        { BOASTS, TERN_ERR_PEER, WORDS("says that step 1 is done but has not sent its result for ") },
+        { NO_RESULT, TERN_ERR_PEER, WORDS("says that step 1 is done but has not sent its result for ") },
         { LEAVES_SLOW, TERN_ERR_PEER, WORDS("is leaving: its ternd was told to end") },
         { BYE, TERN_ERR_PEER, WORDS("is leaving") },
         { FAULT, TERN_ERR_MEMORY, WORDS("the dog ate it") },
@@ -244,7 +244,7 @@ static void test_after_a_step(void **state)
         begin(&c, cases[i].mode);
         assert_ok(one_step(c.p, &s, &unit_err));
         c.p->give(c.p, s);
-        assert_int_equal(c.p->recv(c.p, 3000, &s, &err), cases[i].status);
+        assert_int_equal(c.p->recv(c.p, 30000, &s, &err), cases[i].status);
         expect_words(err.text, cases[i].words);
         end(&c);
     }
@@ -262,7 +262,7 @@ static void test_clocks_of_liars(void **state)
     begin(&c, BAD_CLOCK);
     c.p->live(c.p, 0, &live);
     assert_string_equal(live.endpoint, c.l.endpoint);
-    for (int i = 0; i < 40 && live.round_trip_us == 0; i++) {
+    for (int i = 0; i < 600 && live.round_trip_us == 0; i++) {
         nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
         c.p->live(c.p, 0, &live);
     }

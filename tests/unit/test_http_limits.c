@@ -6,7 +6,8 @@
 
 #include <pthread.h>
 
-#define NOTICED  1000 /* ms within which a hang-up must be known */
+#define NOTICED  1000 /* ms within which a hang-up must be known, */
+#define TRIES    3    /* ... one of so many times: other programs may have the processors */
 #define SHORT_MS 400  /* what limits of time are in these tests, */
 #define SOON_MS  5000 /* ... and when they must have struck */
 
@@ -83,7 +84,7 @@ static void test_body_too_long(void **state)
     bed_send(fd, body, 1001);
     bed_say(fd, "\r\n0\r\n\r\n");
     bed_hear(fd, answer, sizeof answer, NULL, BED_GIVE_UP_MS);
-    assert_non_null(strstr(answer, "\"status\":413"));
+    assert_non_null(strstr(answer, "\"status\":413,\"path\":\"/echo\""));
     close(fd);
     fd = bed_dial(&bed);
     bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n");
@@ -160,11 +161,13 @@ static void test_slow_senders(void **state)
     (void)state;
     expect_cut(drip("", 'G'));
     assert_non_null(strstr(answer, " 408 "));
-    assert_non_null(strstr(answer, "\"status\":408"));
-    expect_cut(drip("GET /show HTTP/1.1\r\nHost: localhost\r\nX-A: ", 'a'));
+    assert_non_null(strstr(answer, "\"status\":408,\"path\":\"(none)\""));
+    expect_cut(drip("GET /show?a=1 HTTP/1.1\r\nHost: localhost\r\nX-A: ", 'a'));
     assert_non_null(strstr(answer, " 408 "));
+    assert_non_null(strstr(answer, "\"path\":\"/show\""));
     expect_cut(drip("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n", 'a'));
     assert_non_null(strstr(answer, " 408 "));
+    assert_non_null(strstr(answer, "\"path\":\"/echo\""));
     expect_cut(
         drip("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n300\r\n", 'a'));
     assert_non_null(strstr(answer, " 408 "));
@@ -238,45 +241,55 @@ static void test_slow_readers(void **state)
     assert_int_equal(bed_counts(&bed).timeouts, 2);
 }
 
+enum farewell { CLOSES, RESETS, CLOSES_HALF };
+
+/* Asks for a path, goes, and returns after how many milliseconds that was noticed. */
+static int hang_up(const char *path, enum farewell how)
+{
+    bool blocks = strcmp(path, "/block") == 0;
+    atomic_int *begun = blocks ? &bed.n_blocked : &bed.n_begun, *over = blocks ? &bed.n_noticed : &bed.n_done;
+    int n_begun = atomic_load(begun), n_over = atomic_load(over), fd = bed_dial(&bed), ms;
+    struct linger hard = { .l_onoff = 1 };
+
+    snprintf(answer, sizeof answer, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
+             path);
+    bed_say(fd, answer);
+    bed_await(begun, n_begun + 1);
+    bed_sleep(100);
+    assert_int_equal(atomic_load(over), n_over);
+    if (how == RESETS)
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    if (how == CLOSES_HALF) /* is gone, too */
+        shutdown(fd, SHUT_WR);
+    else
+        close(fd);
+    ms = bed_await(over, n_over + 1);
+    if (how == CLOSES_HALF)
+        close(fd);
+    return ms;
+}
+
 static void test_hang_up(void **state)
 {
-    static const char *const paths[] = { "/block", "/stall", "/endless" };
+    static const struct {
+        const char *path;
+        enum farewell how;
+    } cases[] = { { "/block", CLOSES },     { "/stall", CLOSES }, { "/endless", CLOSES },
+                  { "/block", RESETS },     { "/stall", RESETS }, { "/endless", RESETS },
+                  { "/block", CLOSES_HALF } };
+    uint64_t n = 0;
 
     (void)state;
-    for (int kind = 0; kind < 6; kind++) {
-        int fd = bed_dial(&bed), ms, i = kind % 3;
-        int n_noticed = atomic_load(&bed.n_noticed), n_done = atomic_load(&bed.n_done);
-        int n_blocked = atomic_load(&bed.n_blocked), n_begun = atomic_load(&bed.n_begun);
-        struct linger hard = { .l_onoff = 1 };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int ms = NOTICED + 1;
 
-        snprintf(answer, sizeof answer, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
-                 paths[i]);
-        bed_say(fd, answer);
-        bed_await(i ? &bed.n_begun : &bed.n_blocked, (i ? n_begun : n_blocked) + 1);
-        bed_sleep(100);
-        assert_int_equal(atomic_load(&bed.n_done), n_done);
-        assert_int_equal(atomic_load(&bed.n_noticed), n_noticed);
-        if (kind >= 3) /* with a reset */
-            setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
-        close(fd);
-        ms = bed_await(i ? &bed.n_done : &bed.n_noticed, (i ? n_done : n_noticed) + 1);
+        for (int k = 0; k < TRIES && ms > NOTICED; k++, n++)
+            ms = hang_up(cases[i].path, cases[i].how);
         if (ms > NOTICED)
-            fail_msg("%s: noticed after %d ms", paths[i], ms);
+            fail_msg("%s: noticed after %d ms", cases[i].path, ms);
     }
-    /* Half closed is gone. */
-    {
-        int fd = bed_dial(&bed);
-
-        bed_say(fd, "GET /block HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        bed_await(&bed.n_blocked, 3);
-        shutdown(fd, SHUT_WR);
-        assert_true(bed_await(&bed.n_noticed, 3) <= NOTICED);
-        close(fd);
-    }
-    for (int i = 0; i < 200 && http_server_busy(bed.server); i++)
-        bed_sleep(5);
-    assert_int_equal(bed_counts(&bed).gone, 7);
-    assert_int_equal(atomic_load(&bed.n_done), 4);
+    bed_settle(&bed);
+    assert_int_equal(bed_counts(&bed).gone, n);
 }
 
 static void test_too_many_connections(void **state)
@@ -294,9 +307,7 @@ static void test_too_many_connections(void **state)
     assert_non_null(strstr(answer, "Retry-After: 1"));
     assert_int_equal(bed_counts(&bed).refused_full, 1);
     close(fds[0]);
-    for (int i = 0; i < 200 && bed_counts(&bed).open > 2; i++)
-        bed_sleep(5);
-    assert_int_equal(bed_counts(&bed).open, 2);
+    bed_open_at_most(&bed, 2);
     expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
     close(fds[1]);
     close(fds[2]);
@@ -354,8 +365,7 @@ static void test_flood(void **state)
         close(fds[i]);
     }
     assert_true(bed_counts(&bed).timeouts >= 8);
-    for (int i = 0; i < 200 && bed_counts(&bed).open; i++)
-        bed_sleep(5);
+    bed_open_at_most(&bed, 0);
     expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
 }
 
@@ -459,10 +469,10 @@ static void test_rubbish(void **state)
         close(fd);
     }
     expect("GET /show HTTP/1.1\r\nHost: localhost\r\n" END, 200, NULL);
-    for (int i = 0; i < 400 && bed_counts(&bed).open; i++)
-        bed_sleep(5);
-    assert_int_equal(bed_counts(&bed).open, 0);
+    bed_open_at_most(&bed, 0);
     assert_int_equal(http_server_busy(bed.server), 0);
+    for (int i = 0; i < BED_GIVE_UP_MS / 5 && count_files() != n_open; i++)
+        bed_sleep(5); /* a connection is counted out before its descriptor is closed */
     assert_int_equal(count_files(), n_open);
 }
 

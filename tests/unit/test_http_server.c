@@ -106,20 +106,18 @@ static void test_kinds_of_clients(void **state)
     expect("GET /show HTTP/1.0\r\n\r\n", 200, "GET /show");
 }
 
-/* Nothing may wait for a full packet or a late acknowledgement, 40 ms and more each. */
-static void test_at_once(void **state)
+/* False where it took long, or pieces came several at a time. */
+static bool answers_at_once(bool last_try)
 {
-    uint64_t begin = tern_now_ms(), last, longest = 0;
+    uint64_t begin = tern_now_ms(), last, longest = 0, ms;
     int fd = bed_dial(&bed), n = 0;
     char buf[4096];
 
-    (void)state;
     for (int i = 0; i < 100; i++) {
         bed_say(fd, "GET /show HTTP/1.1\r\nHost: localhost\r\n\r\n");
         bed_hear(fd, buf, sizeof buf, "client=", BED_GIVE_UP_MS);
     }
-    if (tern_now_ms() - begin > 2000)
-        fail_msg("%d ms for 100 requests", (int)(tern_now_ms() - begin));
+    ms = tern_now_ms() - begin;
     bed_say(fd, "GET /drops HTTP/1.1\r\nHost: localhost\r\n" END);
     for (last = tern_now_ms(); recv(fd, buf, sizeof buf, 0) > 0; n++) {
         uint64_t now = tern_now_ms();
@@ -129,8 +127,20 @@ static void test_at_once(void **state)
         last = now;
     }
     close(fd);
-    if (n < 20 || longest > 300)
-        fail_msg("%d receipts, at most %d ms between two", n, (int)longest);
+    if (ms <= 2000 && n >= 20 && longest <= 300)
+        return true;
+    if (last_try)
+        fail_msg("%d ms for 100 requests; %d receipts, at most %d ms between two", (int)ms, n, (int)longest);
+    return false;
+}
+
+/* Nothing may wait for a full packet or a late acknowledgement, 40 ms and more each.  Another program may
+ * have had the processors: not ten times. */
+static void test_at_once(void **state)
+{
+    (void)state;
+    for (int i = 1; !answers_at_once(i == 10); i++)
+        continue;
 }
 
 static void open_must_fail(struct http_options o, const char *part)
@@ -214,7 +224,7 @@ static void test_drain(void **state)
     bed_await(&bed.n_blocked, 1);
     assert_int_equal(http_server_busy(bed.server), 1);
     http_server_drain(bed.server);
-    assert_true(bed_closed(idle, 1000));
+    assert_true(bed_closed(idle, BED_GIVE_UP_MS));
     assert_int_equal(bed_dial(&bed), -1);
     /* Waiting for the rest does not cost the processor. */
     before = clock();
@@ -224,9 +234,7 @@ static void test_drain(void **state)
     close(idle);
     close(busy);
     bed_await(&bed.n_noticed, 1);
-    for (int i = 0; i < 200 && http_server_busy(bed.server); i++)
-        bed_sleep(5);
-    assert_int_equal(http_server_busy(bed.server), 0);
+    bed_settle(&bed);
     assert_int_equal(bed_counts(&bed).gone, 1);
 }
 
@@ -248,10 +256,10 @@ static void test_close(void **state)
     bed_await(&bed.n_begun, 2);
     begin = tern_now_ms();
     http_server_close(&bed.server);
-    assert_true(tern_now_ms() - begin < 1500);
+    assert_true(tern_now_ms() - begin < BED_GIVE_UP_MS / 2);
     assert_int_equal(atomic_load(&bed.n_done), 2);
     for (int i = 0; i < 4; i++) {
-        assert_true(bed_closed(fds[i], 1000));
+        assert_true(bed_closed(fds[i], BED_GIVE_UP_MS));
         close(fds[i]);
     }
     http_server_close(&bed.server);

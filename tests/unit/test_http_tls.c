@@ -8,7 +8,6 @@
 #include <gnutls/x509.h>
 
 #define SHORT_MS 400
-#define SOON_MS  3000
 
 static char dir[] = "/tmp/tern_http_tls_XXXXXX";
 static char cert_path[64], key_path[64], other_path[64];
@@ -118,10 +117,15 @@ static void hear(struct client *c)
 static int setup(void **state)
 {
     (void)state;
-    bed_open(&bed, (struct http_options){ .tls_cert = cert_path,
-                                          .tls_key = key_path,
-                                          .max_body = 1000,
-                                          .header_timeout_ms = SHORT_MS });
+    bed_open(&bed, (struct http_options){ .tls_cert = cert_path, .tls_key = key_path, .max_body = 1000 });
+    return 0;
+}
+
+static int setup_short(void **state)
+{
+    (void)state;
+    bed_open(&bed, (struct http_options){
+                       .tls_cert = cert_path, .tls_key = key_path, .header_timeout_ms = SHORT_MS });
     return 0;
 }
 
@@ -165,21 +169,28 @@ static void test_old_versions(void **state)
     assert_int_equal(atomic_load(&bed.n_handled), 0);
 }
 
+/* A hang-up is noticed within a second, one of three times: other programs may have the processors. */
+static void expect_noticed(const char *request, atomic_int *begun, atomic_int *over)
+{
+    int ms = 1000;
+
+    for (int n = 1; n <= 3 && ms >= 1000; n++) {
+        struct client c;
+
+        assert_int_equal(handshake(&c, "NORMAL"), 0);
+        say(&c, request);
+        bed_await(begun, n);
+        hang_up(&c);
+        ms = bed_await(over, n);
+    }
+    assert_in_range(ms, 0, 999);
+}
+
 static void test_hang_up(void **state)
 {
-    struct client c;
-
     (void)state;
-    assert_int_equal(handshake(&c, "NORMAL"), 0);
-    say(&c, "GET /stall HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    bed_await(&bed.n_begun, 1);
-    hang_up(&c);
-    assert_true(bed_await(&bed.n_done, 1) < 1000);
-    assert_int_equal(handshake(&c, "NORMAL"), 0);
-    say(&c, "GET /block HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    bed_await(&bed.n_blocked, 1);
-    hang_up(&c);
-    assert_true(bed_await(&bed.n_noticed, 1) < 1000);
+    expect_noticed("GET /stall HTTP/1.1\r\nHost: localhost\r\n\r\n", &bed.n_begun, &bed.n_done);
+    expect_noticed("GET /block HTTP/1.1\r\nHost: localhost\r\n\r\n", &bed.n_blocked, &bed.n_noticed);
 }
 
 /* No TLS at all, half of a hello, silence: none may hold its thread. */
@@ -194,7 +205,7 @@ static void test_strangers(void **state)
     bed_say(fds[0], "GET /show HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_true(bed_send(fds[1], half, sizeof half - 1));
     for (int i = 0; i < 3; i++) {
-        assert_true(bed_closed(fds[i], SOON_MS));
+        assert_true(bed_closed(fds[i], BED_GIVE_UP_MS));
         close(fds[i]);
     }
     assert_int_equal(atomic_load(&bed.n_handled), 0);
@@ -252,7 +263,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_requests, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_versions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hang_up, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_strangers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_strangers, setup_short, teardown),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_expired),
     };

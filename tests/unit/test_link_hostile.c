@@ -27,7 +27,7 @@ static void test_unknown_key(void **state)
     char z85[TERN_Z85_CHARS + 1];
     struct tern_err err;
 
-    assert_int_equal(bed_settle(b, c, 5000), TERN_CLIENT_REFUSED);
+    assert_int_equal(bed_settle(b, c, BED_PATIENCE_MS), TERN_CLIENT_REFUSED);
     tern_key_to_z85(b->eve.public_key, z85);
     assert_non_null(strstr(tern_client_why(c), "allow-list"));
     assert_non_null(strstr(tern_client_why(c), z85));
@@ -41,13 +41,11 @@ static void test_wrong_server_key(void **state)
 {
     struct bed *b = *state;
     struct tern_client *c = bed_connect_as(b, &b->ann, b->eve.public_key);
-    uint64_t t = tern_now_ms();
 
-    assert_int_equal(bed_settle(b, c, 5000), TERN_CLIENT_REFUSED);
-    assert_true(tern_now_ms() - t < 3000);
+    assert_int_equal(bed_settle(b, c, BED_PATIENCE_MS), TERN_CLIENT_REFUSED);
     assert_non_null(strstr(tern_client_why(c), "public key"));
     /* The server may hear of the last attempt after the client. */
-    for (int i = 0; i < 200 && tern_server_stats(b->server)->refused_protocol < 3; i++)
+    for (int i = 0; i < 4000 && tern_server_stats(b->server)->refused_protocol < 3; i++)
         bed_turn(b, NULL);
     assert_true(tern_server_stats(b->server)->refused_protocol >= 3);
     assert_int_equal(tern_server_stats(b->server)->accepted, 0);
@@ -67,7 +65,7 @@ static void test_plaintext_peer(void **state)
     zmq_setsockopt(d, ZMQ_LINGER, &zero, sizeof zero);
     assert_int_equal(zmq_connect(d, tern_server_endpoint(b->server)), 0);
     assert_int_equal(zmq_send(d, "hello", 5, ZMQ_DONTWAIT), 5);
-    bed_wait_count(b, &tern_server_stats(b->server)->refused_protocol, 1, 4000);
+    bed_wait_count(b, &tern_server_stats(b->server)->refused_protocol, 1, BED_PATIENCE_MS);
     tern_link_message_init(&m);
     assert_int_equal(tern_server_recv(b->server, &m, &err), TERN_AGAIN);
     assert_int_equal(tern_server_stats(b->server)->accepted, 1);
@@ -115,7 +113,7 @@ static void test_garbage(void **state)
     bed_exchange(b, good, &b->ann);
     fd = raw_connect(b);
     raw_send(fd, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27);
-    bed_wait_count(b, refused, 1, 4000);
+    bed_wait_count(b, refused, 1, BED_PATIENCE_MS);
     close(fd);
 
     for (unsigned round = 0; round < 20; round++) {
@@ -126,7 +124,7 @@ static void test_garbage(void **state)
         noise[0] = round % 2 ? 0xff : noise[0]; /* half of them look like ZMTP at first */
         fd = raw_connect(b);
         raw_send(fd, noise, sizeof noise);
-        bed_wait_count(b, refused, 2 + round, 4000);
+        bed_wait_count(b, refused, 2 + round, BED_PATIENCE_MS);
         close(fd);
     }
     bed_exchange(b, good, &b->ann);
@@ -149,17 +147,17 @@ static void test_oversize(void **state)
     bed_exchange(b, good, &b->ann);
     fd = raw_connect(b);
     send_greeting(fd, TERN_LINK_MAX_FRAME + 1);
-    bed_wait_count(b, &tern_server_stats(b->server)->refused_protocol, 1, 4000);
+    bed_wait_count(b, &tern_server_stats(b->server)->refused_protocol, 1, BED_PATIENCE_MS);
     close(fd);
 
     bad = bed_connect_up(b, &b->bob);
     bed_exchange(b, bad, &b->bob);
     bed_client_send(b, bad, "x", big, n);
-    end = tern_now_ms() + 2000;
+    end = tern_now_ms() + BED_PATIENCE_MS;
     while (tern_client_pump(bad) == TERN_CLIENT_UP && tern_now_ms() < end)
         bed_turn(b, bad);
     assert_int_equal(tern_client_pump(bad), TERN_CLIENT_LOST);
-    bed_wait_count(b, &tern_server_stats(b->server)->closed, 1, 2000);
+    bed_wait_count(b, &tern_server_stats(b->server)->closed, 1, BED_PATIENCE_MS);
     bed_exchange(b, good, &b->ann);
     free(big);
     bed_hang_up(b, &bad);
@@ -277,7 +275,7 @@ static void test_routing_id_of_ones_own(void **state)
     bed_ok(tern_link_set_bytes(d, ZMQ_CURVE_SECRETKEY, b->bob.secret_key, TERN_KEY_BYTES, &err), &err);
     assert_int_equal(zmq_connect(d, tern_server_endpoint(b->server)), 0);
     assert_int_equal(zmq_send(d, "squat", 5, ZMQ_DONTWAIT), 5);
-    for (uint64_t end = tern_now_ms() + 2000;
+    for (uint64_t end = tern_now_ms() + BED_PATIENCE_MS;
          tern_server_stats(b->server)->refused_frames == 0 && tern_now_ms() < end;) {
         struct tern_link_message m;
 

@@ -159,7 +159,7 @@ static void check_live(struct pipe *p)
         struct pipe_stage_live live;
         bool told = false;
 
-        for (int k = 0; k < 100 && !told; k++) {
+        for (int k = 0; k < 600 && !told; k++) {
             p->live(p, i, &live);
             told = live.steps == N_STEPS;
             if (!told)
@@ -204,7 +204,7 @@ static void test_slow_links(void **state)
     ms = run_steps(far, got, hops);
     assert_memory_equal(got, want, (size_t)N_STEPS * far->row_bytes);
     /* Ten trips of three links of 50 ms are 1.5 s; by eights they would be 12. */
-    if (ms > 6000)
+    if (ms > 10000)
         fail_msg("%u steps took %llu ms", N_STEPS, (unsigned long long)ms);
     qsort(hops, N_STEPS, sizeof *hops, by_size);
     if (hops[N_STEPS / 2] < DELAY_US * 0.8 || hops[N_STEPS / 2] > DELAY_US * 3.0)

@@ -126,6 +126,25 @@ static uint32_t children(pid_t *pids, uint32_t cap)
     return n;
 }
 
+/* Until there is a pipeline again, nothing is taken; unless there is one already. */
+static void check_refused(const struct job_request *r)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    struct job *j = NULL;
+    enum tern_status st = service_submit(bed_service, r, &j, &unit_err);
+
+    assert_non_null(s);
+    service_snapshot(bed_service, s);
+    if (st == TERN_OK) {
+        assert_int_equal(s->reopened, 1);
+        job_free(&j);
+    } else {
+        assert_int_equal(st, TERN_ERR_PEER);
+        assert_true(s->reopened == 1 || (!s->ready && strstr(s->why, "w")));
+    }
+    free(s);
+}
+
 /* A worker dies: the jobs of that moment fail, naming it, and a little later there is a pipeline again that
  * says the same. */
 static void test_broken(void **state)
@@ -158,10 +177,7 @@ static void test_broken(void **state)
     assert_true(st.ended && st.end == GENERATE_ERROR);
     job_free(&running);
     job_free(&waiting);
-    assert_int_equal(service_submit(bed_service, &r, &running, &unit_err), TERN_ERR_PEER);
-    service_snapshot(bed_service, s);
-    assert_false(s->ready);
-    assert_non_null(strstr(s->why, "w"));
+    check_refused(&r);
     for (int i = 0; i < 6000 && !service_ready(bed_service, NULL); i++)
         usleep(10000);
     bed_ask_alone(3, &after);
@@ -170,7 +186,7 @@ static void test_broken(void **state)
     /* Clocks are compared by heartbeats, which come by and by. */
     for (int i = 0; i < 500; i++) {
         service_snapshot(bed_service, s);
-        if (s->hops[1].latency.n)
+        if (s->hops[1].n)
             break;
         bed_answer_free(&after);
         bed_ask_alone(3, &after);
@@ -181,7 +197,7 @@ static void test_broken(void **state)
     assert_true(s->steps > s->sched.steps && s->sched.steps > 0);
     assert_int_equal(s->n_stages, 2);
     for (uint32_t i = 0; i < 3; i++) {
-        assert_true(s->hops[i].bytes > 0 && s->hops[i].latency.n > 0);
+        assert_true(s->hops[i].bytes > 0 && s->hops[i].n > 0);
         assert_true(s->hops[i].p99_us >= s->hops[i].p50_us);
     }
     assert_true(s->stages[1].live.memory_bytes > 0 && *s->stages[1].live.endpoint);

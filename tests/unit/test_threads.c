@@ -331,7 +331,7 @@ static void test_queue_keeps_order(void **state)
 
         while (sent < sizeof items && tern_queue_push(f.there, &items[sent]))
             sent++;
-        p = tern_queue_pop(f.back, 1000);
+        p = tern_queue_pop(f.back, 30000);
         assert_ptr_equal(p, &items[got]);
         got++;
     }

@@ -42,19 +42,6 @@ static int tear_down(void **state)
     return code;
 }
 
-static uint64_t count_rejected(struct lab_peer *p)
-{
-    uint64_t n;
-
-    p->quiet = true; /* a worker that hears nothing sends pongs unasked: those on their way are older */
-    while (lab_peer_next(p, 50))
-        continue;
-    lab_peer_ping(p);
-    n = lab_peer_wait(p, TERN__HEADER__BODY_PONG, 3000)->pong->rejected;
-    p->quiet = false;
-    return n;
-}
-
 /* One step: ten good rows of slot 0 from pos on, and a run that must be refused. */
 static void refuse_beside(struct lab_peer *p, struct line *l, const uint8_t *want, uint32_t pos,
                           struct tern_run bad, bool open, uint32_t code)
@@ -96,17 +83,16 @@ static void test_refused_sequences(void **state)
     (void)state;
     a = lab_assign(&lab.arch, net.arch_hash, net.id, 0, lab.arch.n_layers, net.head.public_key);
     assert_int_equal(lab_peer_open(&p, &net.d, &net.head, 0x2000), TERN_CLIENT_UP);
-    lab_peer_hello(&p);
-    (void)lab_peer_wait(&p, TERN__HEADER__BODY_WELCOME, 3000);
+    lab_peer_be_welcome(&p);
     lab_peer_assign(&p, &a, net.id, false);
-    (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, 20000);
-    before = count_rejected(&p);
+    (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, LAB_PATIENCE_MS);
+    before = lab_peer_rejected(&p, 0);
     line_open(&l, TERN_BOUNDARY_INT8, false);
     refuse_beside(&p, &l, want, 0, not_finite, true, TERN_FAILED_NUMERIC);
     refuse_beside(&p, &l, want, 10, beyond, true, TERN_FAILED_POSITION);
     refuse_beside(&p, &l, want, 20, former, false, TERN_FAILED_POSITION);
-    assert_int_equal(count_rejected(&p), before + 3);
-    assert_int_equal(lab_ternd_log(&net.d, "warn refused"), 1);
+    assert_int_equal(lab_peer_rejected(&p, before + 3), before + 3);
+    assert_int_equal(lab_ternd_log_wait(&net.d, "warn refused", 1), 1);
     line_close(&l);
     free(want);
     lab_peer_bye(&p);
@@ -124,10 +110,9 @@ static void test_too_many_steps(void **state)
     a = lab_assign(&lab.arch, net.arch_hash, net.id, 0, lab.arch.n_layers, net.head.public_key);
     a.max_in_flight = 2;
     assert_int_equal(lab_peer_open(&p, &net.d, &net.head, 0x3000), TERN_CLIENT_UP);
-    lab_peer_hello(&p);
-    (void)lab_peer_wait(&p, TERN__HEADER__BODY_WELCOME, 3000);
+    lab_peer_be_welcome(&p);
     lab_peer_assign(&p, &a, net.id, false);
-    (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, 20000);
+    (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, LAB_PATIENCE_MS);
     line_open(&l, TERN_BOUNDARY_INT8, false);
     for (uint32_t i = 0; i < a.n_slots; i++) {
         line_begin(&l);
@@ -138,7 +123,7 @@ static void test_too_many_steps(void **state)
     }
     line_close(&l);
     for (Tern__Header *h = NULL; !h || h->body_case != TERN__HEADER__BODY_FAULT;) {
-        h = lab_peer_next(&p, 5000);
+        h = lab_peer_next(&p, LAB_PATIENCE_MS);
         assert_non_null(h);
         if (h->body_case == TERN__HEADER__BODY_FAULT && !strstr(h->fault->text, "more than 2 steps"))
             fail_msg("another fault: %s", h->fault->text);
