@@ -33,7 +33,7 @@ static void test_listed_keys_work(void **state)
     bed_exchange(b, c, &b->bob);
     assert_string_equal(e->name, "ann");
     assert_int_equal(e->role, TERN_ROLE_COORDINATOR);
-    assert_int_equal(tern_server_stats(b->server)->accepted, 2);
+    bed_wait_count(b, &tern_server_stats(b->server)->accepted, 2, BED_PATIENCE_MS);
     assert_string_equal(tern_client_why(a), "");
     bed_hang_up(b, &a);
     bed_hang_up(b, &c);
