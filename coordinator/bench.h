@@ -51,7 +51,6 @@ struct bench_options {
     /* --streams: its own tests instead of the others (bench_streams.h). */
     uint32_t n_stream_tests, stream_prompt; /* stream_prompt: tokens of each stream's own prompt */
     struct bench_streams_test stream_tests[BENCH_MAX_TESTS];
-    bool split_measured;
 };
 
 /* Parses and checks argv; TERN_END: --help was printed. */

@@ -180,17 +180,3 @@ void bench_trips_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_
     bench_spread_of(v, n, out);
     free(v);
 }
-
-void bench_split_best(const double *layer_ms, uint32_t n, uint32_t n_layers, uint32_t *out)
-{
-    for (uint32_t i = 0; i < n; i++)
-        out[i] = 1;
-    for (uint32_t left = n_layers - n; left; left--) { /* one more to whoever would have the least to do */
-        uint32_t best = 0;
-
-        for (uint32_t i = 1; i < n; i++)
-            if ((out[i] + 1) * layer_ms[i] < (out[best] + 1) * layer_ms[best])
-                best = i;
-        out[best]++;
-    }
-}

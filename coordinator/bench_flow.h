@@ -67,8 +67,4 @@ void bench_spread_of(double *v, uint32_t n, struct bench_spread *out);
 /* Of chunks sent in the stretch: computing in all stages together.  All 0 without memory. */
 void bench_trips_of(const struct bench_traces *t, uint64_t from_us, uint64_t to_us, struct bench_spread *out);
 
-/* Layers of each of n stages so that the slowest one is fastest, stage i taking layer_ms[i] for each; at
- * least one layer each, n_layers >= n in all. */
-void bench_split_best(const double *layer_ms, uint32_t n, uint32_t n_layers, uint32_t *out);
-
 #endif

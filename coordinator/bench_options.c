@@ -3,6 +3,7 @@
 #include "coordinator/bench.h"
 
 #include "coordinator/commands.h"
+#include "coordinator/option_habits.h"
 #include "engine/option.h"
 
 #include <stdio.h>
@@ -45,7 +46,6 @@ static const char help[] =
     "  -t, --threads N,...       compute threads; each number gets a session of its own\n"
     "  -r, --repetitions N       runs of each test behind a short one that does not count (default: 5)\n"
     "  -o, --output md|csv|json  the form of the results on stdout (default: md); --json is -o json\n"
-    "  -h, --help                this text\n"
     "\n"
     "      --kernels             instead of a model every op of the kernel table alone, on one thread, at\n"
     "                            each level (--cpu A,B,...; default: all that this machine has): time of\n"
@@ -85,7 +85,6 @@ static const char help_streams[] =
     "                            prompt of its own of -d tokens (default: 16); measured while all do\n"
     "  -p N,...                  also: one prompt of N tokens while S sequences generate; with -n 0 only\n"
     "                            that, and S may be 0\n"
-    "      --split measured      layers of --local N by the time that each worker needs for one\n"
     "  t/s, a stream             tokens per second of all streams and of one; -r: 1 unless given\n"
     "  ttft, itl                 ms from the start of all to a stream's first token; from token to token\n"
     "  rows, in flight           streams in one step; steps on their way, mean\n"
@@ -96,6 +95,13 @@ static const char help_streams[] =
     "  chunk, trip, delay        ms of a chunk in the slowest stage and in all; how much later than\n"
     "                            before the prompt tokens of the streams came\n"
     "\n";
+
+static const char help_end[] = "  -h, --help                this text\n"
+                               "\n"
+                               "Examples\n"
+                               "  tern bench -m model.gguf -t 1,2,4\n"
+                               "  tern bench --synthetic 2b4t -p 512 -n 64 -r 3\n"
+                               "  tern bench -m model.gguf --local 2 --streams 1,4,16\n";
 
 /* Comma-separated numbers, added behind those that are there. */
 static enum tern_status add_list(const char *option, const char *text, uint32_t min, uint32_t max,
@@ -176,10 +182,6 @@ static enum tern_status parse_one(struct bench_options *o, struct lists *l, int 
     case OPT_EMBD: l->has_embd = true; return synthetic_file_embd("--embd-type", arg, &l->embd, err);
     case OPT_PG: return parse_pg(&l->pg, arg, err);
     case OPT_STREAMS: return add_list("--streams", arg, 0, BENCH_MAX_STREAMS, &l->streams, err);
-    case ENGINE_OPT_SPLIT:
-        o->split_measured = strcmp(arg, "measured") == 0;
-        o->engine.n_split = 0; /* the last one counts */
-        return o->split_measured ? TERN_OK : engine_option(&o->engine, c, arg, err);
     default:
         st = engine_option(&o->engine, c, arg, err);
         TERN_BUG_IF(st == TERN_END);
@@ -344,8 +346,6 @@ static enum tern_status measure_tests(struct bench_options *o, struct lists *l, 
 {
     enum tern_status st;
 
-    if (o->split_measured)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --streams");
     /* -pg alone measures nothing else. */
     if (!l->pg.n || l->prompt.n || l->gen.n) {
         default_list(&l->prompt, 512);
@@ -376,8 +376,6 @@ static enum tern_status finish(struct bench_options *o, struct lists *l, struct 
         return st;
     if ((st = l->streams.n ? stream_tests(o, l, err) : measure_tests(o, l, err)))
         return st;
-    if (o->split_measured && !o->engine.local)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "--split measured goes with --local N");
     if ((st = engine_options_finish(&o->engine, err)))
         return st;
     default_list(&o->threads, o->engine.threads);
@@ -395,21 +393,19 @@ enum tern_status bench_options_parse(int argc, char **argv, struct bench_options
     memset(o, 0, sizeof *o);
     engine_options_default(&o->engine);
     optind = 1;
-    opterr = 0;
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "-pg") == 0) /* llama-bench's spelling; getopt would take it for -p g */
             argv[i] = long_pg;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:n:d:b:r:o:h", longs, NULL, err)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             fputs(help_streams, stdout);
             engine_options_print_help(false);
+            fputs(help_end, stdout);
             return TERN_END;
         }
-        if (c == ':' && optopt == OPT_PG)
-            return TERN_FAIL(err, TERN_ERR_USAGE, "-pg needs two numbers such as 512,128; see --help");
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         if ((st = parse_one(o, &l, c, optarg, err)))
             return st;
     }

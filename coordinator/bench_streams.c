@@ -41,7 +41,7 @@ struct values {
 };
 
 struct streams {
-    struct bench_options *o;
+    const struct bench_options *o;
     struct session *s;
     struct sampler *sampler;
     struct bench_traces traces;
@@ -376,16 +376,15 @@ static void wait_for_clocks(struct pipe *pipe)
     }
 }
 
-/* Room for these tests. */
-static enum tern_status open_all(struct streams *a, const struct bench_streams_test *tests, uint32_t n,
-                                 struct tern_err *err)
+/* Room for all tests. */
+static enum tern_status open_all(struct streams *a, struct tern_err *err)
 {
     struct session_room room = { .on_step = on_step, .on_step_user = a };
     struct sample_options greedy;
     enum tern_status st;
 
-    for (uint32_t i = 0; i < n; i++)
-        need(a->o, &tests[i], &room);
+    for (uint32_t i = 0; i < a->o->n_stream_tests; i++)
+        need(a->o, &a->o->stream_tests[i], &room);
     sample_options_default(&greedy);
     greedy.temperature = 0;
     if ((st = session_open(&a->o->engine, &a->s, err)) || (st = session_connect(a->s, &room, err)))
@@ -398,35 +397,6 @@ static void close_all(struct streams *a)
 {
     session_close(&a->s); /* the scheduler holds pointers to the sequences */
     sampler_free(&a->sampler);
-}
-
-/* Time per layer of every worker, with the most streams that are going to be measured, layers shared
- * evenly. */
-static enum tern_status measure_split(struct streams *a, struct bench_streams_session *out,
-                                      struct tern_err *err)
-{
-    struct bench_streams_test t = { .n_streams = 1, .n_gen = 2 * WARM_TOKENS };
-    struct bench_streams_result *x = calloc(1, sizeof *x);
-    enum tern_status st;
-
-    for (uint32_t i = 0; i < a->o->n_stream_tests; i++)
-        if (a->o->stream_tests[i].n_streams > t.n_streams)
-            t.n_streams = a->o->stream_tests[i].n_streams;
-    st = x ? open_all(a, &t, 1, err) : TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the results");
-    if (!st && !(st = measure(a, &t, 1, x, err))) {
-        for (uint32_t i = 0; i < x->flow.n_stages; i++) {
-            const struct pipe_stage_info *w = &a->s->pipe->stages[i];
-
-            out->layer_ms[i] = x->flow.stages[i].step_ms / (w->last - w->first);
-        }
-        out->head_ms = x->flow.head_ms;
-        out->measured_split = true;
-        a->o->engine.n_split = x->flow.n_stages;
-        bench_split_best(out->layer_ms, x->flow.n_stages, a->s->arch.n_layers, a->o->engine.split);
-    }
-    free(x);
-    close_all(a);
-    return st;
 }
 
 static enum tern_status all_tests(struct streams *a, const struct bench_streams_sink *sink,
@@ -443,6 +413,7 @@ static enum tern_status all_tests(struct streams *a, const struct bench_streams_
     out->level = tern_cpu_name(a->s->kern.level);
     for (uint32_t i = 0; i < out->n_stages; i++)
         out->layers[i] = a->s->pipe->stages[i].last - a->s->pipe->stages[i].first;
+    out->split = a->s->split;
     bench_cost_of(a->s, &out->cost);
     if (a->o->shape)
         snprintf(out->cost.model, sizeof out->cost.model, "%s", a->o->shape);
@@ -453,19 +424,17 @@ static enum tern_status all_tests(struct streams *a, const struct bench_streams_
     return st;
 }
 
-enum tern_status bench_streams_run(struct bench_options *o, const struct bench_streams_sink *sink,
+enum tern_status bench_streams_run(const struct bench_options *o, const struct bench_streams_sink *sink,
                                    struct bench_streams_session *out, struct tern_err *err)
 {
     struct streams *a = calloc(1, sizeof *a);
-    enum tern_status st = TERN_OK;
+    enum tern_status st;
 
     memset(out, 0, sizeof *out);
     if (!a)
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to start");
     a->o = o;
-    if (o->split_measured)
-        st = measure_split(a, out, err);
-    if (!st && !(st = open_all(a, o->stream_tests, o->n_stream_tests, err)))
+    if (!(st = open_all(a, err)))
         st = all_tests(a, sink, out, err);
     close_all(a);
     free(a);

@@ -11,6 +11,7 @@
 
 #include "coordinator/bench.h"
 #include "coordinator/bench_flow.h"
+#include "coordinator/layer_split.h"
 
 struct bench_streams_result {
     struct bench_streams_test test;
@@ -33,8 +34,7 @@ struct bench_streams_session {
     struct bench_cost cost;
     const char *level;
     uint32_t layers[TERN_MAX_WORKERS];
-    bool measured_split;
-    double head_ms, layer_ms[TERN_MAX_WORKERS]; /* what the split was chosen by */
+    struct layer_split split; /* what the layers were chosen by */
 };
 
 struct bench_streams_sink {
@@ -43,9 +43,8 @@ struct bench_streams_sink {
     void *arg;
 };
 
-/* Runs all tests of o with o->engine.threads threads; with o->split_measured the split of --local is chosen
- * first and left in o->engine.  TERN_END: interrupted. */
-enum tern_status bench_streams_run(struct bench_options *o, const struct bench_streams_sink *sink,
+/* Runs all tests of o with o->engine.threads threads.  TERN_END: interrupted. */
+enum tern_status bench_streams_run(const struct bench_options *o, const struct bench_streams_sink *sink,
                                    struct bench_streams_session *out, struct tern_err *err) TERN_MUST_CHECK;
 
 /* "s16 tg64", "pp2048 + s4". */

@@ -179,15 +179,15 @@ static json_t *session_json(const struct bench_print *p, const struct bench_stre
 
     for (uint32_t i = 0; i < s->n_stages; i++) {
         json_array_append_new(split, json_integer(s->layers[i]));
-        if (s->measured_split)
-            json_array_append_new(times, json_out_number(s->layer_ms[i]));
+        if (s->split.measured)
+            json_array_append_new(times, json_out_number(s->split.layer_ms[i]));
     }
     return json_pack("{s:o, s:s, s:s, s:s, s:i, s:i, s:o, s:o, s:o}", "model",
                      json_out_text((struct tern_str){ s->cost.model, strlen(s->cost.model) }), "level",
                      s->level, "wire", tern_boundary_name(p->o->engine.wire), "kv",
                      tern_kv_type_name(p->o->engine.kv), "threads", (int)s->threads, "workers",
                      (int)s->workers, "layers", split, "layer_ms", times, "head_ms",
-                     s->measured_split ? json_out_number(s->head_ms) : json_null());
+                     s->split.measured ? json_out_number(s->split.head_ms) : json_null());
 }
 
 /* -- one after the other --------------------------------------------------------------------------------- */
@@ -210,11 +210,11 @@ void bench_streams_print_session(struct bench_print *p, const struct bench_strea
 
     if (p->o->format == BENCH_JSON)
         json_array_append_new(p->sessions, session_json(p, s));
-    if (p->o->format != BENCH_MD || !s->measured_split)
+    if (p->o->format != BENCH_MD || !s->split.measured)
         return;
     layers(s, split, sizeof split);
-    printf("\nmeasured: head %.2f ms a step; a layer", s->head_ms);
+    printf("\nmeasured: head %.2f ms a step; a layer", s->split.head_ms);
     for (uint32_t i = 0; i < s->n_stages; i++)
-        printf(" %.3f", s->layer_ms[i]);
+        printf(" %.3f", s->split.layer_ms[i]);
     printf(" ms on each worker: layers %s\n", split);
 }

@@ -3,6 +3,7 @@
 #include "coordinator/chat_options.h"
 
 #include "coordinator/commands.h"
+#include "coordinator/option_habits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,7 +69,12 @@ static const char help_more[] =
 
 static const char help_output[] =
     "      --json                one JSON object for each answer, a line each, instead of text\n"
-    "  -h, --help                this text\n";
+    "  -h, --help                this text\n"
+    "\n"
+    "Examples\n"
+    "  tern chat -m \"$(tern pull microsoft/bitnet-b1.58-2B-4T-gguf)\"\n"
+    "  tern chat -m model.gguf --system \"Answer in one sentence.\" -p \"What is a tern?\"\n"
+    "  tern chat --server http://127.0.0.1:8080\n";
 
 static void print_help(void)
 {
@@ -220,22 +226,21 @@ enum tern_status chat_options_parse(int argc, char **argv, struct chat_options *
     engine_options_default(&o->engine);
     answer_options_default(&o->answer, UINT32_MAX);
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS ANSWER_SHORT_OPTIONS "p:f:h", longs, &at)) !=
-           -1) {
+    while ((c = option_next(argc, argv, ":" ENGINE_SHORT_OPTIONS ANSWER_SHORT_OPTIONS "p:f:h", longs, &at,
+                            err)) != -1) {
         if (c == 'h') {
             print_help();
             return TERN_END;
         }
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         if ((st = take_option(o, &machine, c, at, err)))
             return st;
         at = -1; /* a short option leaves it alone */
     }
     if (optind < argc)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a message goes behind -p",
-                         argv[optind]);
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "'%s' is not an option; a model goes behind -m, a message behind -p", argv[optind]);
     return finish(o, &machine, err);
 }
 

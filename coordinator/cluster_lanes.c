@@ -72,13 +72,13 @@ static uint64_t time_of(const json_t *v)
 static void add_step(struct cluster_lanes *l, const json_t *step)
 {
     const json_t *stages = json_object_get(step, "stages");
-    const uint64_t home = time_of(json_object_get(step, "home")),
+    const uint64_t taken = time_of(json_object_get(step, "taken")),
                    done = time_of(json_object_get(step, "done"));
     size_t i;
     json_t *times;
 
-    if (home && done > home)
-        add(l, 0, home, done);
+    if (taken && done > taken)
+        add(l, 0, taken, done);
     json_array_foreach(stages, i, times)
     {
         const uint64_t start = time_of(json_array_get(times, 1)), end = time_of(json_array_get(times, 2));

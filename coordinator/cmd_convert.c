@@ -6,6 +6,7 @@
 #include "coordinator/convert_file.h"
 #include "coordinator/engine_options.h"
 #include "coordinator/interrupt.h"
+#include "coordinator/option_habits.h"
 #include "coordinator/synthetic_file.h"
 #include "engine/option.h"
 
@@ -204,14 +205,13 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     o->to.threads = tern_option_default_threads();
     o->to.cpu = tern_cpu_detect();
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":o:c:t:qh", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":o:c:t:qh", longs, NULL, err)) != -1) {
         if (c == 'h') {
             print_help();
             return TERN_END;
         }
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         if ((st = parse_one(o, c, optarg, err)))
             return st;
     }

@@ -8,6 +8,7 @@
 #include "coordinator/commands.h"
 #include "coordinator/embed.h"
 #include "coordinator/interrupt.h"
+#include "coordinator/option_habits.h"
 #include "coordinator/session.h"
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
@@ -54,9 +55,11 @@ static const char help[] =
     "      --pooling KIND        mean (of all tokens), cls (the first token's), last (the last's), or\n"
     "                            none: a line for every token (default: what the model file says)\n"
     "      --no-normalize        leave the vector as long as it is (--normalize: the default)\n"
-    "      --json                one JSON object: {\"embeddings\": [[...]], \"tokens\": [...], ...}\n"
-    "  -h, --help                this text\n"
     "\n";
+
+static const char help_output[] =
+    "      --json                one JSON object: {\"embeddings\": [[...]], \"tokens\": [...], ...}\n"
+    "  -h, --help                this text\n";
 
 struct options {
     struct engine_options engine;
@@ -112,15 +115,15 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     engine_options_default(&o->engine);
     o->normalize = true;
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:f:h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":" ENGINE_SHORT_OPTIONS "p:f:h", longs, NULL, err)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             engine_options_print_help(true);
+            fputs(help_output, stdout);
             return TERN_END;
         }
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         if ((st = parse_one(o, c, optarg, err)))
             return st;
     }

@@ -5,6 +5,7 @@
 #include "coordinator/commands.h"
 #include "coordinator/engine_options.h"
 #include "coordinator/inspect.h"
+#include "coordinator/option_habits.h"
 #include "coordinator/progress.h"
 #include "engine/identity.h"
 #include "engine/option.h"
@@ -96,8 +97,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     o->threads = 1;
     o->kv = TERN_KV_DEFAULT;
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":m:c:t:h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":m:c:t:h", longs, NULL, err)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             tern_pretok_help(stdout);
@@ -105,8 +105,8 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
             fputs(help_end, stdout);
             return TERN_END;
         }
-        if (c == ':' || c == '?')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         st = parse_one(o, c, optarg, err);
         if (st)
             return st;

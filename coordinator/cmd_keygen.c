@@ -4,7 +4,7 @@
  * it.
  */
 #include "coordinator/commands.h"
-#include "coordinator/engine_options.h"
+#include "coordinator/option_habits.h"
 #include "proto/allow.h"
 #include "proto/keys.h"
 
@@ -85,9 +85,8 @@ static enum tern_status parse_options(int argc, char **argv, struct keygen_optio
     const char *role = NULL;
     int c;
 
-    opterr = 0;
     optind = 1;
-    while (!st && (c = getopt_long(argc, argv, ":ho:", longs, NULL)) != -1) {
+    while (!st && (c = option_next(argc, argv, ":ho:", longs, NULL, err)) != -1) {
         switch (c) {
         case 'o': st = take_path(o, optarg, err); break;
         case 's':
@@ -98,7 +97,7 @@ static enum tern_status parse_options(int argc, char **argv, struct keygen_optio
         case 'r': role = optarg; break;
         case 'j': o->json = true; break;
         case 'h': o->help = true; return TERN_OK;
-        default: return engine_option_unknown(c, argv, err);
+        default: return TERN_ERR_USAGE;
         }
     }
     while (!st && optind < argc)

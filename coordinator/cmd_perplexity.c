@@ -5,6 +5,7 @@
 #include "coordinator/commands.h"
 #include "coordinator/interrupt.h"
 #include "coordinator/json_out.h"
+#include "coordinator/option_habits.h"
 #include "coordinator/perplexity.h"
 #include "engine/base/log.h"
 #include "engine/option.h"
@@ -44,9 +45,11 @@ static const char help[] =
     "      --chunks N            only the first N chunks\n"
     "      --nll                 the negative log-likelihood of every scored token, too; with --json also\n"
     "                            the token the model thought most likely there\n"
-    "      --json                one JSON object on stdout, with a value for every chunk\n"
-    "  -h, --help                this text\n"
     "\n";
+
+static const char help_output[] =
+    "      --json                one JSON object on stdout, with a value for every chunk\n"
+    "  -h, --help                this text\n";
 
 struct options {
     struct engine_options engine;
@@ -77,15 +80,15 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
     memset(o, 0, sizeof *o);
     engine_options_default(&o->engine);
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "f:h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":" ENGINE_SHORT_OPTIONS "f:h", longs, NULL, err)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             engine_options_print_help(true);
+            fputs(help_output, stdout);
             return TERN_END;
         }
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         if ((st = parse_one(o, c, optarg, err)))
             return st;
     }

@@ -4,9 +4,9 @@
  * is.
  */
 #include "coordinator/commands.h"
-#include "coordinator/engine_options.h"
 #include "coordinator/interrupt.h"
 #include "coordinator/json_out.h"
+#include "coordinator/option_habits.h"
 #include "coordinator/pull.h"
 #include "engine/option.h"
 
@@ -79,8 +79,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
 
     *o = (struct options){ .timeout_s = DEFAULT_TIMEOUT_S, .retries = DEFAULT_RETRIES };
     optind = 1;
-    opterr = 0;
-    while (!st && (c = getopt_long(argc, argv, ":qh", longs, NULL)) != -1) {
+    while (!st && (c = option_next(argc, argv, ":qh", longs, NULL, err)) != -1) {
         switch (c) {
         case OPT_LIST: o->list = true; break;
         case OPT_JSON: o->json = true; break;
@@ -90,7 +89,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
         case OPT_RETRIES: st = tern_option_u32("--retries", optarg, 0, 1000, &o->retries, err); break;
         case 'q': o->quiet = true; break;
         case 'h': fputs(help, stdout); return TERN_END;
-        default: return engine_option_unknown(c, argv, err);
+        default: return TERN_ERR_USAGE;
         }
     }
     if (st)

@@ -5,9 +5,9 @@
  */
 #include "coordinator/cluster_table.h"
 #include "coordinator/commands.h"
-#include "coordinator/engine_options.h"
 #include "coordinator/interrupt.h"
 #include "coordinator/json_out.h"
+#include "coordinator/option_habits.h"
 
 #include <getopt.h>
 #include <signal.h>
@@ -56,18 +56,18 @@ static enum tern_status parse(int argc, char **argv, struct status *s, struct te
     int c;
 
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":h", longs, NULL, err)) != -1) {
         switch (c) {
         case OPT_SERVER: s->server = optarg; break;
         case OPT_API_KEY: s->api_key_file = optarg; break;
         case OPT_JSON: s->json = true; break;
         case 'h': fputs(help, stdout); return TERN_END;
-        default: return engine_option_unknown(c, argv, err);
+        default: return TERN_ERR_USAGE;
         }
     }
     if (optind < argc)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; see --help", argv[optind]);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a server goes behind --server",
+                         argv[optind]);
     return TERN_OK;
 }
 
@@ -87,9 +87,11 @@ static enum tern_status show(struct status *s, struct tern_err *err)
             return TERN_FAIL(err, TERN_ERR_IO, "cannot print the answer");
         putchar('\n');
     } else {
-        cluster_table_head(&s->view, http_client_server(s->http), stdout);
+        const unsigned width = terminal_width();
+
+        cluster_table_head(&s->view, http_client_server(s->http), width, stdout);
         putchar('\n');
-        cluster_table_rows(&s->view, terminal_width(), stdout);
+        cluster_table_rows(&s->view, width, stdout);
         if (s->view.n_slots)
             putchar('\n');
         cluster_table_slots(&s->view, stdout);

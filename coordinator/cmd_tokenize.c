@@ -5,6 +5,7 @@
 #include "coordinator/commands.h"
 #include "coordinator/engine_options.h"
 #include "coordinator/json_out.h"
+#include "coordinator/option_habits.h"
 #include "engine/base/limits.h"
 #include "engine/option.h"
 #include "engine/pretokenizer.h"
@@ -93,8 +94,7 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
 
     memset(o, 0, sizeof *o);
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":m:p:f:h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":m:p:f:h", longs, NULL, err)) != -1) {
         enum tern_status st;
 
         if (c == 'h') {
@@ -104,8 +104,8 @@ static enum tern_status parse(int argc, char **argv, struct options *o, struct t
             fputs(help_end, stdout);
             return TERN_END;
         }
-        if (c == ':' || c == '?')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         if ((st = parse_one(o, c, optarg, err)) != TERN_OK)
             return st;
     }

@@ -8,8 +8,8 @@
 #include "coordinator/cluster_lanes.h"
 #include "coordinator/cluster_table.h"
 #include "coordinator/commands.h"
-#include "coordinator/engine_options.h"
 #include "coordinator/full_screen.h"
+#include "coordinator/option_habits.h"
 #include "engine/base/log.h"
 #include "engine/option.h"
 
@@ -72,8 +72,7 @@ static enum tern_status parse(int argc, char **argv, struct top *t, struct tern_
     t->interval_s = 1;
     t->seconds = 5;
     optind = 1;
-    opterr = 0;
-    while (!st && (c = getopt_long(argc, argv, ":n:h", longs, NULL)) != -1) {
+    while (!st && (c = option_next(argc, argv, ":n:h", longs, NULL, err)) != -1) {
         switch (c) {
         case OPT_SERVER: t->server = optarg; break;
         case OPT_API_KEY: t->api_key_file = optarg; break;
@@ -83,11 +82,12 @@ static enum tern_status parse(int argc, char **argv, struct top *t, struct tern_
             break;
         case 'n': st = tern_option_u32("-n", optarg, 1, UINT32_MAX, &t->count, err); break;
         case 'h': fputs(help, stdout); return TERN_END;
-        default: return engine_option_unknown(c, argv, err);
+        default: return TERN_ERR_USAGE;
         }
     }
     if (!st && optind < argc)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; see --help", argv[optind]);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a server goes behind --server",
+                         argv[optind]);
     return st;
 }
 
@@ -200,11 +200,11 @@ static void print_picture(const struct top *t, unsigned columns, unsigned rows, 
     struct part parts[3];
     unsigned left = rest;
 
-    cluster_table_head(&t->view, http_client_server(t->http), to);
+    cluster_table_head(&t->view, http_client_server(t->http), columns, to);
     if (*t->lost)
         fprintf(to, "LOST, asking again: %s\n", t->lost);
     else
-        fprintf(to, "%s\n", t->paused ? "PAUSED (p goes on)" : "");
+        fprintf(to, "%s\n", t->paused ? "PAUSED (p goes on)" : t->screen ? "q ends, p pauses, + - time" : "");
     for (int i = 0; i < 3; i++) {
         unsigned lines, room;
 

@@ -3,10 +3,13 @@
  * `tern`: picks the subcommand.
  */
 #include "coordinator/commands.h"
+#include "coordinator/option_habits.h"
 #include "engine/mapping.h"
+#include "engine/option_next.h"
 #include "kernels/cpu.h"
 #include "proto/keys.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
@@ -43,19 +46,65 @@ static void print_help(FILE *to)
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].what);
     fputs("\n"
+          "  tern run -p \"Once upon a time\"    a tale by the small model that comes with Tern\n"
+          "  tern serve                         the same model as a server and a page to write to\n"
+          "\n"
           "`tern COMMAND --help` describes a command, `tern --version` prints the version.\n"
           "Workers are started with `ternd`.\n",
           to);
 }
 
-int main(int argc, char **argv)
+/* For a word that is no command: what was meant, if that can be guessed. */
+static int unknown(const char *word)
+{
+    const char *advice = option_habit_command(word), *best = NULL;
+    unsigned least = UINT_MAX;
+
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        const unsigned far = tern_option_distance(word, commands[i].name);
+
+        if (far < least) {
+            least = far;
+            best = commands[i].name;
+        }
+    }
+    if (advice)
+        fprintf(stderr, "tern: there is no command '%.40s': %s\n", word, advice);
+    else if (best)
+        fprintf(stderr, "tern: there is no command '%.40s'; did you mean `tern %s`?\n", word, best);
+    else if (word[0] == '-')
+        fprintf(stderr, "tern: options go behind a command, as in `tern run %.40s`; see `tern --help`\n",
+                word);
+    else
+        fprintf(stderr, "tern: there is no command '%.40s'; `tern --help` lists those there are\n", word);
+    return EX_USAGE;
+}
+
+static int run(int argc, char **argv)
 {
     struct tern_err err;
+
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[0], commands[i].name) != 0)
+            continue;
+        if (tern_mapping_guard_install(&err) || tern_keys_init(&err))
+            return cmd_fail(argv[0], &err);
+        tern_cpu_set_float_mode();
+        return commands[i].run(argc, argv);
+    }
+    return unknown(argv[0]);
+}
+
+int main(int argc, char **argv)
+{
+    static char help_option[] = "--help";
 
     if (argc < 2) {
         print_help(stderr);
         return EX_USAGE;
     }
+    if (strcmp(argv[1], "help") == 0 && argc > 2)
+        return run(2, (char *[]){ argv[2], help_option, NULL });
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_help(stdout);
         return EX_OK;
@@ -64,14 +113,5 @@ int main(int argc, char **argv)
         puts("tern " TERN_VERSION);
         return EX_OK;
     }
-    for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) != 0)
-            continue;
-        if (tern_mapping_guard_install(&err) || tern_keys_init(&err))
-            return cmd_fail(argv[1], &err);
-        tern_cpu_set_float_mode();
-        return commands[i].run(argc - 1, argv + 1);
-    }
-    fprintf(stderr, "tern: unknown command '%.40s'; `tern --help` lists those there are\n", argv[1]);
-    return EX_USAGE;
+    return run(argc - 1, argv + 1);
 }

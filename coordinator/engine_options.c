@@ -35,7 +35,8 @@ static const char help_layout[] =
     "\n"
     "Where the layers are (default: in this process)\n"
     "      --local N             N worker processes on this machine, over encrypted loopback links\n"
-    "      --split A,B,...       layers of each of them (default: even)\n"
+    "      --split A,B,...       layers of each of them; even (default); or measured: by the time each\n"
+    "                            needs for one, tried out for a moment before the start\n"
     "      --cluster FILE        workers on other machines, one a line:\n"
     "                            name tcp://host:port PUBLICKEY [layers=a-b]\n"
     "      --key FILE            this coordinator's key, made by `tern keygen`; with --cluster\n"
@@ -87,11 +88,16 @@ static enum tern_status parse_split(struct engine_options *o, const char *text, 
     uint32_t n = 0, split[TERN_MAX_WORKERS];
     enum tern_status st;
 
+    o->n_split = 0; /* the last one counts */
+    o->split_measured = strcmp(text, "measured") == 0;
+    if (o->split_measured || strcmp(text, "even") == 0)
+        return TERN_OK;
     for (const char *p = text;;) {
         size_t len = strcspn(p, ",");
 
         if (len == 0 || len >= sizeof word || n == TERN_MAX_WORKERS)
-            return TERN_FAIL(err, TERN_ERR_USAGE, "--split: '%s' is not a list of layer counts such as 4,2",
+            return TERN_FAIL(err, TERN_ERR_USAGE,
+                             "--split: '%s' is not even, measured, or a list of layer counts such as 4,2",
                              text);
         memcpy(word, p, len);
         word[len] = '\0';
@@ -175,7 +181,7 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
 {
     if (o->local && o->cluster)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--local and --cluster exclude each other; give one of them");
-    if (o->n_split && !o->local)
+    if ((o->n_split || o->split_measured) && !o->local)
         return TERN_FAIL(err, TERN_ERR_USAGE,
                          "--split goes with --local N; a cluster file says layers=a-b itself");
     if (o->n_split && o->n_split != o->local)
@@ -195,17 +201,4 @@ enum tern_status engine_options_finish(struct engine_options *o, struct tern_err
         o->cpu = tern_cpu_detect();
     tern_log_set_level(o->verbose ? TERN_LOG_DEBUG : o->quiet ? TERN_LOG_ERROR : TERN_LOG_WARN);
     return *o->model ? TERN_OK : tern_option_default_model("-m", o->model, sizeof o->model, err);
-}
-
-enum tern_status engine_option_unknown(int c, char **argv, struct tern_err *err)
-{
-    /* A short option is named by optopt; a long one is the word just passed. */
-    if (c == ':' && optopt > 0 && optopt < 256)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "-%c needs an argument; see --help", optopt);
-    if (c == ':')
-        return TERN_FAIL(err, TERN_ERR_USAGE, "%s needs an argument; see --help", argv[optind - 1]);
-    if (optopt > 0 && optopt < 256)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "unknown option -%c; see --help", optopt);
-    return TERN_FAIL(err, TERN_ERR_USAGE, "%s: unknown option, or one that takes no argument; see --help",
-                     argv[optind - 1]);
 }

@@ -42,10 +42,11 @@ struct engine_options {
     enum tern_head_mode head;
     bool no_head; /* no option: a command that wants no logits says so */
     enum tern_kv_type kv;
-    uint32_t chunk; /* prompt rows per step; 0: chosen by measurement */
-    uint32_t local; /* child processes; 0: none */
-    uint32_t n_split;
+    uint32_t chunk;   /* prompt rows per step; 0: chosen by measurement */
+    uint32_t local;   /* child processes; 0: none */
+    uint32_t n_split; /* layers of each of them; 0: even, or as measured */
     uint32_t split[TERN_MAX_WORKERS];
+    bool split_measured;
     const char *cluster, *key; /* files; both or neither */
     uint32_t in_flight;        /* steps on their way at once; 0: the pipe chooses (pipe.h) */
     uint32_t dead_after_ms, step_timeout_ms;
@@ -112,8 +113,5 @@ enum tern_status engine_option(struct engine_options *o, int c, const char *arg,
 /* Checks options against each other, fills in the model's path and the number of threads, sets the log
  * level. */
 enum tern_status engine_options_finish(struct engine_options *o, struct tern_err *err) TERN_MUST_CHECK;
-
-/* After getopt_long returned '?' or ':' with opterr 0: one sentence about what was wrong with argv. */
-enum tern_status engine_option_unknown(int c, char **argv, struct tern_err *err) TERN_MUST_CHECK;
 
 #endif

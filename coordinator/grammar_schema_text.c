@@ -90,9 +90,24 @@ void schema_end_rule(struct schema_compiler *c)
     }
 }
 
+/* With as few digits as say the same numbers: 0.1 stays 0.1.  NULL: no memory. */
+static char *shortest(const json_t *value)
+{
+    const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY;
+    char *text = json_dumps(value, flags | JSON_REAL_PRECISION(15));
+    json_t *back = text ? json_loads(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+
+    if (text && !json_equal(back, value)) {
+        free(text);
+        text = json_dumps(value, flags | JSON_REAL_PRECISION(17));
+    }
+    json_decref(back);
+    return text;
+}
+
 void schema_put_json(struct schema_compiler *c, const json_t *value)
 {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = shortest(value);
 
     if (!text) {
         fail(c, TERN_FAIL(c->err, TERN_ERR_MEMORY, "no memory for the grammar of a schema"));

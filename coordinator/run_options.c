@@ -3,6 +3,7 @@
 #include "coordinator/run_options.h"
 
 #include "coordinator/commands.h"
+#include "coordinator/option_habits.h"
 #include "engine/option.h"
 
 #include <stdio.h>
@@ -51,7 +52,12 @@ static const char help_output[] =
     "      --logprobs K          with --json: log-probabilities of each token and of the K most probable\n"
     "      --logits-out FILE     raw f32 logits of every sampled position\n"
     "                            (several prompts: FILE.1, FILE.2, ...)\n"
-    "  -h, --help                this text\n";
+    "  -h, --help                this text\n"
+    "\n"
+    "Examples\n"
+    "  tern run -p \"Once upon a time\" -n 200 --seed 1\n"
+    "  tern run -m model.gguf --local 2 -f prompt.txt --temp 0\n"
+    "  tern run -m model.gguf --cluster cluster --key ~/.config/tern/key -p \"Once upon a time\"\n";
 
 /* -- single options -------------------------------------------------------------------------------------- */
 
@@ -142,9 +148,8 @@ enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
     engine_options_default(&o->engine);
     answer_options_default(&o->answer, 128);
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS ANSWER_SHORT_OPTIONS "p:f:h", longs,
-                            NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":" ENGINE_SHORT_OPTIONS ANSWER_SHORT_OPTIONS "p:f:h", longs, NULL,
+                            err)) != -1) {
         if (c == 'h') {
             fputs(help, stdout);
             fputs(answer_options_help_length, stdout);
@@ -154,8 +159,8 @@ enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
             fputs(help_output, stdout);
             return TERN_END;
         }
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         st = engine_option(&o->engine, c, optarg, err);
         if (st == TERN_END)
             st = text_option(o, c, optarg, err);
@@ -166,7 +171,8 @@ enum tern_status run_options_parse(int argc, char **argv, struct run_options *o,
             return st;
     }
     if (optind < argc)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a prompt goes behind -p", argv[optind]);
+        return TERN_FAIL(err, TERN_ERR_USAGE,
+                         "'%s' is not an option; a model goes behind -m, a prompt behind -p", argv[optind]);
     return finish(o, err);
 }
 

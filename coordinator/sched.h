@@ -33,8 +33,9 @@
 /* One step's way.  Times are tern_now_ns() / 1000. */
 struct sched_trace {
     uint64_t number;
-    uint64_t sent_us, home_us, done_us; /* given to the pipe, back, and through the head and the sampler */
-    uint32_t n_prompt, n_decode;        /* rows of prompts, and rows that are one token of an answer */
+    uint64_t sent_us, home_us;   /* given to the pipe, and back */
+    uint64_t taken_us, done_us;  /* from there until then in the head and the sampler; before, it waited */
+    uint32_t n_prompt, n_decode; /* rows of prompts, and rows that are one token of an answer */
     uint32_t n_times;
     const struct tern_stage_time *times; /* [n_times], one per stage */
 };

@@ -207,6 +207,7 @@ static void note_step(struct sched *s, const struct flight *f, const struct tern
     struct sched_trace trace = { .number = f->number,
                                  .sent_us = f->sent_us,
                                  .home_us = home_us,
+                                 .taken_us = taken_us,
                                  .done_us = done_us,
                                  .n_prompt = f->n_prompt,
                                  .n_decode = f->n_decode,

@@ -40,6 +40,8 @@ enum tern_status session_open(const struct engine_options *o, struct session **o
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to start");
     s->o = o;
     s->dump_fd = -1;
+    s->split.n = o->n_split;
+    memcpy(s->split.layers, o->split, sizeof o->split);
     mo.with_embd = true;
     tern_kernels_init(&s->kern, o->cpu);
     if ((st = o->dump_steps ? pipe_dump_create(o->dump_steps, &s->dump_fd, err) : TERN_OK) ||
@@ -62,9 +64,9 @@ static enum tern_status check_split(const struct session *s, struct tern_err *er
 {
     uint32_t sum = 0;
 
-    for (uint32_t i = 0; i < s->o->n_split; i++)
-        sum += s->o->split[i];
-    if (s->o->n_split && sum != s->arch.n_layers)
+    for (uint32_t i = 0; i < s->split.n; i++)
+        sum += s->split.layers[i];
+    if (s->split.n && sum != s->arch.n_layers)
         return TERN_FAIL(err, TERN_ERR_USAGE, "--split adds up to %u layers and the model has %u",
                          (unsigned)sum, (unsigned)s->arch.n_layers);
     if (s->o->local > s->arch.n_layers)
@@ -111,7 +113,7 @@ static enum tern_status start_workers(struct session *s, struct tern_err *err)
     if (st)
         return st;
     lo.n = o->local;
-    lo.split = o->n_split ? o->split : NULL;
+    lo.split = s->split.n ? s->split.layers : NULL;
     lo.model_path = o->model;
     lo.threads = stage_threads(o);
     lo.layout = tern_pack_layout_name(s->layout.layout);
@@ -170,7 +172,8 @@ static enum tern_status check_room(const struct session_room *room, uint64_t n_p
     return TERN_OK;
 }
 
-enum tern_status session_connect(struct session *s, const struct session_room *room, struct tern_err *err)
+static enum tern_status connect_all(struct session *s, const struct session_room *room, bool measuring,
+                                    struct tern_err *err)
 {
     const uint32_t n_slots = room->n_at_once + room->n_prefixes;
     const uint64_t pages = ((uint64_t)room->max_len + TERN_PAGE - 1) / TERN_PAGE * room->n_at_once;
@@ -195,9 +198,9 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     po.dead_after_ms = s->o->dead_after_ms;
     po.step_timeout_ms = s->o->step_timeout_ms;
     po.join_timeout_ms = JOIN_TIMEOUT_MS;
-    po.quiet = s->o->quiet;
+    po.quiet = s->o->quiet || measuring;
     st = open_pipe(s, &po, room->n_at_once, err);
-    if (!st && s->dump_fd >= 0)
+    if (!st && s->dump_fd >= 0 && !measuring)
         st = pipe_dump_wrap(&s->pipe, s->dump_fd, err);
     if (st)
         return st;
@@ -213,6 +216,46 @@ enum tern_status session_connect(struct session *s, const struct session_room *r
     so.on_step = room->on_step;
     so.on_step_user = room->on_step_user;
     return sched_new(&so, &s->sched, err);
+}
+
+static void tell_split(const struct session *s)
+{
+    fprintf(stderr, "tern: measured: a layer takes");
+    for (uint32_t i = 0; i < s->split.n; i++)
+        fprintf(stderr, "%s %.2f", i ? "," : "", s->split.layer_ms[i]);
+    fprintf(stderr, " ms on each worker: layers");
+    for (uint32_t i = 0; i < s->split.n; i++)
+        fprintf(stderr, "%s %u", i ? "," : "", (unsigned)s->split.layers[i]);
+    fputc('\n', stderr);
+}
+
+/* Through a pipeline of its own, with even shares. */
+static enum tern_status measure_split(struct session *s, uint32_t n_at_once, struct tern_err *err)
+{
+    struct layer_times times = { .counting = false };
+    const uint32_t n = layer_split_streams(n_at_once, s->o->local);
+    const struct session_room room = { .n_at_once = n,
+                                       .max_len = layer_split_positions(n),
+                                       .on_step = layer_times_add,
+                                       .on_step_user = &times };
+    enum tern_status st = connect_all(s, &room, true, err);
+
+    if (!st)
+        st = layer_split_measure(s->sched, s->pipe, s->head != NULL, &s->kern, s->arch.n_vocab, n, &times,
+                                 &s->split, err);
+    session_disconnect(s);
+    if (!st && !s->o->quiet)
+        tell_split(s);
+    return st;
+}
+
+enum tern_status session_connect(struct session *s, const struct session_room *room, struct tern_err *err)
+{
+    enum tern_status st = TERN_OK;
+
+    if (s->o->split_measured && !s->split.measured && s->o->local > 1)
+        st = measure_split(s, room->n_at_once, err);
+    return st ? st : connect_all(s, room, false, err);
 }
 
 void session_disconnect(struct session *s)

@@ -11,6 +11,7 @@
 #define TERN_COORDINATOR_SESSION_H
 
 #include "coordinator/engine_options.h"
+#include "coordinator/layer_split.h"
 #include "coordinator/local_workers.h"
 #include "coordinator/pipe.h"
 #include "coordinator/sched.h"
@@ -32,6 +33,7 @@ struct session {
     uint32_t ctx;                     /* positions of one sequence */
     struct tern_layout_choice layout; /* of tiles on this machine; not chosen with --cluster */
     bool layout_chosen;
+    struct layer_split split; /* of --local: as given, or as measured by the first session_connect */
     struct cluster_spec cluster;
     struct tern_key key;
     struct local_workers *workers;
@@ -53,6 +55,7 @@ struct session_room {
     void *on_step_user;
 };
 
+/* TERN_END: interrupted. */
 enum tern_status session_connect(struct session *s, const struct session_room *room,
                                  struct tern_err *err) TERN_MUST_CHECK;
 /* Closes the pipeline and ends --local's workers; session_connect may follow.  No sequence may be in use. */

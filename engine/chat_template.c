@@ -284,6 +284,7 @@ static void choose_by_vocabulary(const struct tern_gguf *g, const struct tern_to
         name = "chatml";
     out->format = tern_chat_format_by_name(name);
     out->guessed = strcmp(name, "plain") == 0;
+    out->text = (struct tern_str){ NULL, 0 };
     out->why = out->guessed ? "for the file has no chat template" : "by the tokens of the vocabulary";
 }
 
@@ -308,6 +309,7 @@ enum tern_status tern_chat_choose(const struct tern_gguf *g, const struct tern_t
                          g->name);
     out->format = f;
     out->guessed = false;
+    out->text = tern_chat_template_is_placeholder(text) ? (struct tern_str){ NULL, 0 } : text;
     out->why = tern_chat_template_is_placeholder(text) ? "for the file's template is bitnet.cpp's placeholder"
                                                        : "by the file's chat template";
     return TERN_OK;

@@ -40,8 +40,9 @@ bool tern_chat_template_is_placeholder(struct tern_str text);
 
 struct tern_chat_choice {
     const struct tern_chat_format *format;
-    const char *why; /* half a sentence: "by the file's chat template" */
-    bool guessed;    /* nothing in the file says how to talk to the model */
+    const char *why;      /* half a sentence: "by the file's chat template" */
+    bool guessed;         /* nothing in the file says how to talk to the model */
+    struct tern_str text; /* the file's template, borrowed from g; empty: none, or none that says anything */
 };
 
 /* The format of a model: by tokenizer.chat_template, else by the vocabulary (t may be NULL: then not), else

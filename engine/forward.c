@@ -195,6 +195,7 @@ struct matrices {
     unsigned n;
     struct tern_ternary t[3];
     size_t tiles[3];
+    size_t done; /* tiles at the front that are left out */
 };
 
 /* input: which of s->in it is multiplied with. */
@@ -204,7 +205,6 @@ static void add_matrix(struct matrices *ms, const struct pass *p, const struct t
     const struct tern_scratch *s = p->s;
     const struct codes *c = &s->in[input];
 
-    ms->p = p;
     ms->tiles[ms->n] = tern_pack_tiles(w->m);
     ms->t[ms->n++] = (struct tern_ternary){ .tiles = w->tiles,
                                             .k_pad = w->k_pad,
@@ -225,6 +225,8 @@ static void pass_tiles(void *arg, size_t first, size_t last, unsigned thread)
     const struct pass *p = ms->p;
 
     (void)thread;
+    first += ms->done;
+    last += ms->done;
     for (unsigned i = 0; i < ms->n && first < last; i++) {
         size_t n = ms->tiles[i], end = last < n ? last : n;
 
@@ -275,6 +277,22 @@ static void run_matrices(const struct pass *p, struct matrices *ms)
     run_tiles(p, ms, pass_tiles, total);
 }
 
+/* The matrix behind which a layer is all but done. */
+static void run_last_matrix(const struct pass *p, struct matrices *ms)
+{
+    const struct tern_scratch *s = p->s;
+    size_t n = ms->tiles[0], most = n * 3 / 4;
+
+    if (!p->out || !s->soon) {
+        run_matrices(p, ms);
+        return;
+    }
+    run_tiles(p, ms, pass_tiles, most);
+    s->soon(s->soon_arg);
+    ms->done = most;
+    run_tiles(p, ms, pass_tiles, n - most);
+}
+
 /* cost: of one unit, in elements touched. */
 static void run_rows(struct pass *p, tern_pool_fn *fn, size_t per_row, size_t cost)
 {
@@ -288,7 +306,7 @@ static void layer_forward(struct pass *p)
     const struct tern_arch *a = &p->m->arch;
     const struct tern_layer *l = p->layer;
     struct tern_scratch *s = p->s;
-    struct matrices ms;
+    struct matrices ms = { .p = p };
     size_t q_dim = (size_t)a->n_heads * a->head_dim;
     size_t own = a->norms & TERN_INPUT_NORMS ? 1 : 0; /* each matrix has an input of its own */
 
@@ -316,7 +334,7 @@ static void layer_forward(struct pass *p)
     run_rows(p, pass_ffn_out, 1, a->n_ffn);
     ms.n = 0;
     add_matrix(&ms, p, &l->down, 0, s->o);
-    run_matrices(p, &ms);
+    run_last_matrix(p, &ms);
     run_rows(p, pass_boundary, 1, a->n_embd);
 }
 

@@ -39,6 +39,10 @@ struct tern_scratch;
 enum tern_status tern_scratch_new(const struct tern_arch *arch, size_t max_rows, unsigned n_threads,
                                   struct tern_scratch **out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_scratch_free(struct tern_scratch **s);
+/* From now on tern_forward_layers calls soon(arg) once, on its own thread, when all that is left to do is a
+ * quarter of the last matrix (and when every row is dead, never).  It must be short, for threads of the pool
+ * wait meanwhile.  NULL: nothing is called. */
+void tern_scratch_on_soon(struct tern_scratch *s, void (*soon)(void *arg), void *arg);
 /* What tern_scratch_new will take, for tern_model_need. */
 size_t tern_scratch_bytes(const struct tern_arch *arch, size_t max_rows, unsigned n_threads);
 

@@ -65,6 +65,9 @@ struct tern_scratch {
     float *att_max, *att_sum;    /* [n_kv_heads][max_rows][group], beside att */
     float *split;                /* states of one row's spans: [n_split] */
     size_t n_split, split_stride;
+
+    void (*soon)(void *arg); /* NULL: nobody wants to know */
+    void *soon_arg;
 };
 
 /* What every pass of one layer sees. */

@@ -103,6 +103,12 @@ enum tern_status tern_scratch_new(const struct tern_arch *arch, size_t max_rows,
     return TERN_OK;
 }
 
+void tern_scratch_on_soon(struct tern_scratch *s, void (*soon)(void *arg), void *arg)
+{
+    s->soon = soon;
+    s->soon_arg = arg;
+}
+
 void tern_scratch_free(struct tern_scratch **sp)
 {
     if (!*sp)

@@ -31,6 +31,7 @@ struct tern_stage {
     size_t x_bytes;
     struct tern_row *rows; /* [max_rows] */
     uint64_t next_step;
+    uint64_t last_us; /* that the last step took */
 
     struct tern_queue *in, *out;
     pthread_t thread;
@@ -65,6 +66,14 @@ static enum tern_status check_options(const struct tern_model *m, const struct t
     return TERN_OK;
 }
 
+static void tell_soon(void *arg)
+{
+    const struct tern_stage *s = arg;
+
+    if (s->last_us >= s->o.soon_us)
+        s->o.soon(s->o.arg);
+}
+
 enum tern_status tern_stage_new(const struct tern_model *model, struct tern_pool *pool,
                                 const struct tern_stage_options *o, struct tern_stage **out,
                                 struct tern_err *err)
@@ -91,6 +100,8 @@ enum tern_status tern_stage_new(const struct tern_model *model, struct tern_pool
                                &s->store, err);
     if (!st)
         st = tern_scratch_new(a, o->max_rows, tern_pool_threads(pool), &s->scratch, err);
+    if (!st && o->soon)
+        tern_scratch_on_soon(s->scratch, tell_soon, s);
     if (!st)
         st = tern_block_new(s->x_bytes, "the rows of a step", &s->x_block, err);
     if (!st)
@@ -352,6 +363,7 @@ enum tern_status tern_stage_run(struct tern_stage *s, struct tern_step *step, st
     s->next_step++;
     /* Differences of whole microseconds: the end is their sum, exactly. */
     us = tern_now_ns() / 1000 - start_us;
+    s->last_us = us;
     step->times[step->n_times++] = (struct tern_stage_time){
         .compute_us = clamp_u32(us),
         .queue_us = in_us && in_us < start_us ? clamp_u32(start_us - in_us) : 0,

@@ -25,9 +25,12 @@ struct tern_stage_options {
     bool is_last;   /* compacts the payload to the wanted rows */
     /* Called by the compute thread; or NULL.  await: before it takes a step from `in`, for which it waits in
      * any case; so long as nothing has failed.  on_run: with every step it has run; true when the step has
-     * been taken, and does not go to `out`. */
+     * been taken, and does not go to `out`.  soon: when a step will be done in a moment, on whatever thread
+     * runs it; only where the one before took soon_us or more. */
     void (*await)(void *arg);
     bool (*on_run)(void *arg, struct tern_step *step);
+    void (*soon)(void *arg);
+    uint32_t soon_us;
     void *arg;
 };
 

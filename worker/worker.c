@@ -65,10 +65,10 @@ typedef enum tern_status worker_on_fn(struct worker *w, const struct worker_mail
                                       struct tern_err *err);
 
 static worker_on_fn on_hello_idle, on_hello_held, on_hello_draining, on_assign, on_tensors, on_step,
-    on_step_draining, on_ping, on_bye;
+    on_step_draining, on_soon, on_ping, on_bye;
 
 /* Row: where we are.  Column: what came.  Empty: illegal there, dropped and counted. */
-#define N_BODIES (TERN__HEADER__BODY_FAULT + 1)
+#define N_BODIES (TERN__HEADER__BODY_SOON + 1)
 #define ON(body) TERN__HEADER__BODY_##body
 // clang-format off
 static const struct {
@@ -81,9 +81,11 @@ static const struct {
     [W_LOADING]  = { "loading",  { [ON(HELLO)] = on_hello_held, [ON(PING)] = on_ping, [ON(BYE)] = on_bye,
                                    [ON(ASSIGN)] = on_assign, [ON(TENSORS)] = on_tensors } },
     [W_READY]    = { "ready",    { [ON(HELLO)] = on_hello_held, [ON(PING)] = on_ping, [ON(BYE)] = on_bye,
-                                   [ON(ASSIGN)] = on_assign, [ON(STEP)] = on_step } },
+                                   [ON(ASSIGN)] = on_assign, [ON(STEP)] = on_step,
+                                   [ON(SOON)] = on_soon } },
     [W_DRAINING] = { "draining", { [ON(HELLO)] = on_hello_draining, [ON(PING)] = on_ping,
-                                   [ON(BYE)] = on_bye, [ON(STEP)] = on_step_draining } },
+                                   [ON(BYE)] = on_bye, [ON(STEP)] = on_step_draining,
+                                   [ON(SOON)] = on_soon } },
 };
 
 /* Who may send what. */
@@ -91,6 +93,7 @@ enum sender { SENDER_NONE, SENDER_COORDINATOR, SENDER_OWNER, SENDER_UPSTREAM };
 static const enum sender senders[N_BODIES] = {
     [ON(HELLO)] = SENDER_COORDINATOR, [ON(ASSIGN)] = SENDER_OWNER, [ON(TENSORS)] = SENDER_OWNER,
     [ON(PING)] = SENDER_OWNER,        [ON(BYE)] = SENDER_OWNER,    [ON(STEP)] = SENDER_UPSTREAM,
+    [ON(SOON)] = SENDER_UPSTREAM,
 };
 // clang-format on
 
@@ -288,6 +291,17 @@ static enum tern_status on_step_draining(struct worker *w, const struct worker_m
                                          struct tern_err *err)
 {
     return w->run ? worker_run_take(w->run, &w->plan, m, h, err) : TERN_OK;
+}
+
+static enum tern_status on_soon(struct worker *w, const struct worker_mail *m, const Tern__Header *h,
+                                struct tern_err *err)
+{
+    (void)m;
+    (void)h;
+    (void)err;
+    if (w->run)
+        worker_run_expect(w->run);
+    return TERN_OK;
 }
 
 static enum tern_status on_ping(struct worker *w, const struct worker_mail *m, const Tern__Header *h,

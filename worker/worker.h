@@ -54,8 +54,9 @@ struct worker_net {
     /* Gives what has come to worker_take().  True: there may be more. */
     bool (*take)(void *impl);
     /* Gives the lock back until there may be something to take, or `in` is ready; for a moment when there may
-     * be more, so that the loop thread has its turn however much comes. */
-    void (*wait)(void *impl, struct tern_queue *in, bool more);
+     * be more, so that the loop thread has its turn however much comes.  Does not sleep before awake_ns, a
+     * moment of tern_now_ns(). */
+    void (*wait)(void *impl, struct tern_queue *in, bool more, uint64_t awake_ns);
 };
 
 /* A message that came in; everything is borrowed. */
@@ -99,6 +100,10 @@ struct worker_way {
  * compute thread sends a computed step itself, unless one before it is still waiting for room, for steps
  * leave in order.  And while it has nothing to compute it takes the messages itself, whatever they are: it
  * may find then that its own run has been retired.  While it computes, the loop thread takes them.
+ *
+ * And it announces a step to the next worker a moment before it is done.  A thread that sleeps on a halted
+ * CPU wakes after 50 us and more, with cold caches.  The announcement has those wakes behind it, through the
+ * same threads and the same code, when the step comes; and whom it finds idle does not sleep until then.
  */
 struct worker_run {
     struct tern_stage *stage;
@@ -113,6 +118,7 @@ struct worker_run {
     struct tern_failed refused; /* the last of them */
 
     uint32_t n_unsent; /* computed steps the compute thread has left to the loop thread */
+    uint64_t awake_ns; /* a step was announced: until then the idle compute thread does not sleep */
     bool shut;         /* the compute thread takes and sends nothing any more */
     struct worker_way way;
     uint8_t header[TERN_MAX_HEADER_BYTES];

@@ -5,6 +5,7 @@
 #include "worker/worker_config.h"
 
 #include "engine/option.h"
+#include "engine/option_next.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,9 +22,9 @@ static const char help[] =
     "  --listen ADDR:PORT   address to bind, for example 0.0.0.0:7700; port 0 takes a free one\n"
     "  --key FILE           this worker's key pair, made by `tern keygen`\n"
     "  --allow FILE         who may connect: one `name coordinator|worker PUBLICKEY` a line\n"
-    "  --model FILE         GGUF file, first part of a split one, or Hugging Face folder; the whole model\n"
+    "  -m, --model FILE     GGUF file, first part of a split one, or Hugging Face folder; the whole model\n"
     "                       or a slice of it (default: $TERN_MODEL, else the fable model)\n"
-    "  --threads N          compute threads (default: the CPUs this process may use)\n"
+    "  -t, --threads N      compute threads (default: the CPUs this process may use)\n"
     "  --memory LIMIT       refuse assignments that need more, for example 2G (default: no limit)\n"
     "  --name NAME          what logs and coordinators call this worker (default: the host's name)\n"
     "  --cpu LEVEL          ref, avx2, avxvnni, avx512, avx512vbmi; on ARM ref, neon, dotprod,\n"
@@ -36,8 +37,9 @@ static const char help[] =
 static const char help_rest[] =
     "\n"
     "  --verbose            log every change of state\n"
-    "  --quiet              log warnings and errors only\n"
-    "  --help, --version\n"
+    "  -q, --quiet          log warnings and errors only\n"
+    "  -h, --help           this text\n"
+    "  --version            print the version\n"
     "\n"
     "For programs that start ternd themselves:\n"
     "  --ready-fd N         write the bound endpoint and a newline to this descriptor, then close it\n"
@@ -50,21 +52,17 @@ void worker_config_print_help(void)
     fputs(help_rest, stdout);
 }
 
-enum option_id {
+enum {
     OPT_LISTEN = 256,
     OPT_KEY,
     OPT_ALLOW,
-    OPT_MODEL,
-    OPT_THREADS,
     OPT_MEMORY,
     OPT_NAME,
     OPT_CPU,
     OPT_LAYOUT,
     OPT_VERBOSE,
-    OPT_QUIET,
     OPT_READY_FD,
     OPT_LIFELINE,
-    OPT_HELP,
     OPT_VERSION
 };
 
@@ -72,21 +70,34 @@ static const struct option options[] = {
     { "listen", required_argument, NULL, OPT_LISTEN },
     { "key", required_argument, NULL, OPT_KEY },
     { "allow", required_argument, NULL, OPT_ALLOW },
-    { "model", required_argument, NULL, OPT_MODEL },
-    { "threads", required_argument, NULL, OPT_THREADS },
+    { "model", required_argument, NULL, 'm' },
+    { "threads", required_argument, NULL, 't' },
     { "memory", required_argument, NULL, OPT_MEMORY },
     { "name", required_argument, NULL, OPT_NAME },
     { "cpu", required_argument, NULL, OPT_CPU },
     TERN_FILE_LONG_OPTIONS,
     { "layout", required_argument, NULL, OPT_LAYOUT },
     { "verbose", no_argument, NULL, OPT_VERBOSE },
-    { "quiet", no_argument, NULL, OPT_QUIET },
+    { "quiet", no_argument, NULL, 'q' },
     { "ready-fd", required_argument, NULL, OPT_READY_FD },
     { "lifeline", required_argument, NULL, OPT_LIFELINE },
-    { "help", no_argument, NULL, OPT_HELP },
+    { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, OPT_VERSION },
     { NULL, 0, NULL, 0 },
 };
+
+/* Of `tern`, and of the workers of other programs. */
+static const struct tern_option_habit habits[] = {
+    { "-H --host -p --port", NULL, "write --listen ADDR:PORT" },
+    { "-c --cache --ctx-size", NULL, "the coordinator says how much context there is; leave it out" },
+    { "-v", NULL, "write --verbose" },
+};
+
+static const struct tern_option_table table = { .program = "ternd",
+                                                .shorts = ":m:t:qh",
+                                                .longs = options,
+                                                .habits = habits,
+                                                .n_habits = sizeof habits / sizeof habits[0] };
 
 /* -- values ---------------------------------------------------------------------------------------------- */
 
@@ -138,26 +149,27 @@ static enum tern_status take_option(int id, const char *arg, struct worker_confi
 
     if (st != TERN_END)
         return st;
-    switch ((enum option_id)id) {
+    switch (id) {
     case OPT_LISTEN: c->listen = arg; return TERN_OK;
     case OPT_KEY: c->key_path = arg; return TERN_OK;
     case OPT_ALLOW: c->allow_path = arg; return TERN_OK;
-    case OPT_MODEL:
+    case 'm':
         if (arg[0] == '\0' ||
             (size_t)snprintf(c->model_path, sizeof c->model_path, "%s", arg) >= sizeof c->model_path)
             return TERN_FAIL(err, TERN_ERR_USAGE, "--model: the path is empty or too long");
         return TERN_OK;
-    case OPT_THREADS: return tern_option_u32("--threads", arg, 1, TERN_MAX_THREADS, &c->threads, err);
+    case 't': return tern_option_u32("--threads", arg, 1, TERN_MAX_THREADS, &c->threads, err);
     case OPT_MEMORY: return tern_option_bytes("--memory", arg, &c->memory_limit, err);
     case OPT_NAME: return parse_name(arg, c->name, err);
     case OPT_CPU: return tern_option_cpu(arg, &c->cpu, err);
     case OPT_LAYOUT: return tern_option_layout(arg, &c->layout, err);
     case OPT_VERBOSE: c->verbose = true; return TERN_OK;
-    case OPT_QUIET: c->quiet = true; return TERN_OK;
+    case 'q': c->quiet = true; return TERN_OK;
     case OPT_READY_FD: return parse_fd("--ready-fd", arg, &c->ready_fd, err);
     case OPT_LIFELINE: return parse_fd("--lifeline", arg, &c->lifeline_fd, err);
-    case OPT_HELP: c->show_help = true; return TERN_OK;
+    case 'h': c->show_help = true; return TERN_OK;
     case OPT_VERSION: c->show_version = true; return TERN_OK;
+    default: TERN_BUG_IF(true);
     }
     return TERN_OK;
 }
@@ -191,13 +203,9 @@ enum tern_status worker_config_parse(int argc, char **argv, struct worker_config
     int id;
 
     default_name(c.name);
-    opterr = 0;
-    while ((id = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        if (id == ':')
-            return TERN_FAIL(err, TERN_ERR_USAGE, "%s needs a value; see ternd --help", argv[optind - 1]);
+    while ((id = tern_option_next(argc, argv, &table, NULL, err)) != -1) {
         if (id == '?')
-            return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option of ternd; see ternd --help",
-                             argv[optind - 1]);
+            return TERN_ERR_USAGE;
         st = take_option(id, optarg, &c, err);
         if (st)
             return st;

@@ -6,7 +6,8 @@
  * Beside it, an idle compute thread waits for the ROUTER's messages (worker.h).  Of news both would be told;
  * but each has an epoll descriptor that asks for them exclusively, and of those the kernel serves the one
  * that was made first, the compute thread's, as long as that waits.  It is a hint only: both look for
- * messages whenever they are awake, and the loop thread wakes up often.
+ * messages whenever they are awake, and the loop thread wakes up often.  While the compute thread looks again
+ * and again instead of waiting, the loop thread is not told at all.
  */
 #include "worker/worker_loop.h"
 
@@ -15,6 +16,7 @@
 #include "engine/base/thread.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -30,10 +32,12 @@ struct loop {
     int idle_fd; /* epoll, an idle compute thread's: the ROUTER and the bell */
     int news_fd; /* epoll, the loop thread's: the ROUTER */
     int bell;    /* eventfd */
+    int router;  /* the ROUTER's news: ZMQ_FD, the context's */
 
     pthread_mutex_t lock;       /* of what follows */
     struct tern_queue *idle_in; /* an idle compute thread waits for it, or for messages; or NULL */
     bool rung;
+    bool untold; /* news_fd does not watch the ROUTER */
     struct tern_link_context *ctx;
     struct tern_server *server;
     struct tern_client *next;        /* NULL: none */
@@ -135,38 +139,70 @@ static bool take_messages(struct loop *l)
         tern_link_message_close(&m);
         if (st == TERN_AGAIN)
             return false;
+        /* Nothing but messages of the wrong form for a while: they are counted and logged where they are. */
+        if (st == TERN_ERR_FORMAT)
+            return true;
         if (st)
             tern_log_err("receive", &err);
     }
     return true;
 }
 
+/* Whether the loop thread is told of messages.  When the system has no room for the asking, it is tried again
+ * behind the next message; at the end the ROUTER may be gone. */
+static void tell_loop(struct loop *l, bool on)
+{
+    struct epoll_event e = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+
+    if (l->untold == on && epoll_ctl(l->news_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, l->router, &e) == 0)
+        l->untold = !on;
+}
+
 static bool net_take(void *impl)
 {
     struct loop *l = impl;
+    bool more;
 
     worker_clock(l->worker, tern_now_ms());
-    return take_messages(l);
+    more = take_messages(l);
+    tell_loop(l, true);
+    return more;
 }
 
-static void net_wait(void *impl, struct tern_queue *in, bool more)
+/* Other threads that this CPU could run come first. */
+static void look_until(const struct loop *l, uint64_t ns)
+{
+    struct epoll_event e;
+
+    while (epoll_wait(l->idle_fd, &e, 1, 0) == 0 && tern_now_ns() < ns)
+        sched_yield();
+}
+
+static void net_wait(void *impl, struct tern_queue *in, bool more, uint64_t awake_ns)
 {
     struct loop *l = impl;
+    bool awake = !more && tern_now_ns() < awake_ns;
     struct epoll_event e;
     uint64_t n;
 
     l->idle_in = in;
+    if (awake)
+        tell_loop(l, false);
     pthread_mutex_unlock(&l->lock);
     /* Whatever ends it, the caller looks at everything. */
-    if (more)
+    if (awake)
+        look_until(l, awake_ns);
+    else if (more)
         (void)poll(NULL, 0, MORE_MS);
     else
         (void)epoll_wait(l->idle_fd, &e, 1, -1);
     pthread_mutex_lock(&l->lock);
     l->idle_in = NULL;
-    if (l->rung)
-        TERN_BUG_IF(read(l->bell, &n, sizeof n) != (ssize_t)sizeof n);
+    if (!l->rung)
+        return;
+    TERN_BUG_IF(read(l->bell, &n, sizeof n) != (ssize_t)sizeof n);
     l->rung = false;
+    tell_loop(l, true); /* the caller may be shut, and take nothing any more */
 }
 
 /* The bell tells an idle compute thread that its queue is ready. */
@@ -275,7 +311,7 @@ static enum tern_status turn(struct loop *l, struct tern_err *err)
     server = &p.fds[p.server];
     l->look_at_next = pump || (p.next && p.fds[p.next + 1].revents);
     worker_watch_list(l->worker);
-    if (pump || server[1].revents || server[2].revents)
+    if (pump || p.unsure || server[1].revents || server[2].revents)
         tern_server_pump(l->server);
     if (p.fds[0].revents)
         take_signals(l);
@@ -308,12 +344,13 @@ static enum tern_status open_waits(struct loop *l, struct tern_err *err)
     enum tern_status st;
 
     (void)tern_server_poll_fds(l->server, fds);
+    l->router = fds[0].fd;
     l->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    st = watch(&l->idle_fd, fds[0].fd, EPOLLIN | EPOLLEXCLUSIVE, err);
+    st = watch(&l->idle_fd, l->router, EPOLLIN | EPOLLEXCLUSIVE, err);
     if (!st)
         st = watch(&l->idle_fd, l->bell, EPOLLIN, err);
     if (!st)
-        st = watch(&l->news_fd, fds[0].fd, EPOLLIN | EPOLLEXCLUSIVE, err);
+        st = watch(&l->news_fd, l->router, EPOLLIN | EPOLLEXCLUSIVE, err);
     return st;
 }
 

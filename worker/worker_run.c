@@ -8,6 +8,11 @@
 
 #include <stdlib.h>
 
+/* Steps of less are done before an announcement is there. */
+#define SOON_US 1000
+/* An announced step is seldom later; and a peer that only announces must not keep us busy for long. */
+#define AWAKE_NS 1000000
+
 /* -- out ------------------------------------------------------------------------------------------------- */
 
 /* The parts of a step that have not been sent. */
@@ -70,8 +75,39 @@ static bool on_run(void *arg, struct tern_step *s)
     return sent;
 }
 
+/* On the compute thread, with the step all but done.  Where steps queue up before us the next worker has
+ * something to do as well, and would only be disturbed. */
+static void announce(void *arg)
+{
+    struct worker_run *r = arg;
+    const struct worker_way *way = &r->way;
+    Tern__Header h = TERN__HEADER__INIT;
+    Tern__Soon b = TERN__SOON__INIT;
+    size_t len;
+
+    h.version = TERN_WIRE_VERSION;
+    h.epoch = way->epoch;
+    h.layout = way->layout;
+    h.body_case = TERN__HEADER__BODY_SOON;
+    h.soon = &b;
+    if (pthread_mutex_trylock(way->net->lock) != 0)
+        return;
+    if (!r->shut && r->n_unsent == 0 && !tern_queue_ready(tern_stage_in(r->stage)) &&
+        tern_wire_put(&h, r->header, sizeof r->header, &len, NULL) == TERN_OK)
+        (void)way->net->next_send(way->net->impl, r->header, len, NULL, 0, NULL);
+    pthread_mutex_unlock(way->net->lock);
+}
+
+/* Why that fails shows again when the loop thread tries. */
+static void send_waiting(struct worker_run *r)
+{
+    if (worker_run_send(r, NULL) != TERN_OK)
+        return;
+}
+
 /* On the compute thread, when it is idle.  Also when it is not, it looks once: sending may have taken in the
- * news of messages, of which nobody would be told again. */
+ * news of messages, of which nobody would be told again.  With messages it takes the news of room for what is
+ * still to be sent, which it then does itself. */
 static void await_step(void *arg)
 {
     struct worker_run *r = arg;
@@ -82,9 +118,13 @@ static void await_step(void *arg)
     while (!r->shut) {
         bool more = net->take(net->impl);
 
+        if (!r->shut && r->n_out > 0) {
+            send_waiting(r);
+            more = net->take(net->impl) || more;
+        }
         if (tern_queue_ready(in))
             break;
-        net->wait(net->impl, in, more);
+        net->wait(net->impl, in, more, r->awake_ns);
     }
     pthread_mutex_unlock(net->lock);
 }
@@ -130,6 +170,8 @@ enum tern_status worker_run_new(const struct tern_model *model, struct tern_pool
                                      .is_last = plan->is_last,
                                      .await = way->net->lock ? await_step : NULL,
                                      .on_run = way->net->lock ? on_run : NULL,
+                                     .soon = way->net->lock && !way->home ? announce : NULL,
+                                     .soon_us = SOON_US,
                                      .arg = r };
     enum tern_status st;
 
@@ -190,11 +232,17 @@ enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan 
     if (st == TERN_AGAIN)
         return TERN_OK;
     s->t_in_ns = tern_now_ns();
+    r->awake_ns = 0;
     s->n_failed_in = s->n_failed;
     s->user = r; /* not NULL: the stage's word for "not run" */
     r->filling = NULL;
     TERN_BUG_IF(!tern_queue_push(tern_stage_in(r->stage), s));
     return TERN_OK;
+}
+
+void worker_run_expect(struct worker_run *r)
+{
+    r->awake_ns = tern_now_ns() + AWAKE_NS;
 }
 
 enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err)

@@ -18,6 +18,8 @@ void worker_run_free(struct worker_run **r);
 enum tern_status worker_run_take(struct worker_run *r, const struct worker_plan *plan,
                                  const struct worker_mail *m, const Tern__Header *h,
                                  struct tern_err *err) TERN_MUST_CHECK;
+/* A step is about to come: an idle compute thread stays awake for it, though not for long. */
+void worker_run_expect(struct worker_run *r);
 /* Computed steps that the compute thread has not sent join the list of outgoing ones. */
 enum tern_status worker_run_collect(struct worker_run *r, struct tern_err *err) TERN_MUST_CHECK;
 /* Sends what is on that list, in order.  TERN_AGAIN when the rest has no room yet. */

@@ -20,11 +20,13 @@
 /* -- routes ---------------------------------------------------------------------------------------------- */
 
 /* A path that ends with '/' stands for all that begin with it.  `own`: llama-server's and ours, where errors
- * have the number of the status for a code. */
+ * have the number of the status for a code.  No handler: llama-server has such a route, and this is why there
+ * is none here. */
 static const struct route {
     const char *method, *path;
     api_handler *handler;
     bool own;
+    const char *why;
 } routes[] = {
     { "POST", "/v1/chat/completions", api_post_chat, false },
     { "POST", "/chat/completions", api_post_chat, false },
@@ -46,9 +48,26 @@ static const struct route {
     { "GET", "/props", api_get_props, true },
     { "GET", "/slots", api_get_slots, true },
     { "GET", "/metrics", api_get_metrics, true },
+    { "GET", "/lora-adapters", api_get_adapters, true },
     { "GET", "/", api_get_page, true },
     { "GET", "/tern/cluster", api_get_cluster, true },
     { "GET", "/tern/events", api_get_events, true },
+    { "POST", "/infill", NULL, true, "text is only added at the end" },
+    { "POST", "/rerank", NULL, true, "the model ranks no documents" },
+    { "POST", "/reranking", NULL, true, "the model ranks no documents" },
+    { "POST", "/v1/rerank", NULL, false, "the model ranks no documents" },
+    { "POST", "/v1/reranking", NULL, false, "the model ranks no documents" },
+    { "POST", "/props", NULL, true, "settings do not change while the server runs" },
+    { "POST", "/slots/", NULL, true, "what slots hold is neither saved nor erased by hand" },
+    { "POST", "/lora-adapters", NULL, true, "there are no adapters" },
+    { "POST", "/responses", NULL, false, "there is /v1/chat/completions" },
+    { "POST", "/v1/responses", NULL, false, "there is /v1/chat/completions" },
+    { "POST", "/v1/messages", NULL, false, "there is /v1/chat/completions" },
+    { "POST", "/v1/messages/count_tokens", NULL, false, "there is /tokenize" },
+    { "POST", "/chat/completions/input_tokens", NULL, false, "there is /tokenize" },
+    { "POST", "/v1/chat/completions/input_tokens", NULL, false, "there is /tokenize" },
+    { "POST", "/audio/transcriptions", NULL, false, "the model reads and writes text alone" },
+    { "POST", "/v1/audio/transcriptions", NULL, false, "the model reads and writes text alone" },
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 
@@ -61,7 +80,17 @@ static bool is_path(const struct route *r, const char *path)
     return strcmp(path, r->path) == 0;
 }
 
-/* TERN_OK with *out; else 404, or 405 with what would be allowed (and a route of that path in *out). */
+/* Whose form errors of a path have: llama-server's, unless the path is one of OpenAI's, or under /v1/ and
+ * nobody's; and OpenAI's where none is known. */
+static bool has_numeric_code(const char *path)
+{
+    for (size_t i = 0; path && i < N_ROUTES; i++)
+        if (is_path(&routes[i], path))
+            return routes[i].own;
+    return path && strncmp(path, "/v1/", 4) != 0;
+}
+
+/* TERN_OK with *out; else 404, 501, or 405 with what would be allowed. */
 static enum tern_status find(const char *method, const char *path, const struct route **out,
                              struct api_fault *f)
 {
@@ -73,15 +102,19 @@ static enum tern_status find(const char *method, const char *path, const struct 
             continue;
         if (strcmp(method, routes[i].method) == 0) {
             *out = &routes[i];
-            return TERN_OK;
+            if (routes[i].handler)
+                return TERN_OK;
+            (void)snprintf(text, sizeof text, "%s is not supported: %s.", routes[i].path, routes[i].why);
+            api_fault_http(f, 501, text);
+            return TERN_ERR_UNSUPPORTED;
         }
-        other = &routes[i];
+        if (!other || !other->handler)
+            other = &routes[i];
     }
     if (other) {
         (void)snprintf(text, sizeof text, "%s is asked for with %s, not with %.20s.", other->path,
                        other->method, method);
         api_fault_http(f, 405, text);
-        *out = other;
         f->allow = other->method[0] == 'G' ? "GET, HEAD" : other->method;
     } else {
         (void)snprintf(text, sizeof text, "There is nothing at %.100s.", path);
@@ -112,7 +145,7 @@ void api_handle(void *user, struct http_exchange *x, const struct http_request *
     if (!st)
         st = route->handler(a, x, r, &f);
     if (st)
-        api_reply_fault(x, &f, route && route->own);
+        api_reply_fault(x, &f, has_numeric_code(r->path));
 }
 
 bool api_is_public(const char *method, const char *path)
@@ -122,7 +155,8 @@ bool api_is_public(const char *method, const char *path)
             strcmp(path, "/v1/models") == 0 || strcmp(path, "/models") == 0);
 }
 
-void api_error(void *user, unsigned status, const char *message, struct http_text *body, const char **type)
+void api_error(void *user, unsigned status, const char *path, const char *message, struct http_text *body,
+               const char **type)
 {
     struct api_fault f;
     json_t *root;
@@ -131,7 +165,7 @@ void api_error(void *user, unsigned status, const char *message, struct http_tex
     (void)user;
     memset(&f, 0, sizeof f);
     api_fault_http(&f, status, message);
-    root = api_fault_json(&f, false);
+    root = api_fault_json(&f, has_numeric_code(path));
     text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     if (text)
         http_text_add(body, text, strlen(text));
@@ -243,12 +277,14 @@ enum tern_status api_begin(struct api *a, struct service *service, struct tern_e
     a->started = (int64_t)time(NULL);
     a->model = (struct api_model){ .tok = s->tok,
                                    .format = service_chat(service)->format,
+                                   .template = service_chat(service)->text,
                                    .n_vocab = s->arch.n_vocab,
                                    .n_embd = s->arch.n_embd,
                                    .ctx = service_ctx(service),
                                    .longest = longest_token(s->tok, s->arch.n_vocab),
                                    .max_tokens = a->o.max_tokens,
                                    .n_keep = a->o.n_keep,
+                                   .shift = a->o.shift,
                                    .pooling = a->o.pooling_given ? a->o.pooling : s->arch.pooling };
     if ((st = name_model(a, err)) || (st = make_fingerprint(a, err)) ||
         (st = grammar_vocab_new(s->tok, s->arch.n_vocab, &a->grammar_vocab, err)))

@@ -35,6 +35,7 @@ void api_free(struct api **a);
 /* For http_options; user is the struct api. */
 void api_handle(void *user, struct http_exchange *x, const struct http_request *r);
 bool api_is_public(const char *method, const char *path);
-void api_error(void *user, unsigned status, const char *message, struct http_text *body, const char **type);
+void api_error(void *user, unsigned status, const char *path, const char *message, struct http_text *body,
+               const char **type);
 
 #endif

@@ -10,7 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-#define QUIET_NS 15000000000u /* without an event, after which a comment shows that we are here */
+#define QUIET_NS    15000000000u /* without an event, after which a comment shows that we are here */
+#define PROGRESS_NS 100000000u   /* between events about a prompt: small steps may be many more */
 
 /* -- what comes ------------------------------------------------------------------------------------------ */
 
@@ -41,12 +42,16 @@ static bool keep(struct api_choice *c, const struct job_piece *p, size_t n_logpr
     return !c->text.failed;
 }
 
-/* How much of the prompt has been read, whenever that is more than was told. */
-static void tell_progress(struct api_answer *a, struct api_choice *c, const struct job_state *s)
+/* How much of the prompt has been read, when that is more than was told a while ago, or all of it. */
+static void tell_progress(struct api_answer *a, struct api_choice *c, const struct job_state *s, bool whole)
 {
-    if (!a->out || !a->r->return_progress || !s->started || (c->told && c->n_told >= s->n_prompt_done))
+    const uint64_t now = tern_now_ns();
+
+    if (!a->out || !a->r->return_progress || !s->started || (c->told && c->n_told >= s->n_prompt_done) ||
+        (c->told && !whole && now - c->told_ns < PROGRESS_NS))
         return;
     c->told = true;
+    c->told_ns = now;
     c->n_told = s->n_prompt_done;
     c->state = *s;
     a->form->progress(a, c, a->out);
@@ -56,7 +61,7 @@ static void on_waiting(void *user, uint32_t i, const struct job_state *state)
 {
     struct api_answer *a = user;
 
-    tell_progress(a, &a->choices[i], state);
+    tell_progress(a, &a->choices[i], state, false);
 }
 
 static void on_piece(void *user, uint32_t i, const struct job_piece *p, const struct job_state *state)
@@ -65,7 +70,7 @@ static void on_piece(void *user, uint32_t i, const struct job_piece *p, const st
     struct api_choice *c = &a->choices[i];
     const int top = a->r->gen.n_logprobs;
 
-    tell_progress(a, c, state);
+    tell_progress(a, c, state, true);
     c->state = *state;
     c->n_bytes += p->n_text;
     c->has_new_line |= p->n_text && memchr(p->text, '\n', p->n_text);

@@ -18,6 +18,7 @@ struct api_choice {
     uint32_t index;
     bool ended, has_new_line, told;
     uint32_t n_told;         /* tokens of the prompt, in the last event about them, if one was sent */
+    uint64_t told_ns;        /* ... and when that was */
     size_t n_bytes, n_chars; /* of text so far */
     size_t last_end;         /* of the last token passed on, in bytes, */
     size_t last_end_chars;   /* ... and in code points */

@@ -60,6 +60,9 @@ enum tern_status api_body_parse(const char *body, size_t n, json_t **out, struct
 
     if (st)
         return st;
+    if (n == 0)
+        return api_fault_set(f, TERN_ERR_FORMAT, "invalid_json", NULL,
+                             "The body is empty: send a JSON object, with its Content-Length.");
     root = json_loadb(body, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     if (!root)
         return api_fault_set(f, TERN_ERR_FORMAT, "invalid_json", NULL,

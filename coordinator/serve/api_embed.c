@@ -21,7 +21,7 @@ struct embeddings {
     struct api_prompts prompts;
     struct http_text *vectors; /* [prompts.n], as JSON */
     enum tern_pooling pooling;
-    bool normalize, base64, llama;
+    bool normalize, base64, llama, no_cache;
     uint64_t client, user;
     uint64_t n_tokens;
     struct api_fault fault;
@@ -56,14 +56,17 @@ static enum tern_status parse_encoding(struct embeddings *e, struct api_fault *f
     struct tern_str format = { NULL, 0 };
     int64_t dimensions = e->api->model.n_embd, normalize = 2;
     struct tern_str user = { NULL, 0 };
+    bool cache = true;
     enum tern_status st;
 
     if ((st = api_get_string(e->body, "encoding_format", &format, f)) ||
+        (st = api_get_bool(e->body, "cache_prompt", &cache, f)) ||
         (st = api_get_whole(e->body, "dimensions", 1, INT32_MAX, &dimensions, f)) ||
         (st = api_get_whole(e->body, "embd_normalize", -1, INT32_MAX, &normalize, f)) ||
         (st = api_get_string(e->body, "user", &user, f)))
         return st;
     e->user = api_user(user);
+    e->no_cache = !cache;
     e->base64 = format.ptr && tern_str_is(format, "base64");
     if (format.ptr && !e->base64 && !tern_str_is(format, "float"))
         return API_REFUSE(f, "encoding_format", "'encoding_format' is '%.*s': there are float and base64.",
@@ -122,6 +125,7 @@ static void fill(void *user, uint32_t i, struct job_request *out)
     out->user = e->user;
     out->pooling = e->pooling;
     out->normalize = e->normalize;
+    out->no_cache = e->no_cache;
 }
 
 static void on_piece(void *user, uint32_t i, const struct job_piece *p, const struct job_state *state)

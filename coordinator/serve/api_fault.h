@@ -5,8 +5,8 @@
  *   {"error": {"message": "...", "type": "invalid_request_error", "param": "temperature", "code": null}}
  *
  * The form is OpenAI's on all routes.  `code` is what each kind of client expects there: a word or null on
- * OpenAI's routes, the number of the status on llama-server's own; `type` has llama-server's names, which are
- * OpenAI's where both have one.
+ * OpenAI's routes, the number of the status on llama-server's own (api.c knows which are whose); `type` has
+ * llama-server's names, which are OpenAI's where both have one.
  */
 #ifndef TERN_COORDINATOR_SERVE_API_FAULT_H
 #define TERN_COORDINATOR_SERVE_API_FAULT_H

@@ -36,7 +36,7 @@ api_handler api_post_embeddings, api_post_embedding;                         /* 
 api_handler api_post_tokenize, api_post_detokenize, api_post_apply_template; /* api_tokens.c */
 api_handler api_get_models, api_get_health, api_get_props, api_get_slots;    /* api_info.c */
 api_handler api_get_model;                                                   /* /v1/models/{id} */
-api_handler api_get_metrics;                                                 /* api_info.c, too */
+api_handler api_get_metrics, api_get_adapters;                               /* api_info.c, too */
 api_handler api_get_cluster, api_get_events;                                 /* api_cluster.c */
 api_handler api_get_page;                                                    /* api_page.c */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the server is and does: /v1/models, /health, /props, /slots, /metrics. */
+/* What the server is and does: /v1/models, /health, /props, /slots, /lora-adapters, /metrics. */
 #include "coordinator/serve/api_impl.h"
 
 #include "coordinator/json_out.h"
@@ -109,6 +109,12 @@ json_t *api_settings(const struct api *a, const struct api_request *r)
     return all;
 }
 
+/* A token's text, empty for one that there is none of. */
+static json_t *token_text(const struct api *a, int32_t id)
+{
+    return id < 0 ? json_string("") : api_token_text(a->model.tok, id);
+}
+
 enum tern_status api_get_props(struct api *a, struct http_exchange *x, const struct http_request *r,
                                struct api_fault *f)
 {
@@ -119,13 +125,15 @@ enum tern_status api_get_props(struct api *a, struct http_exchange *x, const str
     (void)f;
     service_snapshot(a->service, &snap);
     api_reply_json(x, 200,
-                   json_pack("{s:{s:I, s:o}, s:I, s:s, s:s, s:s, s:{s:b, s:b}, s:s, s:s}",
+                   json_pack("{s:{s:I, s:o}, s:I, s:s, s:s, s:s, s:s, s:o, s:o, s:{s:b, s:b}, s:s, s:s}",
                              "default_generation_settings", "n_ctx", (json_int_t)a->model.ctx, "params",
                              api_settings(a, NULL), "total_slots", (json_int_t)snap.parallel, "model_path",
-                             a->model.name, "chat_template", format ? tern_chat_template_jinja(format) : "",
-                             "chat_format", format ? tern_chat_format_name(format) : "none", "modalities",
-                             "vision", 0, "audio", 0, "build_info", "tern " TERN_VERSION, "fingerprint",
-                             a->fingerprint));
+                             a->model.name, "model_alias", a->model.name, "chat_template",
+                             format ? tern_chat_template_jinja(format) : "", "chat_format",
+                             format ? tern_chat_format_name(format) : "none", "bos_token",
+                             token_text(a, tern_tokenizer_bos(a->model.tok)), "eos_token",
+                             token_text(a, tern_tokenizer_eos(a->model.tok)), "modalities", "vision", 0,
+                             "audio", 0, "build_info", "tern " TERN_VERSION, "fingerprint", a->fingerprint));
     return TERN_OK;
 }
 
@@ -173,6 +181,19 @@ enum tern_status api_get_slots(struct api *a, struct http_exchange *x, const str
     for (uint32_t id = 0; id < snap.parallel; id++)
         (void)json_array_append_new(list, slot_json(a, id, at[id]));
     api_reply_json(x, 200, list);
+    return TERN_OK;
+}
+
+/* -- adapters -------------------------------------------------------------------------------------------- */
+
+/* There are none, and so has llama-server without any. */
+enum tern_status api_get_adapters(struct api *a, struct http_exchange *x, const struct http_request *r,
+                                  struct api_fault *f)
+{
+    (void)a;
+    (void)r;
+    (void)f;
+    api_reply_json(x, 200, json_array());
     return TERN_OK;
 }
 

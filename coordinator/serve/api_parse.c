@@ -132,6 +132,28 @@ static enum tern_status parse_logprobs(struct api_request *r, struct api_fault *
     return TERN_OK;
 }
 
+/* A whole answer is in memory at once, and what it says of each token is far larger than the token. */
+static enum tern_status check_logprobs(const struct api_model *m, const struct api_request *r,
+                                       struct api_fault *f)
+{
+    const uint64_t each = 1 + (r->gen.n_logprobs > 0 ? (uint64_t)r->gen.n_logprobs : 0);
+    uint64_t tokens = 0;
+
+    if (r->stream || r->gen.n_logprobs < 0)
+        return TERN_OK;
+    for (size_t i = 0; i < r->prompts.n; i++) {
+        const uint64_t room = m->ctx - (r->prompts.from[i + 1] - r->prompts.from[i]) + 1;
+
+        tokens += m->shift || r->gen.n_predict < room ? r->gen.n_predict : room;
+    }
+    if (tokens * r->n * each <= API_MAX_LOGPROBS)
+        return TERN_OK;
+    return API_REFUSE(f, "logprobs",
+                      "%llu log-probabilities for each of up to %llu tokens: one answer may have %d in all; "
+                      "lower 'max_tokens', or ask for a stream.",
+                      (unsigned long long)each, (unsigned long long)(tokens * r->n), API_MAX_LOGPROBS);
+}
+
 /* -- the rest -------------------------------------------------------------------------------------------- */
 
 static enum tern_status parse_stream(struct api_request *r, struct api_fault *f)
@@ -217,7 +239,8 @@ static enum tern_status parse_all(const struct api_model *m, struct api_request 
         (st = parse_logprobs(r, f)) || (st = parse_stream(r, f)) || (st = parse_switches(m, r, f)) ||
         (st = api_parse_format(r->body, r, f)))
         return st;
-    if ((st = r->kind == API_CHAT ? parse_chat(m, r, f) : parse_prompt(m, r, f)) || (st = parse_count(r, f)))
+    if ((st = r->kind == API_CHAT ? parse_chat(m, r, f) : parse_prompt(m, r, f)) ||
+        (st = parse_count(r, f)) || (st = check_logprobs(m, r, f)))
         return st;
     return draw_seed(r, f);
 }

@@ -95,13 +95,97 @@ static enum tern_status add_message(struct transcript *t, const json_t *m, size_
     return add_content(t, json_object_get(m, "content"), i, f);
 }
 
-static enum tern_status render(const struct api_model *m, const struct transcript *t, bool ask,
-                               struct tern_chat_prompt *out, struct api_fault *f)
+/* -- how it is rendered ---------------------------------------------------------------------------------- */
+
+struct manner {
+    bool ask;      /* for an answer: its beginning stands behind the messages */
+    int continues; /* 1: the last message goes on, 0: it does not, -1: it does if it is the assistant's */
+};
+
+static bool is_of_word(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* Is there such a word in the text?  In a template's, it may be a variable that it reads. */
+static bool has_word(struct tern_str text, const char *word)
+{
+    const size_t n = strlen(word);
+
+    for (size_t i = 0; n && i + n <= text.len; i++)
+        if (memcmp(text.ptr + i, word, n) == 0 && (i == 0 || !is_of_word(text.ptr[i - 1])) &&
+            (i + n == text.len || !is_of_word(text.ptr[i + n])))
+            return true;
+    return false;
+}
+
+/* Variables of the template, as llama-server takes them.  One that nobody reads has no effect with either
+ * server; what the model's template would have read, and a built-in format cannot, is refused. */
+static enum tern_status parse_kwargs(const struct api_model *m, const json_t *body, struct manner *how,
+                                     struct api_fault *f)
+{
+    const char *own = tern_chat_template_jinja(m->format), *key;
+    const struct tern_str text = m->template.len ? m->template : (struct tern_str){ own, strlen(own) };
+    const json_t *kwargs = NULL;
+    enum tern_status st = api_get_object(body, "chat_template_kwargs", &kwargs, f);
+    json_t *v;
+
+    if (st || !kwargs)
+        return st;
+    if (json_object_size(kwargs) > API_MAX_KWARGS)
+        return API_REFUSE(f, "chat_template_kwargs", "'chat_template_kwargs' has more than %d variables.",
+                          API_MAX_KWARGS);
+    if ((st = api_get_bool(kwargs, "add_generation_prompt", &how->ask, f))) {
+        (void)strcpy(f->param, "chat_template_kwargs.add_generation_prompt");
+        return st;
+    }
+    json_object_foreach((json_t *)(uintptr_t)kwargs, key, v)
+    {
+        if (json_is_null(v) || strcmp(key, "add_generation_prompt") == 0)
+            continue;
+        if (strcmp(key, "enable_thinking") == 0 && json_is_string(v))
+            return API_REFUSE(
+                f, "chat_template_kwargs.enable_thinking",
+                "'chat_template_kwargs.enable_thinking' must be true or false, and is a string.");
+        if (has_word(text, key))
+            return API_UNSUPPORTED(
+                f, "chat_template_kwargs",
+                "'chat_template_kwargs' has '%.60s', which the model's template reads and the "
+                "built-in format '%s' cannot.",
+                key, tern_chat_format_name(m->format));
+    }
+    return TERN_OK;
+}
+
+static enum tern_status parse_manner(const struct api_model *m, const json_t *body, struct manner *how,
+                                     struct api_fault *f)
+{
+    const bool said = json_is_true(api_field(body, "add_generation_prompt"));
+    bool on = false;
+    enum tern_status st;
+
+    if ((st = api_get_bool(body, "add_generation_prompt", &how->ask, f)) ||
+        (st = api_get_bool(body, "continue_final_message", &on, f)) || (st = parse_kwargs(m, body, how, f)))
+        return st;
+    if (api_field(body, "continue_final_message"))
+        how->continues = on;
+    if (on && said)
+        return API_REFUSE(f, "continue_final_message",
+                          "'continue_final_message' and 'add_generation_prompt' exclude each other.");
+    return TERN_OK;
+}
+
+static enum tern_status render(const struct api_model *m, const struct transcript *t,
+                               const struct manner *how, struct tern_chat_prompt *out, struct api_fault *f)
 {
     const struct tern_chat_message *last = &t->messages[t->n - 1];
-    const bool go_on = ask && last->role == TERN_CHAT_ASSISTANT;
+    const bool own = last->role == TERN_CHAT_ASSISTANT;
+    const bool go_on = how->continues < 0 ? how->ask && own : how->continues > 0;
 
-    if (tern_chat_render(m->format, t->messages, t->n - go_on, 0, ask, out, &f->err) ||
+    if (go_on && !own)
+        return API_REFUSE(f, "continue_final_message",
+                          "'continue_final_message' is true, and the last message is not the assistant's.");
+    if (tern_chat_render(m->format, t->messages, t->n - go_on, 0, how->ask || go_on, out, &f->err) ||
         (go_on && tern_chat_add_content(out, last->content.ptr, last->content.len, &f->err)))
         return api_fault_take(f, "messages");
     return TERN_OK;
@@ -112,11 +196,11 @@ enum tern_status api_parse_messages(const struct api_model *m, const json_t *bod
 {
     const json_t *messages = NULL;
     struct transcript t = { 0 };
-    bool ask = true;
+    struct manner how = { true, -1 };
     enum tern_status st = api_get_array(body, "messages", &messages, f);
     size_t n = json_array_size(messages);
 
-    if (st || (st = api_get_bool(body, "add_generation_prompt", &ask, f)))
+    if (st)
         return st;
     if (!m->format)
         return API_UNSUPPORTED(f, "messages",
@@ -128,10 +212,12 @@ enum tern_status api_parse_messages(const struct api_model *m, const json_t *bod
     if (n == 0 || n > API_MAX_MESSAGES)
         return API_REFUSE(f, "messages", "'messages' has %zu entries: 1 to %d are possible.", n,
                           API_MAX_MESSAGES);
+    if ((st = parse_manner(m, body, &how, f)))
+        return st;
     for (size_t i = 0; !st && i < n; i++)
         st = add_message(&t, json_array_get(messages, i), i, f);
     if (!st)
-        st = render(m, &t, ask, out, f);
+        st = render(m, &t, &how, out, f);
     transcript_free(&t);
     return st;
 }

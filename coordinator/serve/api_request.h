@@ -20,11 +20,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define API_MAX_PROMPTS  2048 /* of one request, as with OpenAI's embeddings */
-#define API_MAX_CHOICES  128  /* of one request: prompts times n */
-#define API_MAX_TOP      20   /* top_logprobs */
-#define API_MAX_USER     512  /* bytes of `user` */
+#define API_MAX_PROMPTS  2048   /* of one request, as with OpenAI's embeddings */
+#define API_MAX_CHOICES  128    /* of one request: prompts times n */
+#define API_MAX_TOP      20     /* top_logprobs */
+#define API_MAX_LOGPROBS 262144 /* of a whole answer, most probable ones included: 1 KB of memory each */
+#define API_MAX_USER     512    /* bytes of `user` */
 #define API_MAX_MESSAGES 8192
+#define API_MAX_KWARGS   64 /* variables for a template */
 
 struct grammar;
 
@@ -32,11 +34,13 @@ struct grammar;
 struct api_model {
     const struct tern_tokenizer *tok;
     const struct tern_chat_format *format; /* NULL: no way to chat is known */
+    struct tern_str template;              /* Jinja text that the format stands for; empty: its own */
     const char *name;
     uint32_t n_vocab, ctx, n_embd;
     size_t longest;      /* bytes of a text that one token may stand for, at most; 0: not known */
     uint32_t max_tokens; /* of one answer; 0: the context */
     uint32_t n_keep;     /* when the request does not say */
+    bool shift;          /* an answer may be longer than the context */
     enum tern_pooling pooling;
 };
 

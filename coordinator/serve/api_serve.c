@@ -4,9 +4,14 @@
 
 #include "engine/base/log.h"
 
+#include <malloc.h>
+#include <pthread.h>
 #include <stdlib.h>
 
-#define TURN_MS 100 /* a client that hangs up is noticed after that long */
+#define TURN_MS 100   /* a client that hangs up is noticed after that long */
+#define LARGE   16384 /* log-probabilities, whose tree is some 16 MB */
+
+static pthread_mutex_t large = PTHREAD_MUTEX_INITIALIZER;
 
 /* -- a stream -------------------------------------------------------------------------------------------- */
 
@@ -35,6 +40,23 @@ static void done(void *user)
 
 /* -- a whole answer -------------------------------------------------------------------------------------- */
 
+/* Of large ones one at a time is put together, and what it took goes back at once: each thread has a heap of
+ * its own, which would keep it. */
+static void reply_answer(struct http_exchange *x, struct api_answer *a)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; a->r->gen.n_logprobs >= 0 && i < a->n_choices; i++)
+        n += a->choices[i].n_tokens * (1 + (size_t)a->r->gen.n_logprobs);
+    if (n > LARGE)
+        pthread_mutex_lock(&large);
+    api_reply_json(x, 200, a->form->whole(a));
+    if (n > LARGE) {
+        (void)malloc_trim(0);
+        pthread_mutex_unlock(&large);
+    }
+}
+
 static void reply_whole(struct http_exchange *x, struct api_answer *a)
 {
     uint64_t looked = 0;
@@ -57,7 +79,7 @@ static void reply_whole(struct http_exchange *x, struct api_answer *a)
     if (a->fault.http)
         api_reply_fault(x, &a->fault, a->form->numeric_code);
     else
-        api_reply_json(x, 200, a->form->whole(a));
+        reply_answer(x, a);
 }
 
 static enum tern_status answer(struct api *api, struct http_exchange *x, const struct http_request *h,

@@ -14,8 +14,13 @@
 #include "coordinator/serve/serve_options.h"
 #include "coordinator/serve/service.h"
 #include "engine/base/log.h"
+#include "engine/base/systemd.h"
 
+#include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <jansson.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,27 +29,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifdef TERN_HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
-
 struct serve {
     struct serve_options o;
     struct api *api;
     struct http_server *http;
     struct service *service;
 };
-
-static void tell_systemd(const char *state)
-{
-#ifdef TERN_HAVE_SYSTEMD
-    /* Does nothing without NOTIFY_SOCKET. */
-    if (sd_notify(0, state) < 0)
-        tern_log(TERN_LOG_WARN, "systemd", "could not be told '%s'", state);
-#else
-    (void)state;
-#endif
-}
 
 static enum tern_status open_door(struct serve *s, struct tern_err *err)
 {
@@ -93,6 +83,34 @@ static enum tern_status load(struct serve *s, struct tern_err *err)
     return st ? st : api_begin(s->api, s->service, err);
 }
 
+/* "0.0.0.0" is no address one can type: those that it means. */
+static void tell_addresses(const struct serve *s)
+{
+    const char *url = http_server_url(s->http), *port = strrchr(url, ':');
+    const char *said = "tern serve: from other machines:";
+    struct ifaddrs *all = NULL;
+    char text[INET_ADDRSTRLEN];
+    bool any = false;
+
+    if ((strcmp(s->o.host, "0.0.0.0") != 0 && strcmp(s->o.host, "::") != 0) || getifaddrs(&all) != 0)
+        return;
+    for (const struct ifaddrs *a = all; a; a = a->ifa_next) {
+        struct sockaddr_in v4;
+
+        if (!a->ifa_addr || a->ifa_addr->sa_family != AF_INET || !(a->ifa_flags & IFF_UP) ||
+            (a->ifa_flags & IFF_LOOPBACK))
+            continue;
+        memcpy(&v4, a->ifa_addr, sizeof v4);
+        if (!inet_ntop(AF_INET, &v4.sin_addr, text, sizeof text))
+            continue;
+        fprintf(stderr, "%s %s://%s%s", any ? "" : said, s->o.tls_cert ? "https" : "http", text, port);
+        any = true;
+    }
+    if (any)
+        fputc('\n', stderr);
+    freeifaddrs(all);
+}
+
 static enum tern_status announce(const struct serve *s, struct tern_err *err)
 {
     const char *url = http_server_url(s->http), *model = service_model_name(s->service);
@@ -116,7 +134,9 @@ static enum tern_status announce(const struct serve *s, struct tern_err *err)
     if (!s->o.engine.quiet && s->o.api_key_file && !s->o.tls_cert && !serve_host_is_local(s->o.host))
         fputs("tern serve: note: keys and texts travel unencrypted; --tls-cert and --tls-key change that\n",
               stderr);
-    tell_systemd("READY=1");
+    if (!s->o.engine.quiet)
+        tell_addresses(s);
+    tern_systemd_tell("READY=1");
     return cmd_flush(err);
 }
 
@@ -131,7 +151,7 @@ static void drain(const struct serve *s, int sig)
     const uint64_t until = tern_now_ms() + (uint64_t)s->o.drain_s * 1000;
     uint32_t busy;
 
-    tell_systemd("STOPPING=1");
+    tern_systemd_tell("STOPPING=1");
     http_server_drain(s->http);
     service_drain(s->service);
     if ((busy = http_server_busy(s->http)) > 0 && !s->o.engine.quiet)

@@ -151,9 +151,15 @@ static unsigned check_key(struct http_exchange *x)
 /* A form of a stranger's page can post text, but not JSON, without being asked for leave. */
 static unsigned check_type(struct http_exchange *x)
 {
-    const char *type = http_header(x, "Content-Type");
+    const char *type = http_header(x, "Content-Type"), *encoding = http_header(x, "Content-Encoding");
     size_t n = type ? strcspn(type, "; \t") : 0;
 
+    if (encoding && strcasecmp(encoding, "identity") != 0) {
+        (void)TERN_FAIL(&x->why, TERN_ERR_UNSUPPORTED,
+                        "the body is compressed (Content-Encoding); send it as it is");
+        http_reply_header(x, "Accept-Encoding", "identity"); /* RFC 9110, 12.5.3: why it is 415 */
+        return 415;
+    }
     if (strcmp(x->method, "POST") != 0 || !http_header(x, "Origin"))
         return 0;
     if (n == strlen("application/json") && strncasecmp(type, "application/json", n) == 0)

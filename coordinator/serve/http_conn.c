@@ -135,8 +135,21 @@ void http_conn_phase(struct http_conn *c, enum http_phase phase)
     c->phase = phase;
     c->since_ms = tern_now_ms();
     c->acked = acked;
-    if (phase != HTTP_WAITING)
+    if (phase == HTTP_WAITING)
+        c->route[0] = '\0';
+    else
         c->used = true;
+    pthread_mutex_unlock(&c->server->lock);
+}
+
+void http_conn_target(struct http_conn *c, const char *target)
+{
+    const size_t len = strcspn(target, "?"), n = len < sizeof c->route ? len : sizeof c->route - 1;
+
+    http_conn_phase(c, HTTP_HEADER);
+    pthread_mutex_lock(&c->server->lock);
+    memcpy(c->route, target, n);
+    c->route[n] = '\0';
     pthread_mutex_unlock(&c->server->lock);
 }
 
@@ -185,7 +198,7 @@ void http_conn_farewell(struct http_conn *c, struct MHD_Connection *mhd, unsigne
     struct http_text body = { 0 }, all = { 0 };
     const char *type = "text/plain; charset=utf-8";
 
-    http_reply_build_error(c->server, status, message, &body, &type);
+    http_reply_build_error(c->server, status, *c->route ? c->route : NULL, message, &body, &type);
     http_text_addf(&all,
                    "HTTP/1.1 %u %s\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
                    "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n",

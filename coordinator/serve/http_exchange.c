@@ -21,7 +21,7 @@ void *http_exchange_target(void *server, const char *target, struct MHD_Connecti
     if (c) {
         /* libmicrohttpd decodes it to a NUL, where every reader of the path would stop. */
         c->bad_target = strstr(target, "%00") != NULL;
-        http_conn_phase(c, HTTP_HEADER);
+        http_conn_target(c, target);
     }
     return NULL;
 }

@@ -21,6 +21,7 @@
 
 #define HTTP_MAX_HEADERS 16
 #define HTTP_PEER_BYTES  INET6_ADDRSTRLEN
+#define HTTP_ROUTE_BYTES 64 /* that tell a path from others, with a NUL */
 
 /* What a connection is waiting for, and with it, how long it may. */
 enum http_phase {
@@ -36,14 +37,15 @@ struct http_conn {
     struct http_conn *prev, *next;
     int fd;
     char peer[HTTP_PEER_BYTES];
-    uint8_t address[16];   /* of whom to count: an IPv4 address, or 64 bits of an IPv6 one */
-    enum http_phase phase; /* under the lock, like the next five */
-    uint64_t since_ms;     /* when the phase began, or something was last taken in SENDING */
-    uint64_t acked;        /* bytes the client had taken then */
-    bool used;             /* has had a request */
-    bool crowded;          /* beyond a limit when it came */
-    bool cut;              /* shut down by us */
-    bool bad_target;       /* the connection's thread: "%00" in the line that was just read */
+    uint8_t address[16];          /* of whom to count: an IPv4 address, or 64 bits of an IPv6 one */
+    enum http_phase phase;        /* under the lock, like the next six */
+    uint64_t since_ms;            /* when the phase began, or something was last taken in SENDING */
+    uint64_t acked;               /* bytes the client had taken then */
+    bool used;                    /* has had a request */
+    bool crowded;                 /* beyond a limit when it came */
+    bool cut;                     /* shut down by us */
+    char route[HTTP_ROUTE_BYTES]; /* where the request under way goes, as far as it fits; "": not known yet */
+    bool bad_target;              /* the connection's thread: "%00" in the line that was just read */
 };
 
 struct http_totals {
@@ -111,8 +113,10 @@ void http_conn_phase(struct http_conn *c, enum http_phase phase);
 bool http_conn_hung_up(const struct http_conn *c);
 /* 0, or 429 or 503 when it is one too many; *err says why. */
 unsigned http_conn_crowd(struct http_conn *c, struct tern_err *err);
+/* The first line of a request has come: the phase is HTTP_HEADER, and where it goes is known. */
+void http_conn_target(struct http_conn *c, const char *target);
 /* A last word before the end, where libmicrohttpd takes no answer any more.  mhd is NULL for the watchdog,
- * who cannot say it through TLS: that belongs to the connection's thread. */
+ * who has the lock and cannot say it through TLS: that belongs to the connection's thread. */
 void http_conn_farewell(struct http_conn *c, struct MHD_Connection *mhd, unsigned status,
                         const char *message);
 /* Reads what a client still sends, for a second at most, so that it sees the answer and no reset. */
@@ -133,8 +137,8 @@ void *http_exchange_target(void *server, const char *target, struct MHD_Connecti
 void http_check(struct http_exchange *x);
 
 /* http_reply.c */
-void http_reply_build_error(const struct http_server *s, unsigned status, const char *message,
-                            struct http_text *body, const char **type);
+void http_reply_build_error(const struct http_server *s, unsigned status, const char *path,
+                            const char *message, struct http_text *body, const char **type);
 void http_reply_free(struct http_exchange *x);
 
 /* http_listen.c: a listening socket at o->host and o->port, and its URL. */

@@ -109,11 +109,11 @@ void http_reply_static(struct http_exchange *x, unsigned status, const char *typ
     reply(x, status, type, body, len, MHD_RESPMEM_PERSISTENT);
 }
 
-void http_reply_build_error(const struct http_server *s, unsigned status, const char *message,
-                            struct http_text *body, const char **type)
+void http_reply_build_error(const struct http_server *s, unsigned status, const char *path,
+                            const char *message, struct http_text *body, const char **type)
 {
     if (s->o.error)
-        s->o.error(s->o.user, status, message, body, type);
+        s->o.error(s->o.user, status, path, message, body, type);
     else
         http_text_addf(body, "%s\n", message);
 }
@@ -123,7 +123,7 @@ void http_reply_error(struct http_exchange *x, unsigned status, const char *mess
     const char *type = "text/plain; charset=utf-8";
     struct http_text body = { 0 };
 
-    http_reply_build_error(x->server, status, message, &body, &type);
+    http_reply_build_error(x->server, status, x->path, message, &body, &type);
     http_reply(x, status, type, body.ptr, body.len);
     http_text_free(&body);
 }

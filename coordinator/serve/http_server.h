@@ -97,9 +97,9 @@ struct http_options {
     bool (*is_public)(const char *method, const char *path);
     /* Answers a request: exactly one of http_reply and http_stream is called. */
     void (*handle)(void *user, struct http_exchange *x, const struct http_request *r);
-    /* An error of the server's own (404 has handle): writes body and type in the form of the house.  From any
-     * thread.  NULL: plain text. */
-    void (*error)(void *user, unsigned status, const char *message, struct http_text *body,
+    /* An error of the server's own (404 has handle): writes body and type in the form of the house.  path as
+     * in http_request, NULL: none had come.  From any thread.  NULL: plain text. */
+    void (*error)(void *user, unsigned status, const char *path, const char *message, struct http_text *body,
                   const char **type);
     void *user;
 };

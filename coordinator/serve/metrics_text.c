@@ -49,29 +49,22 @@ static void real(struct http_text *out, const char *name, const char *type, cons
     http_text_addf(out, "%s %.9g\n", name, v);
 }
 
-/* Buckets are cumulated here; the last one counts everything.  labels: "", or "a=\"b\"" */
-static void histogram(struct http_text *out, const char *name, const char *labels,
+/* Buckets are cumulated here; the last one counts everything. */
+static void histogram(struct http_text *out, const char *name, const char *what,
                       const struct snapshot_histogram *h)
 {
-    const char *comma = *labels ? "," : "", *open = *labels ? "{" : "", *close = *labels ? "}" : "";
     uint64_t sum = 0;
 
+    family(out, name, "histogram", what);
     for (unsigned i = 0; i < SNAPSHOT_BUCKETS; i++) {
         sum += h->count[i];
-        http_text_addf(out, "%s_bucket{%s%sle=\"", name, labels, comma);
+        http_text_addf(out, "%s_bucket{le=\"", name);
         if (i + 1 < SNAPSHOT_BUCKETS)
             http_text_addf(out, "%.9g", (double)(1ull << i) * US);
         http_text_addf(out, "%s\"} %llu\n", i + 1 < SNAPSHOT_BUCKETS ? "" : "+Inf", (unsigned long long)sum);
     }
-    http_text_addf(out, "%s_sum%s%s%s %.9g\n", name, open, labels, close, (double)h->sum_us * US);
-    http_text_addf(out, "%s_count%s%s%s %llu\n", name, open, labels, close, (unsigned long long)sum);
-}
-
-static void one_histogram(struct http_text *out, const char *name, const char *what,
-                          const struct snapshot_histogram *h)
-{
-    family(out, name, "histogram", what);
-    histogram(out, name, "", h);
+    http_text_addf(out, "%s_sum %.9g\n%s_count %llu\n", name, (double)h->sum_us * US, name,
+                   (unsigned long long)sum);
 }
 
 /* -- the service ----------------------------------------------------------------------------------------- */
@@ -112,11 +105,11 @@ static void service_families(const struct snapshot *p, const char *model, struct
     whole(out, "tern_jobs_waiting", "gauge", "Sequences in the queue.", p->n_waiting);
     whole(out, "tern_jobs_running_limit", "gauge", "Sequences computed at once at most.", p->parallel);
     whole(out, "tern_jobs_waiting_limit", "gauge", "Room of the queue.", p->max_queue);
-    one_histogram(out, "tern_queue_seconds", "From a job's arrival to its slot.", &p->queued);
-    one_histogram(out, "tern_first_token_seconds", "From a job's arrival to the first token of its answer.",
-                  &p->first_token);
-    one_histogram(out, "tern_between_tokens_seconds", "From one token of an answer to the next.",
-                  &p->between_tokens);
+    histogram(out, "tern_queue_seconds", "From a job's arrival to its slot.", &p->queued);
+    histogram(out, "tern_first_token_seconds", "From a job's arrival to the first token of its answer.",
+              &p->first_token);
+    histogram(out, "tern_between_tokens_seconds", "From one token of an answer to the next.",
+              &p->between_tokens);
 }
 
 static void scheduler_families(const struct snapshot *p, struct http_text *out)
@@ -130,7 +123,8 @@ static void scheduler_families(const struct snapshot *p, struct http_text *out)
     family(out, "tern_rows_total", "counter", "Rows sent through the layers since the pipeline was opened.");
     http_text_addf(out, "tern_rows_total{kind=\"prompt\"} %llu\ntern_rows_total{kind=\"decode\"} %llu\n",
                    (unsigned long long)s->prompt_rows, (unsigned long long)s->decode_rows);
-    whole(out, "tern_chunk_rows", "gauge", "Rows of prompts in one step now.", s->chunk);
+    if (s->chunk)
+        whole(out, "tern_chunk_rows", "gauge", "Rows of prompts in one step now.", s->chunk);
     whole(out, "tern_kv_pages", "gauge", "Pages of the KV cache.", s->pages);
     whole(out, "tern_kv_pages_free", "gauge", "Pages that hold nothing.", s->pages_free);
     whole(out, "tern_kv_pages_cached", "gauge", "Pages that hold beginnings nobody computes with now.",
@@ -179,27 +173,27 @@ static double memory_of(const struct snapshot_stage *g)
 
 static double weights_of(const struct snapshot_stage *g)
 {
-    return (double)g->info.weight_bytes;
+    return g->info.weight_bytes ? (double)g->info.weight_bytes : -1;
 }
 
 static double kv_of(const struct snapshot_stage *g)
 {
-    return (double)g->info.kv_bytes;
+    return g->info.kv_bytes ? (double)g->info.kv_bytes : -1;
 }
 
 static double rejected_of(const struct snapshot_stage *g)
 {
-    return (double)g->live.rejected;
+    return g->open ? (double)g->live.rejected : -1;
 }
 
 static double suspect_of(const struct snapshot_stage *g)
 {
-    return g->live.suspect;
+    return g->open ? g->live.suspect : -1;
 }
 
 static double silent_of(const struct snapshot_stage *g)
 {
-    return *g->live.endpoint ? g->live.silent_ms / 1e3 : -1;
+    return g->open && *g->live.endpoint ? g->live.silent_ms / 1e3 : -1;
 }
 
 static double round_trip_of(const struct snapshot_stage *g)
@@ -248,37 +242,51 @@ static void stages(const struct snapshot *p, struct http_text *out)
     }
 }
 
-/* hop="0",from="coordinator",to="NAME" */
-static void hop_labels(const struct snapshot *p, uint32_t i, struct http_text *out)
+/* NAME{hop="0",from="coordinator",to="NAME" */
+static void hop_begin(const struct snapshot *p, uint32_t i, const char *name, struct http_text *out)
 {
-    http_text_addf(out, "hop=\"%u\",from=", (unsigned)i);
+    http_text_addf(out, "%s{hop=\"%u\",from=", name, (unsigned)i);
     quoted(out, i ? p->stages[i - 1].info.name : "coordinator");
     http_text_addf(out, ",to=");
     quoted(out, i < p->n_stages ? p->stages[i].info.name : "coordinator");
 }
 
+/* What the clocks cannot tell is left out, as /tern/cluster has null for it. */
+static void hop_quantile(const struct snapshot *p, uint32_t i, const char *quantile, uint32_t us,
+                         struct http_text *out)
+{
+    if (!snapshot_hop_knows(&p->hops[i], us))
+        return;
+    hop_begin(p, i, "tern_hop_seconds", out);
+    http_text_addf(out, ",quantile=\"%s\"} %.9g\n", quantile, us * US);
+}
+
 static void hops(const struct snapshot *p, struct http_text *out)
 {
-    struct http_text labels = { 0 };
-
     if (!p->n_stages)
         return;
     family(out, "tern_hop_bytes_total", "counter", "Bytes over a link, since the pipeline was opened.");
     for (uint32_t i = 0; i <= p->n_stages; i++) {
-        http_text_addf(out, "tern_hop_bytes_total{");
-        hop_labels(p, i, out);
+        hop_begin(p, i, "tern_hop_bytes_total", out);
         http_text_addf(out, "} %llu\n", (unsigned long long)p->hops[i].bytes);
     }
-    family(out, "tern_hop_seconds", "histogram",
-           "From the end of computing on one side of a link to the last byte on the other, by both clocks.");
+    family(
+        out, "tern_hop_seconds", "summary",
+        "From the end of computing on one side of a link to the last byte on the other, of the last steps; "
+        "left out where it is shorter than the clocks can tell.");
     for (uint32_t i = 0; i <= p->n_stages; i++) {
-        labels.len = 0;
-        hop_labels(p, i, &labels);
-        out->failed |= labels.failed;
-        if (labels.ptr)
-            histogram(out, "tern_hop_seconds", labels.ptr, &p->hops[i].latency);
+        hop_quantile(p, i, "0.5", p->hops[i].p50_us, out);
+        hop_quantile(p, i, "0.99", p->hops[i].p99_us, out);
+        hop_begin(p, i, "tern_hop_seconds_count", out);
+        http_text_addf(out, "} %llu\n", (unsigned long long)p->hops[i].n);
     }
-    http_text_free(&labels);
+    family(out, "tern_hop_clock_error_seconds", "gauge", "How far that may be off: two machines' clocks.");
+    for (uint32_t i = 0; i <= p->n_stages; i++) {
+        if (!p->hops[i].n || !p->hops[i].within_us)
+            continue;
+        hop_begin(p, i, "tern_hop_clock_error_seconds", out);
+        http_text_addf(out, "} %.9g\n", p->hops[i].within_us * US);
+    }
 }
 
 /* -- HTTP, and llama-server's names ---------------------------------------------------------------------- */
@@ -294,7 +302,7 @@ static void http_families(const struct http_counts *h, struct http_text *out)
                     { "full", h->refused_full } };
 
     whole(out, "tern_http_connections_total", "counter", "Connections taken.", h->connections);
-    whole(out, "tern_http_connections", "gauge", "Connections open now.", h->open);
+    whole(out, "tern_http_connections_open", "gauge", "Connections open now.", h->open);
     whole(out, "tern_http_requests_total", "counter", "Requests, refused ones included.", h->requests);
     family(out, "tern_http_refused_total", "counter",
            "Requests refused before a handler: key, Host or Origin, size, too many.");

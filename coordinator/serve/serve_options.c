@@ -3,6 +3,7 @@
 #include "coordinator/serve/serve_options.h"
 
 #include "coordinator/embed.h"
+#include "coordinator/option_habits.h"
 #include "engine/base/limits.h"
 #include "engine/chat_template.h"
 #include "engine/option.h"
@@ -122,8 +123,19 @@ static const char help_embeddings[] =
     "      --pooling KIND        of embeddings: mean, cls, last or none (default: what the model says)\n"
     "\n";
 
-static const char help_output[] = "      --json                the address as a JSON object\n"
-                                  "  -h, --help                this text\n";
+static const char help_output[] =
+    "      --json                the address as a JSON object\n"
+    "  -h, --help                this text\n"
+    "\n"
+    "Examples\n"
+    "  tern serve -m model.gguf\n"
+    "      on this machine alone; then open http://127.0.0.1:8080\n"
+    "  tern serve -m model.gguf --cluster cluster --key ~/.config/tern/key --parallel 16\n"
+    "      the layers on other machines, 16 requests at once\n"
+    "  tern serve -m model.gguf --host 0.0.0.0 --api-key-file keys --tls-cert c.pem --tls-key k.pem\n"
+    "      for others too, with a key and encrypted\n"
+    "\n"
+    "Temperature, stop texts, grammars and the like come with each request: coordinator/serve/API.md.\n";
 
 static void print_help(void)
 {
@@ -240,14 +252,13 @@ enum tern_status serve_options_parse(int argc, char **argv, struct serve_options
     o->max_queue = DEFAULT_QUEUE;
     o->drain_s = DEFAULT_DRAIN_S;
     optind = 1;
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":" ENGINE_SHORT_OPTIONS "n:h", longs, NULL)) != -1) {
+    while ((c = option_next(argc, argv, ":" ENGINE_SHORT_OPTIONS "n:h", longs, NULL, err)) != -1) {
         if (c == 'h') {
             print_help();
             return TERN_END;
         }
-        if (c == '?' || c == ':')
-            return engine_option_unknown(c, argv, err);
+        if (c == '?')
+            return TERN_ERR_USAGE;
         st = engine_option(&o->engine, c, optarg, err);
         if (st == TERN_END)
             st = server_option(o, c, optarg, err);
@@ -258,6 +269,6 @@ enum tern_status serve_options_parse(int argc, char **argv, struct serve_options
             return st;
     }
     if (optind < argc)
-        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; see --help", argv[optind]);
+        return TERN_FAIL(err, TERN_ERR_USAGE, "'%s' is not an option; a model goes behind -m", argv[optind]);
     return finish(o, err);
 }

@@ -137,7 +137,9 @@ static bool take_inbox(struct service *s)
 
         list = j->next;
         link_job(s, j);
-        if (sched_add(s->session->sched, job_seq(j), &err))
+        if (atomic_load(&j->cancelled)) /* drop_cancelled may have looked before it came in */
+            end_job(s, j, NULL);
+        else if (sched_add(s->session->sched, job_seq(j), &err))
             end_job(s, j, &err);
     }
     return !stop;

@@ -39,16 +39,17 @@ struct snapshot_stage {
 struct snapshot_hop {
     uint64_t bytes;
     double bytes_per_s;
-    uint32_t p50_us, p99_us;           /* of the last steps, when latency.n > 0 */
-    uint32_t within_us;                /* how far these may be off: two machines' clocks; 0: one clock */
-    struct snapshot_histogram latency; /* end of computing on one side to the last byte on the other */
+    uint64_t n;              /* steps it was measured of, */
+    uint32_t p50_us, p99_us; /* ... from the end of computing on one side to the last byte on the other; of
+                              * the last ones, when n > 0 */
+    uint32_t within_us;      /* how far these may be off: two machines' clocks; 0: one clock */
 };
 
 /* One of a hop's times says something: it is longer than it may be wrong by.  Else the true one was at most
  * twice that. */
 static inline bool snapshot_hop_knows(const struct snapshot_hop *h, uint32_t us)
 {
-    return h->latency.n > 0 && (!h->within_us || us > h->within_us);
+    return h->n > 0 && (!h->within_us || us > h->within_us);
 }
 
 struct snapshot {
@@ -72,8 +73,8 @@ struct snapshot {
 };
 
 struct snapshot_step {
-    uint64_t number; /* from 1, going on when the pipeline is opened again */
-    uint64_t sent_us, home_us, done_us;
+    uint64_t number;                              /* from 1, going on when the pipeline is opened again */
+    uint64_t sent_us, home_us, taken_us, done_us; /* sched.h */
     uint32_t n_prompt, n_decode, n_stages;
     struct {
         uint64_t in_us, start_us, end_us; /* all 0: not known */

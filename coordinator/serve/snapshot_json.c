@@ -126,7 +126,7 @@ static json_t *hops_json(const struct snapshot *p)
         put(o, "bytes_per_s", real(h->bytes_per_s));
         put(o, "p50_us", hop_time(h, h->p50_us));
         put(o, "p99_us", hop_time(h, h->p99_us));
-        put(o, "within_us", h->latency.n > 0 ? known(h->within_us) : json_null());
+        put(o, "within_us", h->n > 0 ? known(h->within_us) : json_null());
         (void)json_array_append_new(list, o);
     }
     return list;
@@ -215,6 +215,7 @@ static json_t *step_json(const struct snapshot_step *t)
     put(o, "n", integer(t->number));
     put(o, "sent", integer(t->sent_us));
     put(o, "home", integer(t->home_us));
+    put(o, "taken", integer(t->taken_us));
     put(o, "done", integer(t->done_us));
     put(o, "prompt", integer(t->n_prompt));
     put(o, "decode", integer(t->n_decode));

@@ -137,6 +137,7 @@ void watch_step(struct watch *w, const struct sched_trace *t, const struct sched
     *s = (struct watch_step){ .number = w->n_before + w->n_steps + 1,
                               .sent_us = t->sent_us,
                               .home_us = t->home_us,
+                              .taken_us = t->taken_us,
                               .done_us = t->done_us,
                               .head_us = stats->head_us,
                               .embed_us = stats->embed_us,
@@ -305,7 +306,7 @@ static void fill_stages(const struct watch *w, struct snapshot *out)
                        to = i < w->n_stages ? out->stages[i].live.clock_within_us : 0;
 
         out->hops[i].bytes = w->hop_bytes[i];
-        out->hops[i].latency = w->hops[i].all;
+        out->hops[i].n = w->hops[i].n;
         out->hops[i].within_us = from + to < UINT32_MAX ? (uint32_t)(from + to) : UINT32_MAX;
     }
     out->max_in_flight = w->pipe ? w->pipe->max_in_flight : 0;
@@ -364,6 +365,7 @@ static void fill_step(const struct watch *w, uint64_t at, struct snapshot_step *
     out->number = s->number;
     out->sent_us = s->sent_us;
     out->home_us = s->home_us;
+    out->taken_us = s->taken_us;
     out->done_us = s->done_us;
     out->n_prompt = s->n_prompt;
     out->n_decode = s->n_decode;

@@ -22,7 +22,7 @@ struct watch_stage {
 };
 
 struct watch_step {
-    uint64_t number, sent_us, home_us, done_us;
+    uint64_t number, sent_us, home_us, taken_us, done_us;
     uint64_t head_us, embed_us; /* the coordinator's own work until then, since the pipeline was opened */
     uint32_t n_prompt, n_decode, n_stages, bytes_home;
 };

@@ -35,8 +35,47 @@ for program, args in [(lab.tern, [c]) for c in COMMANDS] + [(lab.ternd, [])]:
               name + " names an unknown option", "code %s: %s" % (r.code, r.errors))
     lab.check(len(r.errors.strip().split("\n")) <= 2, name + " does not print its whole help at a mistake",
               r.errors)
-r = lab.run("fly")
-lab.check(r.code == USAGE and "fly" in r.errors, "an unknown command is named", r.errors)
+for words, says in ((["fly"], "fly"), (["sevre"], "`tern serve`"), (["list"], "`tern pull"),
+                    (["ps"], "`tern status`"), (["worker"], "`ternd`"), (["-p", "x"], "`tern run -p`")):
+    r = lab.run(*words)
+    lab.check(r.code == USAGE and words[0] in r.errors and says in r.errors and not r.out,
+              "tern %s is no command, and says %s" % (words[0], says), r.errors)
+r = lab.run("help", "serve")
+lab.check(r.code == 0 and r.out == lab.run("serve", "--help").out, "tern help serve is tern serve --help",
+          r.errors)
+
+# What hands do that know another program: one sentence with the option that is meant, and that there is.
+HABITS = [
+    ("serve", ["-np", 4], "--parallel"), ("serve", ["-ngl", 99], "leave it out"),
+    ("serve", ["--n-gpu-layers=99"], "leave it out"), ("serve", ["--api-key", "hush"], "--api-key-file"),
+    ("serve", ["--api-key=hush"], "--api-key-file"), ("status", ["--api-key", "hush"], "--api-key-file"),
+    ("serve", ["-hf", "a/b"], "tern pull"), ("serve", ["--temp", 1], "request"), ("serve", ["-fa"], "leave"),
+    ("serve", ["--batch-size", 9], "--chunk"), ("serve", ["-ctk", "q8_0"], "--kv"),
+    ("serve", ["--metrics"], "always"), ("serve", ["-a", "me"], "--alias"),
+    ("serve", ["--prot", 1], "--port"), ("serve", ["--ctx_size", 9], "--ctx-size"),
+    ("serve", ["-port", 1], "--port"), ("serve", ["--max", 1], "--max-"), ("serve", ["words"], "-m"),
+    ("run", ["--rpc", "h:1"], "--cluster"), ("run", ["-cnv"], "tern chat"), ("run", ["-np", 2], "-p"),
+    ("chat", ["--host", "h"], "--server"), ("chat", ["-sys", "x"], "--system"),
+    ("top", ["-u", "x"], "--server"),
+    ("bench", ["-ub", 64], "--chunk"), ("run", ["--json=yes"], "no value"), ("run", ["-p"], "value"),
+]
+helps = {}
+for command, words, says in HABITS:
+    r = lab.run(command, *words)
+    what = "tern %s %s" % (command, " ".join(map(str, words)))
+    lab.check(r.code == USAGE and says in r.errors and r.errors.count("\n") == 1 and not r.out,
+              what + ": says " + says, "code %s: %s" % (r.code, r.errors))
+    helps.setdefault(command, lab.run(command, "--help").text)
+    named = [o for o in re.findall(r"(?<!`tern )(?<=[ `(])--?[a-z][a-z-]*", r.errors.split(": ", 2)[-1])
+             if o not in ("--help", str(words[0]).split("=")[0])]
+    lab.check(all(re.search(re.escape(o) + r"\b", helps[command]) for o in named),
+              what + ": names options that there are", (named, r.errors))
+    lab.check("hush" not in r.errors, what + ": says no secret again", r.errors)
+for args, says in ((["-H", "0.0.0.0"], "--listen"), (["-p", 1], "--listen"), (["--memry", "2G"], "--memory"),
+                   (["-m"], "value"), (["word"], "word")):
+    r = lab.run(*args, program=lab.ternd)
+    lab.check(r.code == USAGE and says in r.errors and not r.out, "ternd %s: says %s" % (args[0], says),
+              r.errors)
 for args in (["-n", "many"], ["-n", "-5"], ["-n", "3x"], ["-n", ""], ["--temp", "nan"], ["--top-p", "1.5"],
              ["--wire", "f64"], ["--cpu", "486"], ["-t", "0"], ["-t", "100000"], ["--local", "0"],
              ["--local", "7"], ["--layout", "3bit"],

@@ -66,14 +66,35 @@ for path in ("/health", "/v1/health"):
 props = get("/props").json
 lab.check(props["total_slots"] == 2 and props["default_generation_settings"]["n_ctx"] == 1024 and
           props["default_generation_settings"]["params"]["top_k"] == 40 and
-          "content" in props["chat_template"] and props["modalities"] == {"vision": False, "audio": False},
+          "content" in props["chat_template"] and props["model_alias"] == "fable" and
+          props["bos_token"] == "<|begin_of_text|>" and props["eos_token"].startswith("<|") and
+          props["modalities"] == {"vision": False, "audio": False},
           "/props", props)
 slots = get("/slots").json
 lab.check([s["id"] for s in slots] == [0, 1] and not any(s["is_processing"] for s in slots), "/slots",
           slots)
 lab.check(get("/slots?fail_on_no_slot=1").status == 200, "a slot is free")
-r = get("/props", key=None)
-lab.check(r.status == 401 and r.error["type"] == "authentication_error", "no key, no answer", r.body)
+lab.check(get("/lora-adapters").json == [], "no adapters")
+
+# -- whose form errors have, also those from before a route is reached ---------------------------------------
+TEXT_PLAIN = ["-H", "Origin: " + server.url, "-H", "Content-Type: text/plain"]
+for path, own in (("/completion", True), ("/nowhere", True), ("/v1/completions", False),
+                  ("/chat/completions", False), ("/v1/nowhere", False)):
+    for status, error, want in (
+            (401, post(path, {}, key=None), "invalid_api_key"),
+            (413, post(path, {"content": "x" * 300000}), None),
+            (413, post(path, {"content": "x" * 300000}, more=["-H", "Transfer-Encoding: chunked"]), None),
+            (431, post(path, {}, more=["-H", "X-Long: " + "x" * 20000]), None),
+            (415, curl("POST", path, more=TEXT_PLAIN + ["-d", "{}"]), None),
+            (404 if "nowhere" in path else 405, curl("PUT", path), None)):
+        lab.check(error.status == status and error.error["code"] == (status if own else want) and
+                  set(error.error) == {"message", "type", "param", "code"},
+                  "%d of %s" % (status, path), error.body)
+for path, own in (("/infill", True), ("/rerank", True), ("/props", True), ("/slots/0?action=erase", True),
+                  ("/lora-adapters", True), ("/v1/messages", False), ("/v1/rerank", False)):
+    r = post(path, {})
+    lab.check(r.status == 501 and r.error["type"] == "not_supported_error" and
+              r.error["code"] == (501 if own else None), "%s is not there, and says so" % path, r.body)
 
 # -- ours ----------------------------------------------------------------------------------------------------
 r = get("/", key=None)
@@ -125,6 +146,11 @@ chat = post("/v1/chat/completions", {"messages": TALK, "temperature": 0, "max_to
 lab.check(prompt == "Be kind.\nTell me about the fox.\n" and
           complete(prompt=prompt, n_predict=10)["content"] == chat["choices"][0]["message"]["content"],
           "/apply-template, and the same answer from its text", (prompt, chat))
+r = post("/apply-template", {"messages": TALK, "chat_template_kwargs": {"no_such_variable": True}})
+lab.check(r.status == 200 and r.json["prompt"] == prompt, "a variable that no template reads", r.body)
+r = post("/apply-template", {"messages": TALK, "chat_template_kwargs": {"messages": []}})
+lab.check(r.status == 400 and r.error["param"] == "chat_template_kwargs", "a variable of the template's own",
+          r.body)
 r = post("/apply-template", {"messages": []})
 lab.check(r.status == 400 and r.error["param"] == "messages", "no messages", r.body)
 
@@ -221,6 +247,15 @@ for path, more in (("/completion", {}), ("/v1/completions", {}),
               [True] * len(told) + [False] * (len(e) - len(told) - path.startswith("/v1/chat")),
               "%s: how far the prompt is, before the answer" % path, r.body)
     lab.check((e[-1] == {"stop": True}) == (path == "/completion"), "%s: response_fields" % path, e[-1])
+# Steps of one row each: far more of them than anybody wants to hear of.
+small = Server(lab, "--parallel", 4, "--chunk", 1)
+r = small.stream("/completion", {"prompt": [[i] + [20] * 700 for i in range(4)], "stream": True,
+                                 "n_predict": 1, "cache_prompt": False, "return_progress": True})
+for i in range(4):
+    told = [e["prompt_progress"] for e in r.parsed() if e["index"] == i and "prompt_progress" in e]
+    lab.check(2 <= len(told) <= 4 + told[-1]["time_ms"] / 100 and told[-1]["processed"] == 701,
+              "progress is told now and then", told)
+small.check_stop()
 r = post("/completions", {"prompt": ["Once upon a time", "The fox"], "n_predict": 8, "temperature": 0,
                           "stream": True})
 e = [json.loads(x) for x in r.events]
@@ -240,7 +275,8 @@ lab.check(len(e) == 2 and [[f32(float(v)) for v in row.split()] for row in rows]
 
 # -- mistakes ------------------------------------------------------------------------------------------------
 for path, body, status, words in (
-        ("/completion", b"{", 400, "JSON"), ("/completion", b"[1]", 400, "object"),
+        ("/completion", b"", 400, "empty"), ("/completion", b"{", 400, "JSON"),
+        ("/completion", b"[1]", 400, "object"),
         ("/completion", {}, 400, "prompt"), ("/completion", {"prompt": "x", "mirostat": 2}, 400, "mirostat"),
         ("/completion", {"prompt": "x " * 2000}, 400, "context"),
         ("/completion", {"prompt": "x", "grammar": "root ::= ("}, 400, ""),
@@ -251,7 +287,7 @@ for path, body, status, words in (
         ("/nowhere", {}, 404, "/nowhere"), ("/health", {}, 405, "GET")):
     r = post(path, body)
     e = r.error
-    lab.check(r.status == status and words in e["message"] and (e["code"] in (status, None)) and
+    lab.check(r.status == status and words in e["message"] and e["code"] == status and
               {"message", "type", "param", "code"} <= set(e), "%s of %s" % (status, path), r.body)
     if status == 405:
         lab.check("GET" in r.headers.get("allow", "") and e["code"] == 405, "Allow says what there is",

@@ -31,9 +31,8 @@ class Faker(http.server.ThreadingHTTPServer):
             at = now - 60000
             stages = [[at + 9000 * i, at + 9000 * i + 2000, at + 9000 * i + 8000, 640] for i in range(n)]
             home = at + 9000 * n
-            steps = [{"n": self.steps, "sent": at - 1000, "home": home, "done": home + 2000,
-                "prompt": 64 * (self.steps % 2),
-                      "decode": 2, "stages": stages}]
+            steps = [{"n": self.steps, "sent": at - 1000, "home": home, "taken": home + 500,
+                      "done": home + 2000, "prompt": 64 * (self.steps % 2), "decode": 2, "stages": stages}]
         names = ["coordinator"] + ["w%d" % (i + 1) for i in range(n)] + ["coordinator"]
         return {
             "version": "0", "uptime_s": now / 1e6, "now_us": now, "ready": True, "why": None,
@@ -106,7 +105,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if self.refused():
             return None
         if path == "/props":
-            return self.json({"chat_template": "" if s.plain else "{{ x }}"})
+            return self.json({"chat_template": "" if s.plain else "{{ x }}", "default_generation_settings": {
+                "params": {"temperature": 0.8, "seed": 4294967295, "max_tokens": -1, "stop": []}}})
         if path == "/tern/cluster":
             since = re.search(r"since=(\d+)", self.path)
             s.polls += 1 if since else 0

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tern serve` before it is ready: it listens and says that it loads, whatever is asked; what goes wrong
 until then ends it as if nobody had been there, and so does a signal."""
+import fcntl
 import http.client
 import json
 import select
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -105,6 +107,32 @@ lab.check(r.code == same.code != 0 and r.errors == same.errors.replace("tern tok
           r.errors.count("\n") == 1 and not r.text, "a model that is missing: one sentence, and its code",
           (r.code, r.errors, same.code, same.errors))
 
+# -- where others find it ----------------------------------------------------------------------------------
+
+
+def addresses():
+    """Of this machine's networks, but not of itself."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for _, name in socket.if_nameindex():
+            question = struct.pack("256s", name.encode()[:15])
+            try:
+                flags = struct.unpack("H", fcntl.ioctl(s, 0x8913, question)[16:18])[0]   # SIOCGIFFLAGS
+                packed = fcntl.ioctl(s, 0x8915, question)[20:24]                          # SIOCGIFADDR
+            except OSError:
+                continue
+            if flags & 1 and not flags & 8:
+                found.append(socket.inet_ntoa(packed))
+    return found
+
+
+everywhere = Early("--host", "0.0.0.0", "--insecure-no-key")
+lab.check(wait_until(everywhere.said, 30), "it listens on all addresses")
+code, out, err, _ = everywhere.end(signal.SIGTERM)
+lab.check(all("http://%s:%d" % (a, everywhere.port) in err for a in addresses()) and
+          "//0.0.0.0" not in out + err and "127.0.0.1" in out and code == 0,
+          "and says which these are", (addresses(), out, err))
+
 # -- while a worker is waited for ---------------------------------------------------------------------------
 
 gate = Gate()
@@ -115,7 +143,7 @@ chat = {"messages": [{"role": "user", "content": "Hello"}]}
 ROUTES = (("GET", "/health", None, 503), ("GET", "/v1/models", None, "model_loading"),
           ("GET", "/props", None, 503), ("GET", "/metrics", None, 503),
           ("GET", "/tern/cluster", None, 503), ("GET", "/tern/events", None, 503),
-          ("GET", "/nothing", None, "model_loading"),
+          ("GET", "/nothing", None, 503), ("GET", "/v1/nothing", None, "model_loading"),
           ("POST", "/completion", {"prompt": "x"}, 503),
           ("POST", "/tokenize", {}, 503),
           ("POST", "/v1/chat/completions", chat, "model_loading"),

@@ -36,7 +36,7 @@ def parse(text):
             continue
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
-            if name != current or name in types or kind not in ("counter", "gauge", "histogram"):
+            if name != current or name in types or kind not in ("counter", "gauge", "histogram", "summary"):
                 raise ValueError(line)
             types[name] = kind
             continue
@@ -44,7 +44,8 @@ def parse(text):
         if not found:
             raise ValueError("no sample: " + line)
         name, inside, value = found.groups()
-        base = re.sub(r"_(bucket|sum|count)$", "", name) if types.get(current) == "histogram" else name
+        parts = {"histogram": r"_(bucket|sum|count)$", "summary": r"_(sum|count)$"}.get(types.get(current))
+        base = re.sub(parts, "", name) if parts else name
         labels, at = [], 0
         while inside and at < len(inside):
             part = LABEL.match(inside, at)
@@ -60,9 +61,11 @@ def parse(text):
 
 
 def check_shape(values, types):
-    """Names, and histograms whose buckets grow to their count."""
+    """Names, also without the suffix that newer formats leave out, and histograms whose buckets grow to their
+    count."""
     wrong = [n for n, t in types.items()
              if n.startswith("tern_") and (t == "counter") != n.endswith("_total")]
+    wrong += [n for n in types if n.endswith("_total") and n[:-len("_total")] in types]
     for name, kind in types.items():
         if kind != "histogram":
             continue
@@ -130,6 +133,22 @@ lab.check(len(cluster["stages"]) == 2 and all(second.get(k) == v for k, v in agr
           "/metrics and /tern/cluster agree", [(k, v, second.get(k)) for k, v in agree.items()
                                                if second.get(k) != v])
 hops = cluster["hops"]
+
+
+def hops_agree():
+    """Looked at twice: the clocks may be compared anew in between."""
+    written = {k: v for k, v in parse(server.get("/metrics").body.decode())[0].items()
+               if k[0] in ("tern_hop_seconds", "tern_hop_clock_error_seconds")}
+    told = {}
+    for i, h in enumerate(server.cluster()["hops"]):
+        where = (("hop", str(i)), ("from", h["from"]), ("to", h["to"]))
+        told.update({("tern_hop_seconds", where + (("quantile", q),)): h[p]
+                     for p, q in (("p50_us", "0.5"), ("p99_us", "0.99")) if h[p] is not None})
+        told[("tern_hop_clock_error_seconds", where)] = h["within_us"]
+    return set(told) == set(written) and all(abs(written[k] * 1e6 - v) < 1e-3 for k, v in told.items())
+
+
+lab.check(wait_until(hops_agree, 10), "hops are told where clocks can tell them, and nowhere else", hops)
 lab.check(len(hops) == 3 and all(h["within_us"] > 0 for h in hops) and
           all(h[p] is None or h[p] > h["within_us"] for h in hops for p in ("p50_us", "p99_us")),
           "no hop is told to be shorter than clocks can say", hops)
@@ -162,13 +181,16 @@ busy = {"prompt": "Once upon a time", "ignore_eos": True, "max_tokens": 1000000}
 
 
 def work():
+    """One request behind the other, however fast they are."""
     try:
-        server.post("/v1/completions", busy)
+        while server.post("/v1/completions", busy).status == 200:
+            pass
     except (OSError, http.client.HTTPException):
         pass  # the server goes before
 
 
-threading.Thread(target=work, daemon=True).start()
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
 wait_until(lambda: server.get("/tern/cluster").json["slots"])
 lab.env["LC_ALL"] = "C"
 r = lab.run("top", "--server", server.url, "--interval", 0.3, "-n", 3)
@@ -274,7 +296,7 @@ EVIL = {"version": "1\x1b[2J", "ready": False, "why": "\x1b]0;owned\x07\u009b2J\
                     "suspect": True, "memory_bytes": 1e300, "ms_per_step": "x"}] * 500,
         "hops": [{"p50_us": -5}] * 900, "slots": [{"slot": []}] * 999,
         "scheduler": {"pages": 5}, "latency": [], "rates": None, "totals": 3,
-        "steps": [{"n": i, "home": 5, "done": 2**62, "stages": [[0, 1, 2**62, 0], 7, None] * 99}
+        "steps": [{"n": i, "taken": 5, "done": 2**62, "stages": [[0, 1, 2**62, 0], 7, None] * 99}
                   for i in range(-1, 30)]}
 ANSWERS = {"/evil/tern/cluster": (200, json.dumps(EVIL).encode()),
            "/none/tern/cluster": (404, b"<html>not here"), "/html/tern/cluster": (200, b"<html>\x1b[2J"),

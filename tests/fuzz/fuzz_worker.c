@@ -388,19 +388,24 @@ static void send_step(unsigned who, struct tern_cursor *c)
     deliver(who & 3, who >> 6 & 1, lab.bytes, len, payload, payload_len);
 }
 
-static void send_small(unsigned who, bool bye)
+static void send_small(unsigned who, Tern__Header__BodyCase body)
 {
     Tern__Header h = TERN__HEADER__INIT;
     Tern__Ping ping = TERN__PING__INIT;
-    Tern__Bye b = TERN__BYE__INIT;
+    Tern__Bye bye = TERN__BYE__INIT;
+    Tern__Soon soon = TERN__SOON__INIT;
 
     ping.seq = 3;
-    b.reason = TERN_BYE_DONE;
-    h.body_case = bye ? TERN__HEADER__BODY_BYE : TERN__HEADER__BODY_PING;
-    if (bye)
-        h.bye = &b;
-    else
+    bye.reason = TERN_BYE_DONE;
+    h.body_case = body;
+    if (body == TERN__HEADER__BODY_BYE)
+        h.bye = &bye;
+    else if (body == TERN__HEADER__BODY_PING)
         h.ping = &ping;
+    else
+        h.soon = &soon;
+    if (body == TERN__HEADER__BODY_SOON)
+        h.layout = lab.w->layout;
     send(who, &h);
 }
 
@@ -435,8 +440,8 @@ static void play(struct tern_cursor *c)
     case 1: send_assign(who, c); break;
     case 2: send_tensors(who, c); break;
     case 3: send_step(who, c); break;
-    case 4: send_small(who, false); break;
-    case 5: send_small(who, true); break;
+    case 4: send_small(who, TERN__HEADER__BODY_PING); break;
+    case 5: send_small(who, TERN__HEADER__BODY_BYE); break;
     case 6: send_raw(who, c); break;
     case 7:
         lab.now += 20u * byte(c);
@@ -447,6 +452,7 @@ static void play(struct tern_cursor *c)
     case 9: settle(); break;
     case 10: change_world(byte(c)); break;
     case 11: worker_drain(lab.w); break;
+    case 12: send_small(who, TERN__HEADER__BODY_SOON); break;
     default: break;
     }
     check_worker();

@@ -215,6 +215,7 @@ static void add_living(void)
     static Tern__Pong pong = TERN__PONG__INIT;
     static Tern__Bye bye = TERN__BYE__INIT;
     static Tern__Fault fault = TERN__FAULT__INIT;
+    static Tern__Soon soon = TERN__SOON__INIT;
     Tern__Header *h = add("ping", "the hundredth", TERN__HEADER__BODY_PING);
 
     ping.seq = 100;
@@ -228,6 +229,9 @@ static void add_living(void)
     pong.clock_us = UINT64_C(86400123999);
     pong.memory_bytes = 734003200;
     h->pong = &pong;
+
+    h = add("soon", "nothing but that", TERN__HEADER__BODY_SOON);
+    h->soon = &soon;
 
     h = add("bye", "draining", TERN__HEADER__BODY_BYE);
     bye.reason = TERN_BYE_DRAINING;

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,6 +76,8 @@ static void exec_ternd(const struct lab_ternd *d, int ready, const char *const *
     snprintf(fd, sizeof fd, "%d", ready);
     while (args && *args && n < MAX_ARGS - 1)
         argv[n++] = *args++;
+    /* However the test ends. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (out < 0 || dup2(out, STDERR_FILENO) < 0)
         _exit(126);
@@ -264,6 +267,16 @@ void lab_peer_ping(struct lab_peer *p)
     h.ping = &b;
     lab_peer_send(p, &h, NULL, 0);
     p->pinged_ms = tern_now_ms();
+}
+
+void lab_peer_soon(struct lab_peer *p)
+{
+    Tern__Header h = TERN__HEADER__INIT;
+    Tern__Soon b = TERN__SOON__INIT;
+
+    h.body_case = TERN__HEADER__BODY_SOON;
+    h.soon = &b;
+    lab_peer_send(p, &h, NULL, 0);
 }
 
 void lab_peer_bye(struct lab_peer *p)

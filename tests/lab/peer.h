@@ -71,6 +71,7 @@ void lab_peer_send_raw(struct lab_peer *p, const void *header, size_t len, const
                        size_t payload_len);
 void lab_peer_hello(struct lab_peer *p);
 void lab_peer_ping(struct lab_peer *p);
+void lab_peer_soon(struct lab_peer *p);
 void lab_peer_bye(struct lab_peer *p);
 /* All parts of a step. */
 void lab_peer_step(struct lab_peer *p, const struct tern_step *s);

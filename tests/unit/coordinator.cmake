@@ -34,6 +34,8 @@ add_library(service_bed STATIC unit/service_bed.c)
 target_link_libraries(service_bed PUBLIC tern_coordinator PkgConfig::CMOCKA)
 target_include_directories(service_bed PUBLIC ${CMAKE_SOURCE_DIR}/tests)
 target_compile_definitions(service_bed PRIVATE TERN_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+tern_unit(test_layer_split service_bed tern_alloc_guard)
+add_dependencies(test_layer_split ternd)
 tern_unit(test_service service_bed tern_alloc_guard)
 tern_unit(test_service_life service_bed tern_alloc_guard)
 set_tests_properties(unit.test_service PROPERTIES TIMEOUT 600) # with the thread sanitizer it takes a minute

@@ -164,11 +164,12 @@ static bool bed_public(const char *method, const char *path)
     return strcmp(method, "GET") == 0 && strcmp(path, "/public") == 0;
 }
 
-static void bed_error(void *user, unsigned status, const char *message, struct http_text *body,
-                      const char **type)
+static void bed_error(void *user, unsigned status, const char *path, const char *message,
+                      struct http_text *body, const char **type)
 {
     (void)user;
-    http_text_addf(body, "{\"status\":%u,\"message\":\"%s\"}", status, message);
+    http_text_addf(body, "{\"status\":%u,\"path\":\"%s\",\"message\":\"%s\"}", status, path ? path : "(none)",
+                   message);
     *type = "application/json";
 }
 

@@ -145,6 +145,56 @@ static void test_messages(void **state)
     model.format = tern_chat_format_by_name("chatml");
 }
 
+#define TALK "'messages':[{'role':'user','content':'u'},{'role':'assistant','content':'v'}]"
+
+/* How messages become a text: variables of a template, and whether the last message goes on. */
+static void test_manners(void **state)
+{
+    static const char going[] = "<s><|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\nv",
+                      ended[] = "<s><|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\nv<|im_end|>\n",
+                      anew[] = "<s><|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\nv<|im_end|>\n"
+                               "<|im_start|>assistant\n";
+    static const char file[] = "{% if enable_thinking is false %}x{% endif %}{{ my_date }}";
+
+    (void)state;
+    model.ctx = 1000;
+    take(API_CHAT, "{" TALK ",'add_generation_prompt':false}");
+    assert_true(ids_are(ended));
+    take(API_CHAT, "{" TALK ",'chat_template_kwargs':{'add_generation_prompt':false,'no_such':[1]}}");
+    assert_true(ids_are(ended));
+    take(API_CHAT, "{" TALK ",'continue_final_message':true,'add_generation_prompt':false}");
+    assert_true(ids_are(going));
+    take(API_CHAT, "{" TALK ",'continue_final_message':true}");
+    assert_true(ids_are(going));
+    take(API_CHAT, "{" TALK ",'continue_final_message':false}");
+    assert_true(ids_are(anew));
+    refuse_kind(API_CHAT, "{" TALK ",'continue_final_message':true,'add_generation_prompt':true}",
+                "continue_final_message", "exclude");
+    refuse_kind(API_CHAT, "{'messages':[{'role':'user','content':'u'}],'continue_final_message':true}",
+                "continue_final_message", "assistant");
+
+    /* What no template reads has no effect anywhere; what one reads, and a format cannot, would have had. */
+    take(API_CHAT, "{" TALK ",'chat_template_kwargs':{'enable_thinking':false,'date':'x','my_dates':1}}");
+    assert_true(ids_are(going));
+    refuse_kind(API_CHAT, "{" TALK ",'chat_template_kwargs':{'messages':[]}}", "chat_template_kwargs",
+                "'messages'");
+    model.template = (struct tern_str){ file, sizeof file - 1 };
+    take(API_CHAT, "{" TALK ",'chat_template_kwargs':{'enable_thinking':null,'date':'x','my_dates':1}}");
+    assert_true(ids_are(going));
+    refuse_kind(API_CHAT, "{" TALK ",'chat_template_kwargs':{'enable_thinking':false}}",
+                "chat_template_kwargs", "'enable_thinking'");
+    refuse_kind(API_CHAT, "{" TALK ",'chat_template_kwargs':{'my_date':1}}", "chat_template_kwargs",
+                "chatml");
+    refuse_kind(API_CHAT, "{" TALK ",'chat_template_kwargs':{'enable_thinking':'false'}}",
+                "chat_template_kwargs.enable_thinking", "true or false");
+    refuse_kind(API_CHAT, "{" TALK ",'chat_template_kwargs':{'add_generation_prompt':1}}",
+                "chat_template_kwargs.add_generation_prompt", "number");
+    refuse_kind(API_CHAT, "{" TALK ",'chat_template_kwargs':[]}", "chat_template_kwargs", "array");
+    take(API_TEXT, "{'prompt':'x','chat_template_kwargs':7}");
+    model.template = (struct tern_str){ NULL, 0 };
+    model.ctx = CTX;
+}
+
 /* -- what an answer must look like ----------------------------------------------------------------------- */
 
 static void test_format(void **state)
@@ -195,7 +245,7 @@ static void test_hostile(void **state)
 {
     static char big[3 << 20];
     static const char *const bad[][2] = {
-        { "", "line 1" },
+        { "", "empty" },
         { "{", "line 1" },
         { "[1]", "array" },
         { "7", "expected" },
@@ -256,7 +306,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompts), cmocka_unit_test(test_too_long), cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_format),  cmocka_unit_test(test_hostile),  cmocka_unit_test(test_fault),
+        cmocka_unit_test(test_manners), cmocka_unit_test(test_format),   cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_fault),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -161,6 +161,23 @@ static void test_logprobs(void **state)
     refuse("'echo':true,'logprobs':1", "echo", "logprobs");
 }
 
+/* A whole answer is counted by what it may come to. */
+static void test_logprobs_of_all(void **state)
+{
+    (void)state;
+    model.ctx = 4096;
+    text("'logprobs':62,'n':1");
+    refuse_kind(API_TEXT, "{'prompt':'x','logprobs':100}", "logprobs", "4095");
+    text("'logprobs':100,'stream':true,'n':128");
+    text("'logprobs':100,'max_tokens':20,'n':128");
+    refuse_kind(API_TEXT, "{'prompt':'x','logprobs':100,'max_tokens':21,'n':128}", "logprobs", "max_tokens");
+    refuse_kind(API_TEXT, "{'prompt':['x','x','x'],'logprobs':30}", "logprobs", "stream");
+    model.shift = true; /* without an end */
+    refuse_kind(API_LLAMA, "{'prompt':'x','n_probs':1}", "logprobs", "4294967295");
+    model.shift = false;
+    model.ctx = CTX;
+}
+
 static void test_switches(void **state)
 {
     (void)state;
@@ -272,9 +289,11 @@ static void test_unsupported(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_sampling), cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_biases),      cmocka_unit_test(test_stops),    cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_logprobs),    cmocka_unit_test(test_switches), cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_lengths),     cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_stops),       cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_logprobs),    cmocka_unit_test(test_logprobs_of_all),
+        cmocka_unit_test(test_switches),    cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_unsupported),
     };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How steps flowed, from made-up traces: shares of a stretch, percentiles, and the best split.
+ * How steps flowed, from made-up traces: shares of a stretch and percentiles.
  */
 #include "unit/unit.h"
 
@@ -135,56 +135,13 @@ static void test_spread(void **state)
     assert_true(s.n == 0 && s.p99 == 0);
 }
 
-/* The time of the slowest stage, of all splits. */
-static double best(const double *ms, uint32_t n, uint32_t layers)
-{
-    double least = 1e300;
-
-    if (n == 1)
-        return layers * ms[0];
-    for (uint32_t k = 1; k + n - 1 <= layers; k++) {
-        double first = k * ms[0], rest = best(ms + 1, n - 1, layers - k),
-               slowest = first > rest ? first : rest;
-
-        least = slowest < least ? slowest : least;
-    }
-    return least;
-}
-
-static void test_split(void **state)
-{
-    static const double even[] = { 1, 1, 1, 1 }, half[] = { 2, 1 };
-    uint32_t split[4];
-
-    (void)state;
-    bench_split_best(even, 4, 30, split);
-    assert_true(split[0] + split[1] + split[2] + split[3] == 30 && split[0] <= 8 && split[3] >= 7);
-    bench_split_best(half, 2, 30, split);
-    assert_true(split[0] == 10 && split[1] == 20);
-    bench_split_best(half, 2, 2, split);
-    assert_true(split[0] == 1 && split[1] == 1);
-    for (uint32_t round = 0; round < 200; round++) {
-        double ms[4], slowest = 0;
-        uint32_t n = 1 + round % 4, layers = n + round % 17, sum = 0;
-
-        for (uint32_t i = 0; i < n; i++)
-            ms[i] = 0.5 + (double)((round * 7919 + i * 104729) % 1000) / 500;
-        bench_split_best(ms, n, layers, split);
-        for (uint32_t i = 0; i < n; i++) {
-            assert_true(split[i] >= 1);
-            sum += split[i];
-            slowest = split[i] * ms[i] > slowest ? split[i] * ms[i] : slowest;
-        }
-        assert_int_equal(sum, layers);
-        assert_near(slowest, best(ms, n, layers));
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares), cmocka_unit_test(test_clocks), cmocka_unit_test(test_head),
-        cmocka_unit_test(test_spread), cmocka_unit_test(test_split),
+        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_clocks),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_spread),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

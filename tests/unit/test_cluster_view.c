@@ -25,7 +25,7 @@ static const char whole[] =
     "\"hops\":[{\"bytes\":2048,\"bytes_per_s\":10,\"p50_us\":80,\"p99_us\":1500},{\"p50_us\":null,\"p99_us\":"
     "700,\"within_us\":45},{}],"
     "\"scheduler\":{\"running\":3,\"parallel\":4},"
-    "\"steps\":[{\"n\":1,\"home\":4500000,\"done\":5000000,"
+    "\"steps\":[{\"n\":1,\"home\":4000000,\"taken\":4500000,\"done\":5000000,"
     "\"stages\":[[3900000,4000000,4500000,9],[0,4990000,5000000,9]]}]}";
 
 static char *text_of(void (*print)(FILE *to))
@@ -70,6 +70,38 @@ static void test_table(void **state)
                     (strstr(text, "WORKER") && strstr(text, "MS/STEP") && strstr(text, "IDLE")));
         free(text);
     }
+}
+
+static void head(FILE *to)
+{
+    cluster_table_head(&view, "http://t\xc3\xa4rn:8080", width, to);
+}
+
+/* A line that is too long loses whole words, and numbers never their ends. */
+static void test_head(void **state)
+{
+    char *whole_head, *text, *line, *rest = NULL;
+
+    (void)state;
+    width = CLUSTER_TABLE_ANY_WIDTH;
+    whole_head = text_of(head);
+    assert_non_null(strstr(whole_head, "http://t\xc3\xa4rn:8080  tern "));
+    for (width = 24; width < 120; width++) {
+        const char *from = whole_head;
+
+        text = text_of(head);
+        for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+            const size_t n = strlen(line), accents = strstr(line, "\xc3") != NULL;
+
+            assert_true(n - accents <= width);
+            assert_memory_equal(line, from, n);
+            assert_true(from[n] == ' ' || from[n] == '\n');
+            from = strchr(from, '\n') + 1;
+        }
+        assert_true(*from == '\0');
+        free(text);
+    }
+    free(whole_head);
 }
 
 static void test_strangers(void **state)
@@ -128,7 +160,7 @@ static void test_lanes(void **state)
     lane_is(2, "   ."); /* 10 ms of it */
     assert_int_equal(cluster_lanes_add(lanes, root), 1);
     lane_is(2, "   ."); /* not twice */
-    odd = json_loads("{\"now_us\":5000000,\"uptime_s\":3661,\"steps\":[7,{\"n\":-1},{\"n\":9,\"home\":1,"
+    odd = json_loads("{\"now_us\":5000000,\"uptime_s\":3661,\"steps\":[7,{\"n\":-1},{\"n\":9,\"taken\":1,"
                      "\"done\":9000000000000,\"stages\":[[],{},[0,-5,1e9],[0,4999999,5000000]]}]}",
                      0, NULL);
     assert_int_equal(cluster_lanes_add(lanes, odd), 9);
@@ -161,7 +193,9 @@ static void test_metrics(void **state)
     p.n_stages = 1;
     strcpy(p.stages[0].info.name, "w\"1\\");
     p.stages[0].compute_us = 2500000;
-    p.stages[0].idle_share = -1; /* not known */
+    p.stages[0].idle_share = -1;                    /* not known */
+    strcpy(p.stages[0].live.endpoint, "tcp://x:1"); /* it is known while the pipeline is not open */
+    p.hops[0] = (struct snapshot_hop){ .n = 9, .p50_us = 100, .p99_us = 290, .within_us = 200 };
     p.first_token.count[0] = 1;
     p.first_token.count[3] = 2;
     p.first_token.count[SNAPSHOT_BUCKETS - 1] = 4;
@@ -175,15 +209,24 @@ static void test_metrics(void **state)
     has(&t, "\ntern_first_token_seconds_bucket{le=\"8e-06\"} 3\n");
     has(&t, "\ntern_first_token_seconds_bucket{le=\"+Inf\"} 7\n");
     has(&t, "\ntern_first_token_seconds_sum 1.5\ntern_first_token_seconds_count 7\n");
-    has(&t, "\ntern_hop_seconds_bucket{hop=\"1\",from=\"w\\\"1\\\\\",to=\"coordinator\",le=\"+Inf\"} 0\n");
+    has(&t, "\ntern_hop_seconds_count{hop=\"1\",from=\"w\\\"1\\\\\",to=\"coordinator\"} 0\n");
+    has(&t,
+        "\ntern_hop_seconds{hop=\"0\",from=\"coordinator\",to=\"w\\\"1\\\\\",quantile=\"0.99\"} 0.00029\n");
+    has(&t, "\ntern_hop_clock_error_seconds{hop=\"0\",from=\"coordinator\",to=\"w\\\"1\\\\\"} 0.0002\n");
+    /* What the clocks cannot tell, and what is not known of a stage that is not there. */
+    assert_null(strstr(t.ptr, "quantile=\"0.5\""));
+    assert_null(strstr(t.ptr, "\ntern_hop_clock_error_seconds{hop=\"1\""));
+    assert_null(strstr(t.ptr, "\ntern_stage_rejected_total{"));
+    assert_null(strstr(t.ptr, "\ntern_stage_silent_seconds{"));
     has(&t, "\ntern_http_refused_total{reason=\"key\"} 5\n");
     http_text_free(&t);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_strangers),
-                                        cmocka_unit_test(test_lanes), cmocka_unit_test(test_metrics) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_head),
+                                        cmocka_unit_test(test_strangers), cmocka_unit_test(test_lanes),
+                                        cmocka_unit_test(test_metrics) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

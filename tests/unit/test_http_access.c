@@ -158,6 +158,12 @@ static void test_pages_of_others(void **state)
     expect("POST /echo HTTP/1.1\r\n" HOST "Origin: https://app.example\r\nContent-Type: text/plain\r\n"
            "Content-Length: 2\r\n" END "{}",
            415, "\"status\":415");
+    /* Nobody unpacks it. */
+    expect("POST /echo HTTP/1.1\r\n" HOST "Content-Encoding: gzip\r\nContent-Length: 2\r\n" END "{}", 415,
+           "compressed");
+    assert_non_null(strstr(answer, "Accept-Encoding: identity\r\n"));
+    expect("POST /echo HTTP/1.1\r\n" HOST "Content-Encoding: identity\r\nContent-Length: 2\r\n" END "{}", 200,
+           "{}");
     expect("POST /echo HTTP/1.1\r\n" HOST "Origin: http://localhost\r\nContent-Length: 2\r\n" END "{}", 415,
            NULL);
     expect("POST /echo HTTP/1.1\r\n" HOST "Origin: http://localhost\r\nContent-Type: application/jsonp\r\n"
@@ -167,7 +173,7 @@ static void test_pages_of_others(void **state)
            "Content-Type: Application/JSON; charset=utf-8\r\nContent-Length: 2\r\n" END "{}",
            200, "{}");
     expect("POST /echo HTTP/1.1\r\n" HOST "Content-Length: 2\r\n" END "{}", 200, "{}");
-    assert_int_equal(atomic_load(&bed.n_handled), 2);
+    assert_int_equal(atomic_load(&bed.n_handled), 3);
 }
 
 static void test_any_site(void **state)

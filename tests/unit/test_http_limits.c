@@ -84,7 +84,7 @@ static void test_body_too_long(void **state)
     bed_send(fd, body, 1001);
     bed_say(fd, "\r\n0\r\n\r\n");
     bed_hear(fd, answer, sizeof answer, NULL, BED_GIVE_UP_MS);
-    assert_non_null(strstr(answer, "\"status\":413"));
+    assert_non_null(strstr(answer, "\"status\":413,\"path\":\"/echo\""));
     close(fd);
     fd = bed_dial(&bed);
     bed_say(fd, "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n");
@@ -161,11 +161,13 @@ static void test_slow_senders(void **state)
     (void)state;
     expect_cut(drip("", 'G'));
     assert_non_null(strstr(answer, " 408 "));
-    assert_non_null(strstr(answer, "\"status\":408"));
-    expect_cut(drip("GET /show HTTP/1.1\r\nHost: localhost\r\nX-A: ", 'a'));
+    assert_non_null(strstr(answer, "\"status\":408,\"path\":\"(none)\""));
+    expect_cut(drip("GET /show?a=1 HTTP/1.1\r\nHost: localhost\r\nX-A: ", 'a'));
     assert_non_null(strstr(answer, " 408 "));
+    assert_non_null(strstr(answer, "\"path\":\"/show\""));
     expect_cut(drip("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n", 'a'));
     assert_non_null(strstr(answer, " 408 "));
+    assert_non_null(strstr(answer, "\"path\":\"/echo\""));
     expect_cut(
         drip("POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n300\r\n", 'a'));
     assert_non_null(strstr(answer, " 408 "));

@@ -92,6 +92,11 @@ static void test_values(void **state)
     assert_int_equal(o.answer.gen.n_logprobs, 4);
     assert_string_equal(o.logits_out, "f");
 
+    assert_ok(parse("-p x --local 3 --split 1,2,3 --split measured"));
+    assert_true(o.engine.split_measured && !o.engine.n_split);
+    assert_ok(parse("-p x --local 3 --split measured --split even"));
+    assert_true(!o.engine.split_measured && !o.engine.n_split);
+
     assert_ok(parse("-p x -n -1 -c 0 --chunk all --temp -1 --seed -1 --top-k 0"));
     assert_int_equal(o.answer.gen.n_predict, UINT32_MAX);
     assert_true(o.engine.ctx_trained);
@@ -171,7 +176,9 @@ static void test_mistakes(void **state)
         { "--local 0", "--local" },
         { "--local 65", "--local" },
         { "--split 1,2", "--local" },
+        { "--split measured", "--local" },
         { "--local 3 --split 1,2", "--split" },
+        { "--local 3 --split odd", "--split" },
         { "--local 2 --split 1,", "--split" },
         { "--local 2 --split ,1", "--split" },
         { "--local 2 --split 1,0", "--split" },

@@ -70,7 +70,7 @@ static void on_step(void *user, const struct sched_trace *t)
     struct flow *f = user;
     uint64_t us = 0;
 
-    assert_true(t->sent_us <= t->home_us && t->home_us <= t->done_us);
+    assert_true(t->sent_us <= t->home_us && t->home_us <= t->taken_us && t->taken_us <= t->done_us);
     assert_true(t->n_times == f->speed.n_stages && t->number == ++f->n_steps);
     for (uint32_t i = 0; i < t->n_times; i++)
         us += t->times[i].compute_us;

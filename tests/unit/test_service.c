@@ -16,13 +16,16 @@
 #include <unistd.h>
 
 #define N_THREADS 16
-/* Requests of each thread. */
+/* Requests of each thread, answered and cancelled at once. */
 #if defined(__SANITIZE_THREAD__)
-#define N_EACH 2
+#define N_EACH    2
+#define N_REGRETS 100
 #elif defined(__SANITIZE_ADDRESS__)
-#define N_EACH 6
+#define N_EACH    6
+#define N_REGRETS 400
 #else
-#define N_EACH 40
+#define N_EACH    40
+#define N_REGRETS 1000
 #endif
 
 static struct answer known[BED_KINDS];
@@ -275,13 +278,46 @@ static void test_cancel(void **state)
     service_close(&bed_service);
 }
 
+static void *regret_main(void *user)
+{
+    int32_t ids[BED_CTX];
+    struct job_request r;
+
+    (void)user;
+    bed_make_request(10, ids, &r);
+    r.gen.n_predict = UINT32_MAX;
+    for (uint32_t k = 0; k < N_REGRETS; k++) {
+        struct tern_err err;
+        struct job *j;
+
+        while (service_submit(bed_service, &r, &j, &err))
+            usleep(200);
+        job_free(&j);
+    }
+    return NULL;
+}
+
+/* Those cancelled at once, whether the driver has heard of them already or not: none of them may go on, and
+ * none would end by itself. */
+static void test_regrets(void **state)
+{
+    pthread_t threads[4];
+
+    (void)state;
+    bed_open_service(2, 64);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, regret_main, NULL), 0);
+    for (uint32_t i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    bed_check_idle();
+    service_close(&bed_service);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_shift),
-        cmocka_unit_test(test_company),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_cancel),  cmocka_unit_test(test_regrets),
+        cmocka_unit_test(test_shift),   cmocka_unit_test(test_company),
     };
 
     return cmocka_run_group_tests(tests, bed_set_up, NULL);

@@ -271,9 +271,8 @@ static bool keep(void *arg, struct tern_step *step)
 static void test_fetch(void **state)
 {
     struct fetcher f = { .n_fetched = 0 };
-    const struct tern_stage_options o = {
-        TERN_BOUNDARY_INT8, TERN_KV_F16, 8, 2, 64, 8, 0, true, fetch, keep, &f
-    };
+    const struct tern_stage_options o = { TERN_BOUNDARY_INT8, TERN_KV_F16,    8,        2, 64, 8, 0, true,
+                                          .await = fetch,     .on_run = keep, .arg = &f };
 
     (void)state;
     /* The last one was not due: after it nothing is fetched. */
@@ -295,6 +294,62 @@ static void test_fetch(void **state)
         tern_step_free(&f.steps[i]);
 }
 
+static void count(void *arg)
+{
+    ++*(uint32_t *)arg;
+}
+
+/* Stages that say when a step is nearly done compute the same as one that does not. */
+static void test_soon(void **state)
+{
+    uint32_t said = 0, never = 0;
+    struct tern_stage *s[3];
+    struct line l;
+    uint8_t *want;
+
+    (void)state;
+    line_open(&l, TERN_BOUNDARY_INT8, false);
+    want = malloc((size_t)MAX_ROWS * l.step->row_bytes);
+    assert_non_null(want);
+    for (uint32_t k = 0; k < 3; k++) {
+        const struct tern_stage_options o = { TERN_BOUNDARY_INT8,
+                                              TERN_KV_F16,
+                                              8,
+                                              2,
+                                              64,
+                                              8,
+                                              0,
+                                              false,
+                                              .soon = k > 0 ? count : NULL,
+                                              .soon_us = k == 2 ? UINT32_MAX : 0,
+                                              .arg = k == 2 ? &never : &said };
+
+        assert_ok(tern_stage_new(lab.whole, lab.pool, &o, &s[k], &unit_err));
+    }
+    /* Steps of 1, 2, 3 and of no rows. */
+    for (uint32_t i = 1; i <= 4; i++) {
+        for (uint32_t k = 0; k < 3; k++) {
+            line_begin(&l);
+            l.step->step = i;
+            line_op(&l, i == 1 ? TERN_OP_OPEN : TERN_OP_REWIND, 0, 1, 0);
+            if (i < 4)
+                line_rows(&l, 0, 1, i, 0, i, 0);
+            assert_ok(tern_stage_run(s[k], l.step, &unit_err));
+            assert_int_equal(l.step->n_rows, i % 4);
+            if (k == 0)
+                memcpy(want, l.step->payload, (size_t)l.step->n_rows * l.step->row_bytes);
+            else
+                assert_same_rows(l.step->payload, want, (size_t)l.step->n_rows * l.step->row_bytes);
+        }
+        assert_int_equal(said, i < 4 ? i : 3);
+    }
+    assert_int_equal(never, 0);
+    for (uint32_t k = 0; k < 3; k++)
+        tern_stage_free(&s[k]);
+    line_close(&l);
+    free(want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_int8_cache),
         cmocka_unit_test(test_thread),
         cmocka_unit_test(test_fetch),
+        cmocka_unit_test(test_soon),
         cmocka_unit_test(test_stop),
     };
 

@@ -168,6 +168,7 @@ static void test_hello(void **state)
     release(&p);
 }
 
+/* Announced or not, too early, more than once; at last nothing follows but the end. */
 static void test_steps(void **state)
 {
     struct lab_peer p;
@@ -175,7 +176,14 @@ static void test_steps(void **state)
     (void)state;
     hold_ready(&p);
     run_text(&p, 0, 1, 1, 50);
+    lab_peer_soon(&p);
     run_text(&p, 1, 1, 2, 33);
+    lab_peer_soon(&p);
+    poll(NULL, 0, 5);
+    lab_peer_soon(&p);
+    lab_peer_soon(&p);
+    run_text(&p, 2, 1, 3, 33);
+    lab_peer_soon(&p);
     release(&p);
 }
 
@@ -329,6 +337,7 @@ static void test_dropped_messages(void **state)
     line_open(&l, TERN_BOUNDARY_INT8, false);
     line_begin(&l);
     lab_peer_step(&p, l.step);
+    lab_peer_soon(&p);
     p.layout--;
     /* A listed worker, but not the one upstream. */
     connect_as(&up, &net.upstream);
@@ -338,7 +347,7 @@ static void test_dropped_messages(void **state)
     lab_peer_step(&up, l.step);
     assert_true(lab_peer_silence(&up, 200));
     lab_peer_close(&up);
-    assert_int_equal(lab_peer_rejected(&p, before + 6), before + 6);
+    assert_int_equal(lab_peer_rejected(&p, before + 7), before + 7);
     line_close(&l);
     run_text(&p, 0, 1, 1, 20);
     release(&p);

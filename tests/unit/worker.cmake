@@ -23,5 +23,10 @@ add_dependencies(lab_hops ternd)
 tern_unit(test_worker_protocol tern_stage_line tern_peer)
 add_dependencies(test_worker_protocol ternd)
 
+tern_unit(test_worker_run tern_stage_line tern_worker tern_alloc_guard)
+
 tern_unit(test_worker_refusals tern_stage_line tern_peer)
 add_dependencies(test_worker_refusals ternd)
+
+tern_unit(test_worker_stall tern_stage_line tern_peer)
+add_dependencies(test_worker_stall ternd)

@@ -28,6 +28,7 @@ const ENDS = {
 const chat = {
     runs: new Map(), // conversation -> what is on its way
     troubles: new Map(), // conversation -> why its last request failed
+    old: new WeakMap(), // messages -> nodes, of those that are not the last ones
     editing: false,
     pinned: true, // the newest text is kept in sight
     facts: {ctx: 0, plain: false, name: '', layers: 0, stages: 0},
@@ -40,14 +41,12 @@ const chat = {
         this.show_list();
         const c = saved.current,
             run = this.runs.get(c);
-        $('thread').replaceChildren();
-        c.messages.forEach((m, i) =>
-            $('thread').append(
-                this.message_node(m, run && run.message === m ? run : null, i >= c.messages.length - 2),
-            ),
+        const nodes = c.messages.map((m, i) =>
+            i < c.messages.length - 2 ? this.old_node(m) : this.message_node(m, run, true),
         );
-        if (!c.messages.length) $('thread').append(this.welcome());
-        if (this.troubles.has(c)) $('thread').append(this.trouble_node(c, this.troubles.get(c)));
+        if (!nodes.length) nodes.push(this.welcome());
+        if (this.troubles.has(c)) nodes.push(this.trouble_node(c, this.troubles.get(c)));
+        $('thread').replaceChildren(...nodes);
         this.pinned = true;
         this.follow();
         this.show_state();
@@ -111,7 +110,14 @@ const chat = {
         );
     },
 
-    message_node(m, run, recent) {
+    // Of a message that can no longer change: made once, however often a long conversation is shown.
+    old_node(m) {
+        if (!this.old.has(m)) this.old.set(m, this.message_node(m, null, false));
+        return this.old.get(m);
+    },
+
+    message_node(m, its, recent) {
+        const run = its && its.message === m ? its : null;
         const mine = m.role === 'user';
         const text = el('div', {class: 'text'}),
             foot = el('div', {class: 'foot'});
@@ -362,6 +368,7 @@ const chat = {
         const message = into || {role: 'assistant', content: ''};
         if (!into) c.messages.push(message);
         message.end = undefined;
+        this.old.delete(message);
         const run = {
             message,
             abort: new AbortController(),
@@ -392,7 +399,9 @@ const chat = {
         }
         clearInterval(timer);
         this.finish(c, run);
-        if (this.troubles.has(c) && this.troubles.get(c).down) start_over();
+        const trouble = this.troubles.get(c);
+        if (trouble && trouble.down) start_over();
+        if (trouble && trouble.loading) start_over_in(1000);
     },
 
     async receive(c, run, body) {

@@ -90,7 +90,8 @@ const feed = {
 
     trouble(e) {
         this.set_stale(true);
-        if (e.key) pill($('live'), 'bad', 'needs the API key');
+        if (e.loading) pill($('live'), 'wait', 'loading the model');
+        else if (e.key) pill($('live'), 'bad', 'needs the API key');
         else pill($('live'), 'bad', e.down ? 'not connected' : 'interrupted');
     },
 
@@ -387,7 +388,14 @@ const cluster = {
                           ' of ' +
                           count(slot.prompt) +
                           ' tokens'
-                        : ': writing, ' + count(slot.tokens) + ' tokens after ' + duration(slot.seconds)) +
+                        : ': writing, ' +
+                          count(slot.tokens) +
+                          ' tokens in ' +
+                          duration(slot.seconds) +
+                          '; context ' +
+                          count(slot.prompt + slot.tokens) +
+                          ' of ' +
+                          count(slot.ctx)) +
                     (slot.cached ? ', ' + count(slot.cached) + ' from the prefix cache' : ''),
             );
             bar.hidden = false;

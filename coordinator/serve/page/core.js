@@ -145,6 +145,7 @@ function micros(us) {
 const millis = ms => (known(ms) ? micros(ms * 1000) : NONE);
 function duration(s) {
     if (!known(s)) return NONE;
+    if (s < 10) return s.toFixed(1) + ' s';
     if (s < 60) return Math.round(s) + ' s';
     if (s < 3600) return Math.floor(s / 60) + ' min';
     return s < 86400
@@ -202,6 +203,13 @@ async function trouble_of(response) {
         );
     }
     if (status === 403) return new Trouble('The server does not answer this page.' + theirs, {status});
+    if (code === 'model_loading' || said === 'Loading model') {
+        return new Trouble('The model is still being loaded; this goes on by itself when it is there.', {
+            status,
+            again: true,
+            loading: true,
+        });
+    }
     if (status === 429 || status === 503) {
         return new Trouble(
             (status === 429 || code === 'overloaded'

@@ -97,12 +97,13 @@ const figures = {
             'of ' + count(q.max_in_flight),
             'chunk ' + count(q.chunk) + ', share ' + count(q.share),
         );
+        // What is kept for prefixes makes room when it is needed: it fills nothing.
         const p = q.pages || {},
-            used = p.total - p.free;
+            used = p.total - p.free - p.cached;
         this.pages.set(
             count(used),
             'of ' + count(p.total) + ' pages',
-            count(p.cached) + ' kept for prefixes',
+            count(p.cached) + ' more kept for prefixes',
         );
         this.pages.meter.value = p.total ? used / p.total : 0;
         const x = q.prefix || {},

@@ -144,6 +144,7 @@ const lanes = {
     },
 
     note() {
+        $('legend').classList.toggle('columns', Boolean(this.columns));
         set_text(
             $('lanes-note'),
             this.paused
@@ -401,7 +402,7 @@ const lanes = {
         ctx.lineTo(from_x, SENT - 3);
         ctx.fill();
         for (let i = 0; i <= n; i++) {
-            const [came, start, end] = i < n ? step.stages[i] : [step.home, step.home, step.done];
+            const [came, start, end] = i < n ? step.stages[i] : [step.home, step.taken, step.done];
             if (!known(start) || !known(end)) continue;
             const y = this.y_of(i === n ? this.names.length : i) + 6,
                 x = this.x_of(start, begin),
@@ -447,7 +448,7 @@ const lanes = {
                 answer = new Float32Array(wide),
                 y = this.y_of(i) + 5;
             for (const step of seen) {
-                const times = i < n ? step.stages[i] : [step.home, step.home, step.done];
+                const times = i < n ? step.stages[i] : [step.home, step.taken, step.done];
                 if (times && known(times[1]))
                     add_share(
                         step.prompt > 0 ? prompt : answer,

@@ -16,7 +16,7 @@ Object.assign(lanes, {
                     ? [step.sent, step.sent, step.sent]
                     : i < step.stages.length
                       ? step.stages[i]
-                      : [step.home, step.home, step.done];
+                      : [step.home, step.taken, step.done];
             const a = this.x_of(t[0], begin),
                 b = Math.max(a + 1, this.x_of(t[2], begin)),
                 inside = this.x_of(t[1], begin);
@@ -137,7 +137,12 @@ function step_words(step, names) {
         from = end;
     });
     words.push(
-        'coordinator: way ' + micros(step.home - from) + ', head and choice ' + micros(step.done - step.home),
+        'coordinator: way ' +
+            micros(step.home - from) +
+            ', wait ' +
+            micros(step.taken - step.home) +
+            ', head and choice ' +
+            micros(step.done - step.taken),
     );
     words.push('all: ' + micros(step.done - step.sent));
     return words;

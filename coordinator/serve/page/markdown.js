@@ -232,7 +232,7 @@ function make_block(lines, at, block, deep, open) {
         },
         rule: () => el('hr', {}),
         quote: () => {
-            const quote = el('blockquote', {});
+            const quote = el('blockquote', {dir: direction(lines[at])});
             blocks_into(
                 quote,
                 lines.slice(at, block.end).map(line => line.replace(QUOTE, '')),
@@ -273,12 +273,21 @@ function fence_line(line, fence) {
     return line.slice(n);
 }
 
+// Where what stands beside a text belongs: by its first letter that has a direction.
+function direction(text) {
+    const m = /([\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc])|\p{L}/u.exec(text);
+    return m && m[1] ? 'rtl' : null;
+}
+
 // Puts the next item where it belongs: into the list before it if that is of its kind.
 function put_item(parent, last, block, item) {
     const same = last && last.list_mark === block.mark;
     const list = same
         ? last
-        : el(block.ordered ? 'ol' : 'ul', {start: block.ordered && block.start !== 1 ? block.start : null});
+        : el(block.ordered ? 'ol' : 'ul', {
+              start: block.ordered && block.start !== 1 ? block.start : null,
+              dir: direction(item.textContent),
+          });
     list.list_mark = block.mark;
     list.append(item);
     if (!same) parent.append(list);

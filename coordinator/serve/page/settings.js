@@ -143,7 +143,7 @@ const settings = {
                 ),
             ),
             group('Conversations', this.keep_field(), this.transfer()),
-            group('This server', this.key_field()),
+            group('This server', this.address_field(), this.key_field()),
         );
     },
 
@@ -174,6 +174,17 @@ const settings = {
         input.addEventListener('change', () => this.sampling_changed());
         this.inputs[s.name] = input;
         return this.field(id, s.label, input, s.help);
+    },
+
+    // What the server does where a field is empty: shown in it.
+    show_defaults(params) {
+        for (const s of SAMPLING) {
+            const value = params && params[s.name];
+            if (s.lines || !known(value)) continue;
+            const none = {seed: 'random', max_tokens: 'no limit'}[s.name];
+            this.inputs[s.name].placeholder =
+                none && (value < 0 || value === 4294967295) ? none : String(Math.round(value * 1e4) / 1e4);
+        }
     },
 
     sampling_changed() {
@@ -260,6 +271,20 @@ const settings = {
                 'Delete all',
             ),
         );
+    },
+
+    // For programs that speak OpenAI's API.
+    address_field() {
+        const input = el('input', {id: 'set-address', readonly: true, value: location.origin + '/v1'});
+        const copy = icon_button('copy', 'Copy the address', () => copy_text(input.value, copy));
+        const field = this.field(
+            'set-address',
+            'Address for programs',
+            el('div', {class: 'row'}, input, copy),
+            'What OpenAI clients call base URL. llama-server’s routes are there too, without /v1.',
+        );
+        input.setAttribute('aria-describedby', 'set-address-help');
+        return field;
     },
 
     key_field() {

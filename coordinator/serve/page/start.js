@@ -22,20 +22,32 @@ function learn(s) {
 
 // Asks once who answers; again after a while if nobody does.
 let asking = 0;
+function start_over_in(ms) {
+    clearTimeout(asking);
+    asking = setTimeout(start_over, ms);
+}
+
 async function start_over() {
     clearTimeout(asking);
     feed.polling = false;
     try {
         learn(await get_json('/tern/cluster'));
         const props = await get_json('/props').catch(() => ({}));
+        settings.show_defaults((props.default_generation_settings || {}).params);
         // A model without a form for conversations goes on with texts.
         chat.facts.plain = props.chat_template === '' || props.chat_format === 'plain';
         $('prompt').placeholder = chat.facts.plain ? 'Write how it begins' : 'Write a message';
         if (!saved.current.messages.length) chat.show();
     } catch (e) {
-        pill($('health'), 'bad', e.key ? 'needs a key' : e.down ? 'not connected' : 'not ready');
+        if (e.loading) pill($('health'), 'wait', 'loading the model');
+        else pill($('health'), 'bad', e.key ? 'needs a key' : e.down ? 'not connected' : 'not ready');
         if (e.key && !saved.current.messages.length && !chat.troubles.size) ask_key();
-        if (!e.key) asking = setTimeout(start_over, 4000);
+        if (!e.key) start_over_in(e.loading ? 1000 : 4000);
+        return;
+    }
+    // What was asked while the model was being loaded.
+    for (const c of saved.conversations) {
+        if (chat.troubles.has(c) && chat.troubles.get(c).loading) chat.run(c);
     }
 }
 
