@@ -233,7 +233,7 @@ static void test_behind_a_burst(void **state)
                 assert_int_equal(zmq_send(d[p], "f", 1, ZMQ_DONTWAIT | (f < 2 ? ZMQ_SNDMORE : 0)), 1);
         assert_int_equal(zmq_send(d[p], "fine", 4, ZMQ_DONTWAIT), 4);
     }
-    bed_wait_count(b, &tern_server_stats(b->server)->accepted, PEERS, 5000);
+    bed_wait_count(b, &tern_server_stats(b->server)->accepted, PEERS, BED_PATIENCE_MS);
     poll(NULL, 0, 300); /* all that libzmq reads ahead is there now */
     tern_link_message_init(&m);
     while (n_fine < PEERS) {
@@ -241,7 +241,7 @@ static void test_behind_a_burst(void **state)
 
         if (st == TERN_AGAIN) {
             (void)tern_server_poll_fds(b->server, fds);
-            assert_int_equal(poll(fds, 1, 5000), 1);
+            assert_int_equal(poll(fds, 1, BED_PATIENCE_MS), 1);
         } else if (st == TERN_ERR_FORMAT) {
             n_more++;
         } else {
