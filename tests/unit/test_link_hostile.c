@@ -32,7 +32,7 @@ static void test_unknown_key(void **state)
     assert_non_null(strstr(tern_client_why(c), "allow-list"));
     assert_non_null(strstr(tern_client_why(c), z85));
     assert_int_equal(tern_client_send(c, "x", 1, NULL, 0, &err), TERN_ERR_PEER);
-    assert_int_equal(tern_server_stats(b->server)->refused_key, 1);
+    bed_wait_count(b, &tern_server_stats(b->server)->refused_key, 1, BED_PATIENCE_MS);
     assert_int_equal(tern_server_stats(b->server)->accepted, 0);
     bed_hang_up(b, &c);
 }
@@ -68,7 +68,7 @@ static void test_plaintext_peer(void **state)
     bed_wait_count(b, &tern_server_stats(b->server)->refused_protocol, 1, BED_PATIENCE_MS);
     tern_link_message_init(&m);
     assert_int_equal(tern_server_recv(b->server, &m, &err), TERN_AGAIN);
-    assert_int_equal(tern_server_stats(b->server)->accepted, 1);
+    bed_wait_count(b, &tern_server_stats(b->server)->accepted, 1, BED_PATIENCE_MS);
     bed_exchange(b, good, &b->ann);
     zmq_close(d);
     bed_hang_up(b, &good);
@@ -128,7 +128,7 @@ static void test_garbage(void **state)
         close(fd);
     }
     bed_exchange(b, good, &b->ann);
-    assert_int_equal(tern_server_stats(b->server)->accepted, 1);
+    bed_wait_count(b, &tern_server_stats(b->server)->accepted, 1, BED_PATIENCE_MS);
     assert_int_equal(tern_server_stats(b->server)->closed, 0);
     bed_hang_up(b, &good);
 }
@@ -233,7 +233,7 @@ static void test_behind_a_burst(void **state)
                 assert_int_equal(zmq_send(d[p], "f", 1, ZMQ_DONTWAIT | (f < 2 ? ZMQ_SNDMORE : 0)), 1);
         assert_int_equal(zmq_send(d[p], "fine", 4, ZMQ_DONTWAIT), 4);
     }
-    bed_wait_count(b, &tern_server_stats(b->server)->accepted, PEERS, 5000);
+    bed_wait_count(b, &tern_server_stats(b->server)->accepted, PEERS, BED_PATIENCE_MS);
     poll(NULL, 0, 300); /* all that libzmq reads ahead is there now */
     tern_link_message_init(&m);
     while (n_fine < PEERS) {
@@ -241,7 +241,7 @@ static void test_behind_a_burst(void **state)
 
         if (st == TERN_AGAIN) {
             (void)tern_server_poll_fds(b->server, fds);
-            assert_int_equal(poll(fds, 1, 5000), 1);
+            assert_int_equal(poll(fds, 1, BED_PATIENCE_MS), 1);
         } else if (st == TERN_ERR_FORMAT) {
             n_more++;
         } else {

@@ -85,8 +85,7 @@ static void start(struct lab_ternd *d)
 static void hold(const struct lab_ternd *d, struct lab_peer *p, Tern__Assign *a)
 {
     assert_int_equal(lab_peer_open(p, d, &net.head, EPOCH), TERN_CLIENT_UP);
-    lab_peer_hello(p);
-    (void)lab_peer_wait(p, TERN__HEADER__BODY_WELCOME, 3000);
+    lab_peer_be_welcome(p);
     *a = lab_assign(&lab.arch, net.arch_hash, net.id, 0, 1, net.head.public_key);
     a->boundary = TERN_BOUNDARY_F32;
     a->max_rows = a->max_positions = N_ROWS;
@@ -229,7 +228,7 @@ static pid_t begin_with_next(struct lab_ternd *d, struct lab_peer *p, Tern__Assi
     a->next_endpoint = endpoint;
     a->next_key = (ProtobufCBinaryData){ TERN_KEY_BYTES, net.next.public_key };
     lab_peer_assign(p, a, net.id, false);
-    (void)lab_peer_wait(p, TERN__HEADER__BODY_READY, 20000);
+    (void)lab_peer_wait(p, TERN__HEADER__BODY_READY, LAB_PATIENCE_MS);
     return next;
 }
 
@@ -272,10 +271,11 @@ static void test_next_worker_dies_while_draining(void **state)
 
     (void)state;
     kill(d.pid, SIGTERM);
-    (void)lab_peer_wait(&p, TERN__HEADER__BODY_BYE, 3000);
+    (void)lab_peer_wait(&p, TERN__HEADER__BODY_BYE, LAB_PATIENCE_MS);
     kill(next, SIGKILL);
     assert_int_equal(waitpid(next, NULL, 0), next);
-    assert_non_null(strstr(lab_peer_wait(&p, TERN__HEADER__BODY_FAULT, 3000)->fault->text, "is lost"));
+    assert_non_null(
+        strstr(lab_peer_wait(&p, TERN__HEADER__BODY_FAULT, LAB_PATIENCE_MS)->fault->text, "is lost"));
     assert_int_equal(lab_ternd_wait(&d), 0);
     lab_peer_close(&p);
     close(fds[0]);
@@ -296,7 +296,7 @@ static _Noreturn void coordinate(const struct lab_ternd *d, int to_parent)
     a.stage = 1;
     a.upstream_key.data = net.up.public_key;
     lab_peer_assign(&p, &a, net.id, false);
-    (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, 20000);
+    (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, LAB_PATIENCE_MS);
     if (!first || write(to_parent, "1", 1) != 1)
         _exit(1);
     for (uint32_t i = 1; i <= N_STEPS; i++) {
