@@ -143,7 +143,7 @@ chat = {"messages": [{"role": "user", "content": "Hello"}]}
 ROUTES = (("GET", "/health", None, 503), ("GET", "/v1/models", None, "model_loading"),
           ("GET", "/props", None, 503), ("GET", "/metrics", None, 503),
           ("GET", "/tern/cluster", None, 503), ("GET", "/tern/events", None, 503),
-          ("GET", "/nothing", None, "model_loading"),
+          ("GET", "/nothing", None, 503), ("GET", "/v1/nothing", None, "model_loading"),
           ("POST", "/completion", {"prompt": "x"}, 503),
           ("POST", "/tokenize", {}, 503),
           ("POST", "/v1/chat/completions", chat, "model_loading"),

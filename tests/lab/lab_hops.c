@@ -217,8 +217,8 @@ static uint32_t wire_bytes(uint32_t header, uint32_t payload)
     return sum;
 }
 
-/* Moments of the steps behind the warm-up, by kind: the last record of a kind belongs to the last step, and so
- * on.  The first ones may be of an assignment. */
+/* Moments of the steps behind the warm-up, by kind: the last record of a kind belongs to the last step, and
+ * so on.  The first ones may be of an assignment. */
 static void read_trace(uint32_t worker, pid_t pid)
 {
     uint32_t n[HOP_N_KINDS] = { 0 };

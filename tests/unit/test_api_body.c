@@ -245,7 +245,7 @@ static void test_hostile(void **state)
 {
     static char big[3 << 20];
     static const char *const bad[][2] = {
-        { "", "line 1" },
+        { "", "empty" },
         { "{", "line 1" },
         { "[1]", "array" },
         { "7", "expected" },
