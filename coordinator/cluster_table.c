@@ -3,6 +3,7 @@
 #include "coordinator/cluster_table.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CELL 136 /* bytes of a cell, which is ASCII */
@@ -315,7 +316,27 @@ static void print_service(const struct cluster_view *v, const char *server, FILE
     fprintf(to, "  %s  context %s  wire %s  kv %s\n", size, ctx, v->wire, v->kv);
 }
 
-void cluster_table_head(const struct cluster_view *v, const char *server, FILE *to)
+/* How much of a line of n bytes fits: up to the last gap of two blanks, else to the last number or word. */
+static size_t fitting(const char *line, size_t n, unsigned width)
+{
+    size_t gap = 0, blank = 0, seen = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const bool ends = line[i] == ' ' && i && line[i - 1] != ' ';
+
+        if (((unsigned char)line[i] & 0xc0) == 0x80)
+            continue; /* the rest of a character */
+        if (ends)
+            blank = i;
+        if (ends && i + 1 < n && line[i + 1] == ' ')
+            gap = i;
+        if (seen++ == width)
+            return gap ? gap : blank ? blank : i;
+    }
+    return n;
+}
+
+static void print_head(const struct cluster_view *v, const char *server, FILE *to)
 {
     print_service(v, server, to);
     ratio("running", v->running, v->parallel, to);
@@ -325,7 +346,7 @@ void cluster_table_head(const struct cluster_view *v, const char *server, FILE *
     labelled("  groups", v->groups, to);
     rate("\ntokens/s: prompts", v->prompt_per_s, to);
     rate(" answers", v->answer_per_s, to);
-    ratio("  pages free", v->pages_free, v->pages, to);
+    ratio("  pages", v->pages - v->pages_free - v->pages_cached, v->pages, to);
     labelled(" cached", v->pages_cached, to);
     ratio("  prefix hits", v->prefix_hits, v->prefix_lookups, to);
     pair("\nms, p50/p99: first token", &v->first_token_ms, to);
@@ -339,6 +360,25 @@ void cluster_table_head(const struct cluster_view *v, const char *server, FILE *
     labelled("  tokens", v->answer_tokens, to);
     labelled("  reopened", v->reopened, to);
     fputc('\n', to);
+}
+
+void cluster_table_head(const struct cluster_view *v, const char *server, unsigned width, FILE *to)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *whole = open_memstream(&text, &n);
+
+    if (!whole)
+        return;
+    print_head(v, server, whole);
+    if (fclose(whole) == 0)
+        for (const char *line = text; *line;) {
+            const size_t len = strcspn(line, "\n");
+
+            fprintf(to, "%.*s\n", (int)fitting(line, len, width), line);
+            line += len + (line[len] == '\n');
+        }
+    free(text);
 }
 
 void cluster_table_slots(const struct cluster_view *v, FILE *to)

@@ -13,8 +13,9 @@
 
 #define CLUSTER_TABLE_ANY_WIDTH 0xffffu
 
-/* Model, scheduler, rates, latencies, totals: 6 lines (7 when it is not ready). */
-void cluster_table_head(const struct cluster_view *v, const char *server, FILE *to);
+/* Model, scheduler, rates, latencies, totals: 6 lines (7 when it is not ready), each at most `width` columns:
+ * what would be cut is left out, so that no number loses its end. */
+void cluster_table_head(const struct cluster_view *v, const char *server, unsigned width, FILE *to);
 /* A line of headings, one for the coordinator, one for each worker; each at most `width` columns. */
 void cluster_table_rows(const struct cluster_view *v, unsigned width, FILE *to);
 /* A line for each slot in use. */

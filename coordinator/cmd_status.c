@@ -87,9 +87,11 @@ static enum tern_status show(struct status *s, struct tern_err *err)
             return TERN_FAIL(err, TERN_ERR_IO, "cannot print the answer");
         putchar('\n');
     } else {
-        cluster_table_head(&s->view, http_client_server(s->http), stdout);
+        const unsigned width = terminal_width();
+
+        cluster_table_head(&s->view, http_client_server(s->http), width, stdout);
         putchar('\n');
-        cluster_table_rows(&s->view, terminal_width(), stdout);
+        cluster_table_rows(&s->view, width, stdout);
         if (s->view.n_slots)
             putchar('\n');
         cluster_table_slots(&s->view, stdout);

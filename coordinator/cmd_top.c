@@ -200,11 +200,11 @@ static void print_picture(const struct top *t, unsigned columns, unsigned rows, 
     struct part parts[3];
     unsigned left = rest;
 
-    cluster_table_head(&t->view, http_client_server(t->http), to);
+    cluster_table_head(&t->view, http_client_server(t->http), columns, to);
     if (*t->lost)
         fprintf(to, "LOST, asking again: %s\n", t->lost);
     else
-        fprintf(to, "%s\n", t->paused ? "PAUSED (p goes on)" : "");
+        fprintf(to, "%s\n", t->paused ? "PAUSED (p goes on)" : t->screen ? "q ends, p pauses, + - time" : "");
     for (int i = 0; i < 3; i++) {
         unsigned lines, room;
 

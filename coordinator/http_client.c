@@ -286,9 +286,12 @@ static enum tern_status judge(struct exchange *e, CURLcode rc)
 {
     struct http_client *c = e->c;
     const char *text = *c->reason ? c->reason : curl_easy_strerror(rc);
+    long no = 0;
 
     if (e->st)
         return e->st;
+    if (rc == CURLE_COULDNT_CONNECT && curl_easy_getinfo(c->curl, CURLINFO_OS_ERRNO, &no) == CURLE_OK && no)
+        text = strerror((int)no); /* libcurl's own words are three times as many and say less */
     switch (rc) {
     case CURLE_OK:
         if (!e->begun)

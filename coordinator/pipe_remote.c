@@ -11,9 +11,9 @@
 #include "coordinator/interrupt.h"
 #include "coordinator/pipe.h"
 #include "coordinator/pipe_steps.h"
+#include "engine/base/thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,16 +92,10 @@ static void remote_close(struct pipe *p)
     free(r);
 }
 
-/* The link thread takes no signals: they are for the thread that knows what to do about them. */
 static enum tern_status start(struct remote *r, struct tern_err *err)
 {
-    sigset_t all, old;
-    int rc;
+    int rc = tern_thread_start(&r->thread, cluster_main, r->cluster);
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    rc = pthread_create(&r->thread, NULL, cluster_main, r->cluster);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, rc, "cannot start the link thread: %s", strerror(rc));
     r->started = true;

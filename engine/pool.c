@@ -13,11 +13,11 @@
 #include "engine/pool.h"
 
 #include "engine/base/log.h"
+#include "engine/base/thread.h"
 #include "kernels/cpu.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -293,7 +293,7 @@ static int start_helper(struct tern_pool *p, unsigned index)
         return ENOMEM;
     h->pool = p;
     h->index = index;
-    rc = pthread_create(&p->threads[index - 1], NULL, helper_main, h);
+    rc = tern_thread_start(&p->threads[index - 1], helper_main, h);
     if (rc) {
         free(h);
         return rc;
@@ -317,7 +317,6 @@ static void fini(struct tern_pool *p)
 enum tern_status tern_pool_new(unsigned n_threads, struct tern_pool **out, struct tern_err *err)
 {
     struct tern_pool *p;
-    sigset_t all, old;
     int rc = 0;
     unsigned started = 0;
 
@@ -342,18 +341,10 @@ enum tern_status tern_pool_new(unsigned n_threads, struct tern_pool **out, struc
     pthread_mutex_init(&p->sleep_lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
-    /* Signals are for the main thread; SIGBUS stays, it is about the thread itself (engine/mapping.h). */
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGILL);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     for (unsigned i = 1; i < n_threads && rc == 0; i++) {
         rc = start_helper(p, i);
         started += rc == 0;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc) {
         stop_helpers(p, started);
         fini(p);

@@ -5,17 +5,20 @@
 #include "proto/keys.h"
 #include "proto/wire_impl.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
-#define MAX_FILE_BYTES ((size_t)1 << 20)
-#define MAX_ENTRIES    4096
+#define MAX_ENTRIES 4096
+
+static const struct tern_watched_kind kind = {
+    .what = "the allow-list",
+    .hint = "; it has a line `name role key` for each peer",
+    .open = "can be written by others",
+    .remedy = "chmod go-w",
+    .forbidden = 022,
+    .forbidden_of_root = 022,
+    .max_bytes = (size_t)1 << 20,
+};
 
 /* A piece of a line between blanks. */
 struct word {
@@ -148,112 +151,17 @@ enum tern_status tern_allow_parse(const char *name, const char *text, size_t len
     return TERN_OK;
 }
 
-static uint64_t mtime_ns(const struct stat *sb)
+/* What is on disk now. */
+static enum tern_status load(struct tern_watched_file *w, const char *path, struct tern_allow_entry **entries,
+                             size_t *n, struct tern_err *err)
 {
-    return (uint64_t)sb->st_mtim.tv_sec * 1000000000u + (uint64_t)sb->st_mtim.tv_nsec;
-}
-
-static void stamp_of(const struct stat *sb, uint64_t stamp[static 4])
-{
-    stamp[0] = (uint64_t)sb->st_dev;
-    stamp[1] = (uint64_t)sb->st_ino;
-    stamp[2] = (uint64_t)sb->st_size;
-    stamp[3] = mtime_ns(sb);
-}
-
-/* A file written in this very second may be written again without its time changing: its stamp must not
- * match the next time. */
-static bool is_fresh(const struct stat *sb)
-{
-    struct timespec now;
-    uint64_t t, m = mtime_ns(sb);
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    t = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    return (t > m ? t - m : m - t) < 1000000000u;
-}
-
-static enum tern_status check_file(const char *path, const struct stat *sb, struct tern_err *err)
-{
-    if (!S_ISREG(sb->st_mode))
-        return TERN_FAIL(err, TERN_ERR_IO, "the allow-list '%s' is not a regular file", path);
-    if (sb->st_uid != geteuid() && sb->st_uid != 0)
-        return TERN_FAIL(err, TERN_ERR_IO,
-                         "the allow-list '%s' belongs to user %u, not to root or to user %u who runs this",
-                         path, (unsigned)sb->st_uid, (unsigned)geteuid());
-    if (sb->st_mode & 022)
-        return TERN_FAIL(err, TERN_ERR_IO,
-                         "the allow-list '%s' can be written by others (mode %04o); run: chmod go-w %s", path,
-                         (unsigned)(sb->st_mode & 07777), path);
-    if ((uint64_t)sb->st_size > MAX_FILE_BYTES)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "the allow-list '%s' is larger than %zu bytes", path,
-                         MAX_FILE_BYTES);
-    return TERN_OK;
-}
-
-/* At most one byte more than the limit is asked for, whatever fstat said. */
-static enum tern_status read_text(int fd, const char *path, char **out, size_t *len, struct tern_err *err)
-{
-    char *text = malloc(MAX_FILE_BYTES + 1);
-    size_t n = 0;
-
-    if (!text)
-        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to read the allow-list '%s'", path);
-    while (n <= MAX_FILE_BYTES) {
-        ssize_t got = pread(fd, text + n, MAX_FILE_BYTES + 1 - n, (off_t)n);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0) {
-            enum tern_status st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno,
-                                                "cannot read the allow-list '%s': %s", path, strerror(errno));
-            free(text);
-            return st;
-        }
-        if (got == 0)
-            break;
-        n += (size_t)got;
-    }
-    if (n > MAX_FILE_BYTES) {
-        free(text);
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "the allow-list '%s' is larger than %zu bytes", path,
-                         MAX_FILE_BYTES);
-    }
-    *out = text;
-    *len = n;
-    return TERN_OK;
-}
-
-/* What is on disk now; *stamp is set whenever the file could be looked at. */
-static enum tern_status load(const char *path, struct tern_allow_entry **entries, size_t *n,
-                             uint64_t stamp[static 4], struct tern_err *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat sb;
     char *text = NULL;
     size_t len = 0;
-    enum tern_status st;
+    enum tern_status st = tern_watched_read(w, &kind, path, &text, &len, err);
 
-    if (fd < 0)
-        return TERN_FAIL_SYS(
-            err, TERN_ERR_IO, errno,
-            "cannot read the allow-list '%s': %s; it has a line `name role key` for each peer", path,
-            strerror(errno));
-    if (fstat(fd, &sb) != 0) {
-        st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the allow-list '%s': %s", path,
-                           strerror(errno));
-    } else {
-        stamp_of(&sb, stamp);
-        if (is_fresh(&sb))
-            stamp[3] = 0;
-        st = check_file(path, &sb, err);
-    }
-    if (!st)
-        st = read_text(fd, path, &text, &len, err);
     if (!st)
         st = tern_allow_parse(path, text, len, entries, n, err);
     free(text);
-    close(fd);
     return st;
 }
 
@@ -274,7 +182,7 @@ enum tern_status tern_allow_open(const char *path, struct tern_allow *out, struc
         return TERN_FAIL(err, TERN_ERR_USAGE, "the path of the allow-list is longer than %zu bytes",
                          sizeof a.path - 1);
     memcpy(a.path, path, strlen(path) + 1);
-    st = load(path, &a.entries, &a.n, a.stamp, err);
+    st = load(&a.watched, path, &a.entries, &a.n, err);
     if (st)
         return st;
     *out = a;
@@ -301,39 +209,28 @@ static bool replace(struct tern_allow *a, struct tern_allow_entry *entries, size
 
 void tern_allow_refresh(struct tern_allow *a, bool *changed)
 {
+    const enum tern_watched_news news = tern_watched_look(&a->watched, a->path);
     struct tern_allow_entry *entries = NULL;
-    uint64_t stamp[4] = { 0 }, now[4];
     struct tern_err err;
-    struct stat sb;
-    bool gone = stat(a->path, &sb) != 0 && (errno == ENOENT || errno == ENOTDIR);
     size_t n = 0;
 
     *changed = false;
-    if (gone) {
+    if (news == TERN_WATCHED_SAME)
+        return;
+    if (news == TERN_WATCHED_GONE) {
         *changed = replace(a, NULL, 0);
-        if (!a->complained || a->stamp[1] != 0)
+        if (tern_watched_refuse(&a->watched))
             tern_log(TERN_LOG_WARN, "allow.gone", "path=%s nobody may connect until it is there again",
                      a->path);
-        memset(a->stamp, 0, sizeof a->stamp);
-        a->complained = true;
         return;
     }
-    /* A version that was refused is tried again: chmod leaves the stamp as it is. */
-    stamp_of(&sb, now);
-    if (!a->complained && memcmp(now, a->stamp, sizeof now) == 0)
-        return;
-    if (load(a->path, &entries, &n, stamp, &err)) {
-        bool same = a->complained && memcmp(stamp, a->stamp, 3 * sizeof stamp[0]) == 0;
-
-        if (!same)
+    if (load(&a->watched, a->path, &entries, &n, &err)) {
+        if (tern_watched_refuse(&a->watched))
             tern_log(TERN_LOG_WARN, "allow.refused", "%s; the old list stays in force", err.text);
-        memcpy(a->stamp, stamp, sizeof stamp);
-        a->complained = true;
         return;
     }
+    tern_watched_accept(&a->watched);
     *changed = replace(a, entries, n);
-    memcpy(a->stamp, stamp, sizeof stamp);
-    a->complained = false;
     if (*changed) {
         tern_log(TERN_LOG_INFO, "allow.read", "path=%s entries=%zu", a->path, n);
         warn_if_empty(a);

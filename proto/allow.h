@@ -12,6 +12,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
+#include "engine/base/watched_file.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,8 +30,7 @@ struct tern_allow {
     char path[4096];
     struct tern_allow_entry *entries;
     size_t n;
-    uint64_t stamp[4]; /* of the file last read: device, inode, size, mtime */
-    bool complained;   /* about the version on disk now */
+    struct tern_watched_file watched;
 };
 
 /* Parses the text of a list (tests, fuzzing). `name` is what sentences call it. */

@@ -41,6 +41,7 @@ struct tern_client {
     void *monitor;
     int fds[TERN_CLIENT_FDS];
     bool unsure; /* a send may have taken the news of messages in from the descriptor */
+    bool full;   /* a send found no room since somebody was last told that there is some */
     struct tern_key key;
     uint8_t server_key[TERN_KEY_BYTES];
     char endpoint[TERN_MAX_ENDPOINT_BYTES + 1];
@@ -76,7 +77,7 @@ static enum tern_status set_options(struct tern_client *c, struct tern_err *err)
 static void end_attempt(struct tern_client *c)
 {
     c->fds[0] = c->fds[1] = -1;
-    c->unsure = false;
+    c->unsure = c->full = false;
     if (!c->dealer)
         return;
     tern_link_monitor_close(c->dealer, &c->monitor);
@@ -153,7 +154,15 @@ bool tern_client_poll_fds(struct tern_client *c, struct pollfd fds[static TERN_C
 {
     for (int i = 0; i < TERN_CLIENT_FDS; i++)
         fds[i] = (struct pollfd){ .fd = c->fds[i], .events = POLLIN };
-    return c->unsure;
+    if (c->unsure || c->full) {
+        const int events = tern_link_events(c->dealer);
+        const bool room = c->full && (events & ZMQ_POLLOUT) != 0;
+
+        c->unsure = (events & ZMQ_POLLIN) != 0;
+        c->full = c->full && !room;
+        return c->unsure || room;
+    }
+    return false;
 }
 
 static void refuse(struct tern_client *c, const char *what)
@@ -277,6 +286,7 @@ enum tern_status tern_client_send(struct tern_client *c, const void *header, siz
     } else if (c->state == TERN_CLIENT_UP) {
         st = tern_link_send_frames(c->dealer, header, header_len, payload, payload_len, err);
         c->unsure = true;
+        c->full = st == TERN_AGAIN || c->full;
     }
     return st;
 }

@@ -12,8 +12,8 @@
  *
  * To wait for a link, poll its descriptors with poll(2), or epoll(7) by level.  They tell of news only, and
  * of more than messages: so after each poll receive until TERN_AGAIN, try again to send what had no room, and
- * pump.  A send may take in the news of messages, without which nobody is woken: after it too, somebody must
- * receive until TERN_AGAIN before all wait.
+ * pump.  A send may take in the news of messages, and receiving the news of room, without which nobody is
+ * woken: so before all wait, somebody must fill the descriptors anew, or receive until TERN_AGAIN.
  */
 #ifndef TERN_PROTO_LINK_H
 #define TERN_PROTO_LINK_H
@@ -66,15 +66,17 @@ enum tern_status tern_server_open(struct tern_link_context *ctx, const char *add
 void tern_server_close(struct tern_server **s);
 /* "tcp://127.0.0.1:41234", the port really bound. */
 const char *tern_server_endpoint(const struct tern_server *s);
-/* fds[0]: messages, or room for some; the others: call tern_server_pump.  True when the descriptors may not
- * tell of all there is: look at everything instead of waiting. */
+/* fds[0]: messages, or room for some; the others: call tern_server_pump.  True when there is something that
+ * the descriptors do not tell: look at everything instead of waiting.  Of room for one peer among several
+ * they may have told before: whoever has something left to send tries again now and then. */
 #define TERN_SERVER_FDS 3
 bool tern_server_poll_fds(struct tern_server *s, struct pollfd fds[static TERN_SERVER_FDS]);
 /* Answers pending ZAP requests, reads monitor events, logs (seldom) that peers were refused.  Call it at
  * least every 100 ms. */
 void tern_server_pump(struct tern_server *s);
 /* TERN_AGAIN when nothing is waiting.  `m` is initialised; what it held is closed first.  Messages of the
- * wrong form are counted and skipped. */
+ * wrong form are counted and skipped: TERN_ERR_FORMAT after a number of them, behind which there may be
+ * more. */
 enum tern_status tern_server_recv(struct tern_server *s, struct tern_link_message *m,
                                   struct tern_err *err) TERN_MUST_CHECK;
 /* payload may be NULL.  TERN_ERR_PEER when the route is gone. */
@@ -96,7 +98,7 @@ enum tern_status tern_client_open(struct tern_link_context *ctx, const char *end
                                   struct tern_client **out, struct tern_err *err) TERN_MUST_CHECK;
 void tern_client_close(struct tern_client **c);
 /* fds[0]: messages, or room for some; fds[1]: call tern_client_pump.  Fill them anew before every poll: each
- * attempt to connect has new sockets.  True as for a server. */
+ * attempt to connect has new sockets.  True as for a server, and of room they tell always. */
 #define TERN_CLIENT_FDS 2
 bool tern_client_poll_fds(struct tern_client *c, struct pollfd fds[static TERN_CLIENT_FDS]);
 /* Reads monitor events and returns the state; call it at least every 100 ms.  What came before a

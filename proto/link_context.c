@@ -4,6 +4,7 @@
  */
 #include "proto/link_impl.h"
 
+#include "engine/base/log.h"
 #include "engine/base/thread.h"
 
 #include <errno.h>
@@ -72,24 +73,28 @@ static void *end_context(void *zmq)
     return NULL;
 }
 
+/* By the clock that nobody sets, which pthread_timedjoin_np() does not know. */
+static bool join_for(pthread_t thread, uint64_t ms)
+{
+    const uint64_t end = tern_now_ms() + ms;
+    int rc;
+
+    while ((rc = pthread_tryjoin_np(thread, NULL)) == EBUSY && tern_now_ms() < end)
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    return rc == 0;
+}
+
 void tern_link_context_free(struct tern_link_context **ctx)
 {
-    struct timespec until;
     pthread_t thread;
 
     if (!*ctx)
         return;
     /* libzmq's own thread may sit in the resolver, for as long as that waits for a name server. */
-    if ((*ctx)->zmq && pthread_create(&thread, NULL, end_context, (*ctx)->zmq) != 0) {
+    if ((*ctx)->zmq && pthread_create(&thread, NULL, end_context, (*ctx)->zmq) != 0)
         end_context((*ctx)->zmq);
-    } else if ((*ctx)->zmq) {
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += END_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        if (pthread_timedjoin_np(thread, NULL, &until) != 0)
-            pthread_detach(thread);
-    }
+    else if ((*ctx)->zmq && !join_for(thread, END_MS))
+        pthread_detach(thread);
     free(*ctx);
     *ctx = NULL;
 }
@@ -150,6 +155,15 @@ int tern_link_fd(void *socket)
     size_t n = sizeof fd;
 
     return socket && zmq_getsockopt(socket, ZMQ_FD, &fd, &n) == 0 ? fd : -1;
+}
+
+int tern_link_events(void *socket)
+{
+    int events = 0;
+    size_t n = sizeof events;
+
+    /* Interrupted: whoever looks at everything finds out. */
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) == 0 ? events : ZMQ_POLLIN | ZMQ_POLLOUT;
 }
 
 enum tern_status tern_link_monitor_open(struct tern_link_context *ctx, void *socket, int events, void **out,

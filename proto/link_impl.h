@@ -46,6 +46,8 @@ enum tern_status tern_link_set_common(void *socket, bool ipv6, struct tern_err *
 
 /* The descriptor that is readable when the socket has news (ZMQ_FD); -1 without a socket. */
 int tern_link_fd(void *socket);
+/* What the news that there are amount to, all of them taken in: ZMQ_POLLIN and ZMQ_POLLOUT. */
+int tern_link_events(void *socket);
 
 /* Opens a PAIR that gets `events` of the socket. */
 enum tern_status tern_link_monitor_open(struct tern_link_context *ctx, void *socket, int events, void **out,

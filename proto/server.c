@@ -170,6 +170,9 @@ bool tern_server_poll_fds(struct tern_server *s, struct pollfd fds[static TERN_S
 {
     for (int i = 0; i < TERN_SERVER_FDS; i++)
         fds[i] = (struct pollfd){ .fd = s->fds[i], .events = POLLIN };
+    /* POLLOUT says nothing here: there is nearly always room for somebody. */
+    if (s->unsure)
+        s->unsure = (tern_link_events(s->router) & ZMQ_POLLIN) != 0;
     return s->unsure || s->more_events;
 }
 
@@ -320,7 +323,7 @@ enum tern_status tern_server_recv(struct tern_server *s, struct tern_link_messag
             s->stats.refused_frames++;
     }
     s->unsure = st != TERN_AGAIN;
-    return st == TERN_ERR_FORMAT ? TERN_AGAIN : st;
+    return st;
 }
 
 enum tern_status tern_server_send(struct tern_server *s, const uint8_t *route, size_t route_len,

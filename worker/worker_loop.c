@@ -139,6 +139,9 @@ static bool take_messages(struct loop *l)
         tern_link_message_close(&m);
         if (st == TERN_AGAIN)
             return false;
+        /* Nothing but messages of the wrong form for a while: they are counted and logged where they are. */
+        if (st == TERN_ERR_FORMAT)
+            return true;
         if (st)
             tern_log_err("receive", &err);
     }
@@ -308,7 +311,7 @@ static enum tern_status turn(struct loop *l, struct tern_err *err)
     server = &p.fds[p.server];
     l->look_at_next = pump || (p.next && p.fds[p.next + 1].revents);
     worker_watch_list(l->worker);
-    if (pump || server[1].revents || server[2].revents)
+    if (pump || p.unsure || server[1].revents || server[2].revents)
         tern_server_pump(l->server);
     if (p.fds[0].revents)
         take_signals(l);

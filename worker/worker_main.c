@@ -8,6 +8,7 @@
 #include "worker/worker_loop.h"
 
 #include "engine/base/log.h"
+#include "engine/base/systemd.h"
 #include "kernels/kernels.h"
 #include "proto/allow.h"
 
@@ -17,10 +18,6 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
-
-#ifdef TERN_HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
 
 struct program {
     struct worker_config config;
@@ -33,17 +30,6 @@ struct program {
 };
 
 /* -- the outside world ----------------------------------------------------------------------------------- */
-
-static void tell_systemd(const char *state)
-{
-#ifdef TERN_HAVE_SYSTEMD
-    /* Does nothing without NOTIFY_SOCKET. */
-    if (sd_notify(0, state) < 0)
-        tern_log(TERN_LOG_WARN, "systemd", "could not be told '%s'", state);
-#else
-    (void)state;
-#endif
-}
 
 static void on_listening(void *arg, const char *endpoint)
 {
@@ -62,13 +48,13 @@ static void on_listening(void *arg, const char *endpoint)
         close(fd);
         p->config.ready_fd = -1;
     }
-    tell_systemd("READY=1");
+    tern_systemd_tell("READY=1");
 }
 
 static void on_draining(void *arg)
 {
     (void)arg;
-    tell_systemd("STOPPING=1");
+    tern_systemd_tell("STOPPING=1");
 }
 
 /* SIGTERM and SIGINT become readable events; blocked before any thread exists, so that all threads inherit

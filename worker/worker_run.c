@@ -98,8 +98,16 @@ static void announce(void *arg)
     pthread_mutex_unlock(way->net->lock);
 }
 
+/* Why that fails shows again when the loop thread tries. */
+static void send_waiting(struct worker_run *r)
+{
+    if (worker_run_send(r, NULL) != TERN_OK)
+        return;
+}
+
 /* On the compute thread, when it is idle.  Also when it is not, it looks once: sending may have taken in the
- * news of messages, of which nobody would be told again. */
+ * news of messages, of which nobody would be told again.  With messages it takes the news of room for what is
+ * still to be sent, which it then does itself. */
 static void await_step(void *arg)
 {
     struct worker_run *r = arg;
@@ -110,6 +118,10 @@ static void await_step(void *arg)
     while (!r->shut) {
         bool more = net->take(net->impl);
 
+        if (!r->shut && r->n_out > 0) {
+            send_waiting(r);
+            more = net->take(net->impl) || more;
+        }
         if (tern_queue_ready(in))
             break;
         net->wait(net->impl, in, more, r->awake_ns);

@@ -20,6 +20,7 @@
 #define LIST_MS         100
 #define IDLE_TICK_MS    1000
 #define BUSY_TICK_MS    50
+#define STALLED_TICK_MS 10 /* the news of room for a step may have gone unheard: see link.h */
 #define REFUSED_LOG_MS  60000
 
 static enum tern_status start_run(struct worker *w, struct tern_err *err)
@@ -69,7 +70,8 @@ static enum tern_status advance_link(struct worker *w, struct tern_err *err)
     enum tern_client_state link = TERN_CLIENT_UP;
     enum tern_status st;
 
-    if (w->state != W_LOADING && w->state != W_READY)
+    /* Draining without a run, there is nothing to send. */
+    if (w->state != W_LOADING && w->state != W_READY && !w->run)
         return TERN_OK;
     if (!w->plan.is_last)
         link = net->next_state(net->impl);
@@ -231,5 +233,7 @@ int worker_fds(const struct worker *w, int fds[static WORKER_MAX_FDS])
 
 int worker_wait_ms(const struct worker *w)
 {
-    return w->state == W_IDLE ? IDLE_TICK_MS : BUSY_TICK_MS;
+    if (w->state == W_IDLE)
+        return IDLE_TICK_MS;
+    return w->run && w->run->n_out > 0 ? STALLED_TICK_MS : BUSY_TICK_MS;
 }

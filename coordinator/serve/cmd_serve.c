@@ -14,6 +14,7 @@
 #include "coordinator/serve/serve_options.h"
 #include "coordinator/serve/service.h"
 #include "engine/base/log.h"
+#include "engine/base/systemd.h"
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>
@@ -28,27 +29,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifdef TERN_HAVE_SYSTEMD
-#include <systemd/sd-daemon.h>
-#endif
-
 struct serve {
     struct serve_options o;
     struct api *api;
     struct http_server *http;
     struct service *service;
 };
-
-static void tell_systemd(const char *state)
-{
-#ifdef TERN_HAVE_SYSTEMD
-    /* Does nothing without NOTIFY_SOCKET. */
-    if (sd_notify(0, state) < 0)
-        tern_log(TERN_LOG_WARN, "systemd", "could not be told '%s'", state);
-#else
-    (void)state;
-#endif
-}
 
 static enum tern_status open_door(struct serve *s, struct tern_err *err)
 {
@@ -150,7 +136,7 @@ static enum tern_status announce(const struct serve *s, struct tern_err *err)
               stderr);
     if (!s->o.engine.quiet)
         tell_addresses(s);
-    tell_systemd("READY=1");
+    tern_systemd_tell("READY=1");
     return cmd_flush(err);
 }
 
@@ -165,7 +151,7 @@ static void drain(const struct serve *s, int sig)
     const uint64_t until = tern_now_ms() + (uint64_t)s->o.drain_s * 1000;
     uint32_t busy;
 
-    tell_systemd("STOPPING=1");
+    tern_systemd_tell("STOPPING=1");
     http_server_drain(s->http);
     service_drain(s->service);
     if ((busy = http_server_busy(s->http)) > 0 && !s->o.engine.quiet)

@@ -2,19 +2,25 @@
 #include "coordinator/serve/http_keys.h"
 
 #include "engine/base/log.h"
+#include "engine/base/watched_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
-#define MAX_FILE_BYTES ((size_t)1 << 19)
-#define SHORT_KEY      16 /* shorter ones are worth a warning */
+#define SHORT_KEY 16 /* shorter ones are worth a warning */
+
+/* Root may hand a secret to a service through its group. */
+static const struct tern_watched_kind kind = {
+    .what = "the file of API keys",
+    .hint = "",
+    .open = "is open to others",
+    .remedy = "chmod 600",
+    .forbidden = 077,
+    .forbidden_of_root = 037,
+    .max_bytes = (size_t)1 << 19,
+};
 
 struct http_keys {
     pthread_mutex_t lock;
@@ -22,8 +28,7 @@ struct http_keys {
     uint8_t salt[HTTP_KEY_DIGEST_BYTES];
     struct http_key *list; /* [n] */
     size_t n;
-    uint64_t stamp[5]; /* of what was looked at last; all zero: look again */
-    bool complained;
+    struct tern_watched_file watched;
 };
 
 _Static_assert(HTTP_KEY_DIGEST_BYTES == crypto_generichash_BYTES, "one length of digests");
@@ -179,100 +184,18 @@ enum tern_status http_keys_parse(const char *path, const char *text, size_t len,
     return TERN_OK;
 }
 
-static void stamp_of(const struct stat *sb, uint64_t stamp[static 5])
+/* What is on disk now. */
+static enum tern_status load(struct http_keys *k, struct http_key **list, size_t *n, struct tern_err *err)
 {
-    stamp[0] = (uint64_t)sb->st_dev;
-    stamp[1] = (uint64_t)sb->st_ino;
-    stamp[2] = (uint64_t)sb->st_size;
-    stamp[3] = (uint64_t)sb->st_mtim.tv_sec * 1000000000u + (uint64_t)sb->st_mtim.tv_nsec;
-    stamp[4] = (uint64_t)sb->st_ctim.tv_sec * 1000000000u + (uint64_t)sb->st_ctim.tv_nsec;
-}
-
-/* A file written in this very second may be written again without its time changing. */
-static bool is_fresh(const uint64_t stamp[static 5])
-{
-    struct timespec now;
-    uint64_t t;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    t = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    return (t > stamp[4] ? t - stamp[4] : stamp[4] - t) < 1000000000u;
-}
-
-static enum tern_status check_file(const char *path, const struct stat *sb, struct tern_err *err)
-{
-    if (!S_ISREG(sb->st_mode))
-        return TERN_FAIL(err, TERN_ERR_IO, "the file of API keys '%s' is not a regular file", path);
-    if (sb->st_uid != geteuid() && sb->st_uid != 0)
-        return TERN_FAIL(err, TERN_ERR_IO,
-                         "the file of API keys '%s' belongs to user %u, not to root or to user %u who runs "
-                         "this",
-                         path, (unsigned)sb->st_uid, (unsigned)geteuid());
-    /* Root may hand a secret to a service through its group. */
-    if (sb->st_mode & (sb->st_uid == 0 && geteuid() != 0 ? 037 : 077))
-        return TERN_FAIL(err, TERN_ERR_IO,
-                         "the file of API keys '%s' is open to others (mode %04o); run: chmod 600 %s", path,
-                         (unsigned)(sb->st_mode & 07777), path);
-    if ((uint64_t)sb->st_size > MAX_FILE_BYTES)
-        return TERN_FAIL(err, TERN_ERR_LIMIT, "the file of API keys '%s' is larger than %zu bytes", path,
-                         MAX_FILE_BYTES);
-    return TERN_OK;
-}
-
-static enum tern_status parse_fd(int fd, const char *path, const uint8_t *salt, struct http_key **list,
-                                 size_t *n, struct tern_err *err)
-{
-    char *text = malloc(MAX_FILE_BYTES + 1);
-    enum tern_status st = TERN_OK;
+    char *text = NULL;
     size_t len = 0;
+    enum tern_status st = tern_watched_read(&k->watched, &kind, k->path, &text, &len, err);
 
-    if (!text)
-        return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory to read '%s'", path);
-    while (len <= MAX_FILE_BYTES) {
-        ssize_t got = pread(fd, text + len, MAX_FILE_BYTES + 1 - len, (off_t)len);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the file of API keys '%s': %s", path,
-                               strerror(errno));
-        if (got <= 0)
-            break;
-        len += (size_t)got;
-    }
-    if (!st && len > MAX_FILE_BYTES)
-        st = TERN_FAIL(err, TERN_ERR_LIMIT, "the file of API keys '%s' is larger than %zu bytes", path,
-                       MAX_FILE_BYTES);
-    if (!st)
-        st = http_keys_parse(path, text, len, salt, list, n, err);
+    if (st)
+        return st;
+    st = http_keys_parse(k->path, text, len, k->salt, list, n, err);
     sodium_memzero(text, len);
     free(text);
-    return st;
-}
-
-/* What is on disk now; *stamp is set whenever the file could be looked at. */
-static enum tern_status load(struct http_keys *k, struct http_key **list, size_t *n, uint64_t stamp[static 5],
-                             struct tern_err *err)
-{
-    int fd = open(k->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    enum tern_status st;
-    struct stat sb;
-
-    if (fd < 0)
-        return TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the file of API keys '%s': %s", k->path,
-                             strerror(errno));
-    if (fstat(fd, &sb) != 0) {
-        st = TERN_FAIL_SYS(err, TERN_ERR_IO, errno, "cannot read the file of API keys '%s': %s", k->path,
-                           strerror(errno));
-    } else {
-        stamp_of(&sb, stamp);
-        if (is_fresh(stamp))
-            stamp[3] = 0;
-        st = check_file(k->path, &sb, err);
-    }
-    if (!st)
-        st = parse_fd(fd, k->path, k->salt, list, n, err);
-    close(fd);
     return st;
 }
 
@@ -291,7 +214,7 @@ enum tern_status http_keys_open(const char *path, struct http_keys **out, struct
         return TERN_FAIL(err, TERN_ERR_MEMORY, "no memory for the keys of %s", path);
     }
     randombytes_buf(k->salt, sizeof k->salt);
-    st = load(k, &k->list, &k->n, k->stamp, err);
+    st = load(k, &k->list, &k->n, err);
     if (st) {
         free(k->path);
         free(k);
@@ -325,40 +248,31 @@ static void replace(struct http_keys *k, struct http_key *list, size_t n)
 /* Looks whether the file has changed; under the lock. */
 static void refresh(struct http_keys *k)
 {
+    const enum tern_watched_news news = tern_watched_look(&k->watched, k->path);
     struct http_key *list = NULL;
-    uint64_t stamp[5] = { 0 }, now[5];
     struct tern_err err;
-    struct stat sb;
     size_t n = 0;
 
-    if (stat(k->path, &sb) != 0) {
-        if (errno != ENOENT && errno != ENOTDIR)
-            return;
-        if (k->n)
+    if (news == TERN_WATCHED_SAME)
+        return;
+    if (news == TERN_WATCHED_GONE) {
+        replace(k, NULL, 0);
+        if (tern_watched_refuse(&k->watched))
             tern_log(TERN_LOG_WARN, "keys.gone", "path=%s nobody may use the server until it is there again",
                      k->path);
-        replace(k, NULL, 0);
-        memset(k->stamp, 0, sizeof k->stamp);
         return;
     }
-    stamp_of(&sb, now);
-    if (memcmp(now, k->stamp, sizeof now) == 0)
-        return;
-    if (load(k, &list, &n, stamp, &err)) {
-        if (!k->complained || stamp[4] != k->stamp[4])
+    if (load(k, &list, &n, &err)) {
+        if (tern_watched_refuse(&k->watched))
             tern_log(TERN_LOG_WARN, "keys.refused", "%s; the old keys stay in force", err.text);
-        k->complained = true;
-    } else {
-        bool same = n == k->n && memcmp(list, k->list, n * sizeof *list) == 0;
-
-        if (!same) {
-            tern_log(TERN_LOG_INFO, "keys.read", "path=%s keys=%zu", k->path, n);
-            warn_of_short(k->path, list, n);
-        }
-        replace(k, list, n);
-        k->complained = false;
+        return;
     }
-    memcpy(k->stamp, stamp, sizeof stamp);
+    tern_watched_accept(&k->watched);
+    if (n != k->n || memcmp(list, k->list, n * sizeof *list) != 0) {
+        tern_log(TERN_LOG_INFO, "keys.read", "path=%s keys=%zu", k->path, n);
+        warn_of_short(k->path, list, n);
+    }
+    replace(k, list, n);
 }
 
 bool http_keys_find(struct http_keys *k, const char *key, size_t len, uint64_t *client)

@@ -4,9 +4,9 @@
 #include "coordinator/serve/service_inner.h"
 
 #include "engine/base/log.h"
+#include "engine/base/thread.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,17 +49,11 @@ static enum tern_status choose_chat(struct service *s, struct tern_err *err)
     return TERN_OK;
 }
 
-/* The driver takes no signals: they are for the thread that knows what to do about them. */
 static enum tern_status start(struct service *s, struct tern_err *err)
 {
     enum service_phase phase;
-    sigset_t all, old;
-    int rc;
+    int rc = tern_thread_start(&s->thread, service_main, s);
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    rc = pthread_create(&s->thread, NULL, service_main, s);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc)
         return TERN_FAIL_SYS(err, TERN_ERR_IO, rc, "cannot start the thread that computes: %s", strerror(rc));
     pthread_mutex_lock(&s->lock);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How the system's scheduler is to treat a thread.
+ * How threads begin, and how the system's scheduler is to treat them.
  *
  * Threads of links work for microseconds at a time and everybody waits for them; threads that compute work
  * for milliseconds.  Linux from 6.12 on lets a thread that asked for shorter slices run at once in place of
@@ -11,6 +11,13 @@
  */
 #ifndef TERN_ENGINE_BASE_THREAD_H
 #define TERN_ENGINE_BASE_THREAD_H
+
+#include <pthread.h>
+
+/* pthread_create() of a thread that takes no signals which are for the program: those are for the thread that
+ * knows what to do about them.  Those about what the thread itself does stay, SIGBUS among them
+ * (engine/mapping.h). */
+int tern_thread_start(pthread_t *thread, void *(*main)(void *arg), void *arg);
 
 enum tern_thread_kind {
     TERN_THREAD_PLAIN, /* the system's default */

@@ -27,15 +27,11 @@ target_link_libraries(chat_texts PRIVATE tern_engine PkgConfig::JANSSON)
 
 find_program(PYTHON3 python3)
 if(PYTHON3)
-    tern_e2e(bench)
-    tern_e2e(bench_streams)
     tern_e2e(chat SLOW TIMEOUT 900)
     tern_e2e(chat_server)
     tern_e2e(chat_templates)
-    tern_e2e(chat_terminal TIMEOUT 900)
     tern_e2e(cli)
     tern_e2e(convert)
-    tern_e2e(delay_proxy)
     tern_e2e(embed)
     tern_e2e(families)
     tern_e2e(forms)
@@ -45,26 +41,27 @@ if(PYTHON3)
     tern_e2e(inspect_verify)
     tern_e2e(interrupt)
     tern_e2e(json_schemas)
-    tern_e2e(kill SLOW)
     tern_e2e(llama_routes)
-    # A sanitizer's own memory and time would be measured instead of ours; or 500 requests take minutes.
+    # Once is enough for these, either as users run it ...
     if(NOT TERN_SANITIZE)
-        tern_e2e(memory SLOW ALONE)
-        tern_e2e(serve_identity SLOW)
+        tern_e2e(bench SLOW TIMEOUT 900) # figures; bench_streams runs the same command
+        tern_e2e(kill SLOW) # how soon a death is noticed; ways of failing are test_pipe's and serve_kill's
+        tern_e2e(memory SLOW ALONE) # a sanitizer's own would be measured
+        tern_e2e(network) # what is in the kernel
+        tern_e2e(page) # the browser's work; what the server does for it is asked for by status_top
+        tern_e2e(serve_identity SLOW) # 500 requests would take minutes
     else()
-        # What strangers send, and what is said to it: once is enough, where memory is watched.
+        # ... or where memory is watched: what strangers send, what is said, what has no arithmetic.
+        tern_e2e(bench_streams)
+        tern_e2e(chat_terminal TIMEOUT 900)
+        tern_e2e(delay_proxy)
         tern_e2e(hostile_peers SLOW)
+        tern_e2e(page_alone)
+        tern_e2e(pull)
         tern_e2e(sentences SLOW)
     endif()
-    tern_e2e(network)
     tern_e2e(openai_client)
-    # A browser and a server of the test's own: the build does not matter, so one of them is enough.
-    if(TERN_SANITIZE)
-        tern_e2e(page_alone)
-    endif()
-    tern_e2e(page)
     tern_e2e(perplexity)
-    tern_e2e(pull)
     tern_e2e(same_text SLOW)
     tern_e2e(serve_load)
     tern_e2e(serve_kill)

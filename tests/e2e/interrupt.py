@@ -86,7 +86,7 @@ text = lab.write("text", ("Once upon a time there was a king who had a daughter.
 for extra in ([], ["--local", 2]):
     for number in CODES:
         def measure():
-            p = lab.start("perplexity", "-f", text, "-c", 256, "--cpu", "ref", *extra)
+            p = lab.start("perplexity", "-f", text, "-c", 256, *extra)
             os.read(p.stderr.fileno(), 1)
             return p
         interrupt("perplexity %s, %s" % (" ".join(map(str, extra)), number.name), measure, number,

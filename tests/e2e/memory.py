@@ -72,7 +72,7 @@ lab.check(abs(ternary - 2084 * 1e6 / 8) < 0.05 * 2084 * 1e6 / 8,
           "half of the ternary bytes are predicted: %.1f MB" % (ternary / 1e6))
 
 cluster = Cluster(lab, 2, model=big, args=["--threads", THREADS])
-p = lab.start("run", "-m", big, "-n", 400, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70,
+p = lab.start("run", "-m", big, "-n", 60, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 95,
               "--chunk", 256, "--ignore-eos", *cluster.args())
 lab.check(os.read(p.stdout.fileno(), 1) != b"", "the first token")
 peaks = [0, 0]
@@ -93,7 +93,7 @@ lab.check(cluster.stop() == [0, 0], "the workers end cleanly")
 r = lab.run("inspect", "-m", big, "--json", "-c", CONTEXT, "-t", THREADS)
 memory = json.loads(r.text)["memory"]
 need = memory["total_bytes"] + memory["coordinator"]["total_bytes"] - memory["fixed_bytes"]
-p = lab.start("run", "-m", big, "-n", 240, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 70, "-t",
+p = lab.start("run", "-m", big, "-n", 60, "--temp", 0, "-c", CONTEXT, "-p", "Once upon a time " * 95, "-t",
               THREADS, "--chunk", 256, "--ignore-eos")
 peak = 0
 while p.poll() is None:

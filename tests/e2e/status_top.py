@@ -132,7 +132,16 @@ for i, h in enumerate(cluster["hops"]):
 lab.check(len(cluster["stages"]) == 2 and all(second.get(k) == v for k, v in agree.items()),
           "/metrics and /tern/cluster agree", [(k, v, second.get(k)) for k, v in agree.items()
                                                if second.get(k) != v])
-hops = cluster["hops"]
+
+
+def hops_known():
+    """A hop is measured by steps once its clocks have been compared, which takes a busy machine a while."""
+    server.post("/v1/completions", {"prompt": "Once", "max_tokens": 4, "ignore_eos": True})
+    return all(h["within_us"] for h in server.cluster()["hops"])
+
+
+lab.check(wait_until(hops_known, 30), "hops are measured", server.get("/tern/cluster").body)
+hops = server.cluster()["hops"]
 
 
 def hops_agree():
@@ -144,11 +153,12 @@ def hops_agree():
         where = (("hop", str(i)), ("from", h["from"]), ("to", h["to"]))
         told.update({("tern_hop_seconds", where + (("quantile", q),)): h[p]
                      for p, q in (("p50_us", "0.5"), ("p99_us", "0.99")) if h[p] is not None})
-        told[("tern_hop_clock_error_seconds", where)] = h["within_us"]
+        if h["within_us"] is not None:
+            told[("tern_hop_clock_error_seconds", where)] = h["within_us"]
     return set(told) == set(written) and all(abs(written[k] * 1e6 - v) < 1e-3 for k, v in told.items())
 
 
-lab.check(wait_until(hops_agree, 10), "hops are told where clocks can tell them, and nowhere else", hops)
+lab.check(wait_until(hops_agree), "hops are told where clocks can tell them, and nowhere else", hops)
 lab.check(len(hops) == 3 and all(h["within_us"] > 0 for h in hops) and
           all(h[p] is None or h[p] > h["within_us"] for h in hops for p in ("p50_us", "p99_us")),
           "no hop is told to be shorter than clocks can say", hops)
@@ -181,13 +191,16 @@ busy = {"prompt": "Once upon a time", "ignore_eos": True, "max_tokens": 1000000}
 
 
 def work():
+    """One request behind the other, however fast they are."""
     try:
-        server.post("/v1/completions", busy)
+        while server.post("/v1/completions", busy).status == 200:
+            pass
     except (OSError, http.client.HTTPException):
         pass  # the server goes before
 
 
-threading.Thread(target=work, daemon=True).start()
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
 wait_until(lambda: server.get("/tern/cluster").json["slots"])
 lab.env["LC_ALL"] = "C"
 r = lab.run("top", "--server", server.url, "--interval", 0.3, "-n", 3)

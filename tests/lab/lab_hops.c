@@ -189,14 +189,27 @@ static double print_part(const char *name, double *v)
     return v[lab.n_steps / 2];
 }
 
-/* What goes over TCP for a message of a header and a payload: CURVE wraps each frame, ZMTP counts it in 1 or
- * 8 bytes behind a byte of flags. */
+/* Of Soon: version, epoch, layout and an empty body. */
+static uint32_t soon_bytes(void)
+{
+    Tern__Header h = TERN__HEADER__INIT;
+    Tern__Soon b = TERN__SOON__INIT;
+
+    h.version = TERN_WIRE_VERSION;
+    h.epoch = h.layout = 1;
+    h.body_case = TERN__HEADER__BODY_SOON;
+    h.soon = &b;
+    return (uint32_t)tern__header__get_packed_size(&h);
+}
+
+/* What goes over TCP for a step of a header and a payload, and for its announcement: CURVE wraps each frame,
+ * ZMTP counts it in 1 or 8 bytes behind a byte of flags. */
 static uint32_t wire_bytes(uint32_t header, uint32_t payload)
 {
-    const uint32_t sizes[2] = { header, payload };
+    const uint32_t sizes[3] = { header, payload, soon_bytes() };
     uint32_t sum = 0;
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         uint32_t n = sizes[i] + 33;
 
         sum += n + (n > 255 ? 9 : 2);
@@ -204,7 +217,8 @@ static uint32_t wire_bytes(uint32_t header, uint32_t payload)
     return sum;
 }
 
-/* Moments of the steps behind the warm-up, by kind: the k-th record of a kind belongs to the k-th step. */
+/* Moments of the steps behind the warm-up, by kind: the last record of a kind belongs to the last step, and
+ * so on.  The first ones may be of an assignment. */
 static void read_trace(uint32_t worker, pid_t pid)
 {
     uint32_t n[HOP_N_KINDS] = { 0 };
@@ -218,15 +232,16 @@ static void read_trace(uint32_t worker, pid_t pid)
         fail_msg("no trace in %s", path);
     while (fread(&r, sizeof r, 1, f) == 1) {
         assert_true(r.kind < HOP_N_KINDS);
-        if (n[r.kind] >= WARM_UP && n[r.kind] - WARM_UP < lab.n_steps)
-            lab.trace_ns[worker][r.kind][n[r.kind] - WARM_UP] = r.ns;
         n[r.kind]++;
+    }
+    rewind(f);
+    while (fread(&r, sizeof r, 1, f) == 1) {
+        if (n[r.kind] <= lab.n_steps)
+            lab.trace_ns[worker][r.kind][lab.n_steps - n[r.kind]] = r.ns;
+        n[r.kind]--;
     }
     fclose(f);
     unlink(path);
-    for (int k = 0; k < HOP_N_KINDS; k++)
-        if (n[k] != lab.n_steps + WARM_UP)
-            printf("w%u: %u records of kind %d for %u steps\n", worker + 1, n[k], k, lab.n_steps + WARM_UP);
 }
 
 /* From one moment to another, of every step. */
@@ -257,6 +272,7 @@ static void report_parts(uint32_t from)
     print_span("  header made and sent", a[HOP_SEND_WOKEN], a[HOP_SEND]);
     print_span("  zmq_send of the row", a[HOP_SEND], a[HOP_SEND_DONE]);
     print_span("  zmq thread up, encrypted", a[HOP_SEND], a[HOP_TCP_SEND]);
+    print_span("  send()", a[HOP_TCP_SEND], a[HOP_TCP_SEND_DONE]);
     print_span("  send() and recv()", a[HOP_TCP_SEND], b[HOP_TCP_RECV]);
     print_span("  decrypted, receiver up", b[HOP_TCP_RECV], b[HOP_RECV_WOKEN]);
     print_span("  received", b[HOP_RECV_WOKEN], b[HOP_RECV_DONE]);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,6 +76,8 @@ static void exec_ternd(const struct lab_ternd *d, int ready, const char *const *
     snprintf(fd, sizeof fd, "%d", ready);
     while (args && *args && n < MAX_ARGS - 1)
         argv[n++] = *args++;
+    /* However the test ends. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (out < 0 || dup2(out, STDERR_FILENO) < 0)
         _exit(126);
@@ -369,6 +372,21 @@ void lab_peer_be_welcome(struct lab_peer *p)
     }
     assert_non_null(h);
     assert_int_equal(h->body_case, TERN__HEADER__BODY_WELCOME);
+}
+
+uint64_t lab_peer_rejected(struct lab_peer *p, uint64_t due)
+{
+    uint64_t end = tern_now_ms() + LAB_PATIENCE_MS, n;
+    Tern__Header *h;
+
+    do {
+        lab_peer_ping(p);
+        do /* a worker that hears nothing sends pongs unasked: those on their way are older */
+            h = lab_peer_wait(p, TERN__HEADER__BODY_PONG, LAB_PATIENCE_MS);
+        while (h->pong->seq != p->ping_seq);
+        n = h->pong->rejected;
+    } while (n < due && tern_now_ms() < end);
+    return n;
 }
 
 bool lab_peer_silence(struct lab_peer *p, int ms)

@@ -83,6 +83,8 @@ Tern__Header *lab_peer_next(struct lab_peer *p, int ms);
 Tern__Header *lab_peer_wait(struct lab_peer *p, Tern__Header__BodyCase body, int ms);
 /* Says hello until the worker is free: it may hear of the end of its last holder a little later. */
 void lab_peer_be_welcome(struct lab_peer *p);
+/* What the worker has refused or dropped, once that is `due`; what there is when it does not come to that. */
+uint64_t lab_peer_rejected(struct lab_peer *p, uint64_t due);
 /* True when nothing but Pong or Loading comes within the time; quiet peers: when nothing at all comes. */
 bool lab_peer_silence(struct lab_peer *p, int ms);
 /* A whole result. */

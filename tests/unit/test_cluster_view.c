@@ -72,6 +72,38 @@ static void test_table(void **state)
     }
 }
 
+static void head(FILE *to)
+{
+    cluster_table_head(&view, "http://t\xc3\xa4rn:8080", width, to);
+}
+
+/* A line that is too long loses whole words, and numbers never their ends. */
+static void test_head(void **state)
+{
+    char *whole_head, *text, *line, *rest = NULL;
+
+    (void)state;
+    width = CLUSTER_TABLE_ANY_WIDTH;
+    whole_head = text_of(head);
+    assert_non_null(strstr(whole_head, "http://t\xc3\xa4rn:8080  tern "));
+    for (width = 24; width < 120; width++) {
+        const char *from = whole_head;
+
+        text = text_of(head);
+        for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+            const size_t n = strlen(line), accents = strstr(line, "\xc3") != NULL;
+
+            assert_true(n - accents <= width);
+            assert_memory_equal(line, from, n);
+            assert_true(from[n] == ' ' || from[n] == '\n');
+            from = strchr(from, '\n') + 1;
+        }
+        assert_true(*from == '\0');
+        free(text);
+    }
+    free(whole_head);
+}
+
 static void test_strangers(void **state)
 {
     static const char *const none[] = { "",
@@ -192,8 +224,9 @@ static void test_metrics(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_strangers),
-                                        cmocka_unit_test(test_lanes), cmocka_unit_test(test_metrics) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_table), cmocka_unit_test(test_head),
+                                        cmocka_unit_test(test_strangers), cmocka_unit_test(test_lanes),
+                                        cmocka_unit_test(test_metrics) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,8 @@ static void test_listed_keys_work(void **state)
     bed_exchange(b, c, &b->bob);
     assert_string_equal(e->name, "ann");
     assert_int_equal(e->role, TERN_ROLE_COORDINATOR);
-    assert_int_equal(tern_server_stats(b->server)->accepted, 2);
+    /* Told later than messages, perhaps. */
+    bed_wait_count(b, &tern_server_stats(b->server)->accepted, 2, BED_PATIENCE_MS);
     assert_string_equal(tern_client_why(a), "");
     bed_hang_up(b, &a);
     bed_hang_up(b, &c);
@@ -192,6 +193,24 @@ static void test_client_goes(void **state)
     tern_link_message_close(&m);
 }
 
+/* Tries to send now and then for a while, as its descriptors say: how often it has looked. */
+static unsigned look_for_room(struct tern_client *c, const void *big, unsigned *sent)
+{
+    const uint64_t end = tern_now_ms() + 400;
+    struct pollfd fds[TERN_CLIENT_FDS];
+    unsigned turns = 0;
+    struct tern_err err;
+
+    for (; tern_now_ms() < end; turns++) {
+        memcpy((void *)(uintptr_t)big, sent, sizeof *sent);
+        if (tern_client_send(c, "h", 1, big, TERN_MAX_PAYLOAD_BYTES, &err) == TERN_OK)
+            ++*sent;
+        else if (!tern_client_poll_fds(c, fds))
+            poll(fds, TERN_CLIENT_FDS, 50);
+    }
+    return turns;
+}
+
 /* A peer that does not read is told AGAIN to after a bounded number of messages, and gets all of them once
  * it does. */
 static void test_full_queue(void **state)
@@ -199,7 +218,8 @@ static void test_full_queue(void **state)
     struct bed *b = *state;
     struct tern_client *c = bed_connect_up(b, &b->ann);
     uint8_t *big = calloc(1, TERN_MAX_PAYLOAD_BYTES);
-    unsigned sent = 0, got = 0;
+    unsigned sent = 0, got = 0, before, turns;
+    struct pollfd fds[TERN_CLIENT_FDS];
     struct tern_link_message m;
     uint64_t end;
     struct tern_err err;
@@ -217,6 +237,14 @@ static void test_full_queue(void **state)
         assert_true(sent < 1000);
         usleep(1000);
     }
+    /* Whoever waits for room does not spin, and is told. */
+    do {
+        before = sent;
+        turns = look_for_room(c, big, &sent);
+        assert_true(turns < 200 && sent < 1000);
+    } while (sent > before); /* the other end still takes some */
+    assert_int_equal(tern_client_send(c, "h", 1, big, TERN_MAX_PAYLOAD_BYTES, &err), TERN_AGAIN);
+    assert_false(tern_client_poll_fds(c, fds));
     end = tern_now_ms() + BED_PATIENCE_MS;
     while (got < sent && tern_now_ms() < end) {
         unsigned no;
@@ -232,10 +260,57 @@ static void test_full_queue(void **state)
         got++;
     }
     assert_int_equal(got, sent);
+    assert_int_equal(poll(fds, 1, BED_PATIENCE_MS), 1);
     bed_exchange(b, c, &b->ann);
     tern_link_message_close(&m);
     free(big);
     bed_hang_up(b, &c);
+}
+
+/* The same the other way round: a server with one peer that reads and one that does not. */
+static void test_full_queue_home(void **state)
+{
+    struct bed *b = *state;
+    struct tern_client *lazy = bed_connect_up(b, &b->ann), *good = bed_connect_up(b, &b->bob);
+    uint8_t *big = calloc(1, TERN_MAX_PAYLOAD_BYTES);
+    struct pollfd fds[TERN_SERVER_FDS];
+    unsigned sent = 0, got = 0, turns = 0;
+    struct tern_link_message m, in;
+    enum tern_status st = TERN_OK;
+    uint64_t end;
+    struct tern_err err;
+
+    assert_non_null(big);
+    bed_exchange(b, good, &b->bob);
+    tern_link_message_init(&m);
+    tern_link_message_init(&in);
+    bed_client_send(b, lazy, "here", NULL, 0);
+    bed_server_take(b, lazy, &m);
+    for (end = tern_now_ms() + 800; tern_now_ms() < end && sent < 1000; turns++) {
+        st = tern_server_send(b->server, m.route, m.route_len, "h", 1, big, TERN_MAX_PAYLOAD_BYTES, &err);
+        if (st == TERN_OK) {
+            sent++;
+            end = tern_now_ms() + 800; /* the other end still takes some */
+        } else if (!tern_server_poll_fds(b->server, fds))
+            poll(fds, TERN_SERVER_FDS, 20);
+        assert_int_equal(tern_server_recv(b->server, &in, &err), TERN_AGAIN);
+    }
+    assert_int_equal(st, TERN_AGAIN);
+    assert_true(turns < sent + 200);
+    bed_exchange(b, good, &b->bob);
+    for (end = tern_now_ms() + BED_PATIENCE_MS; got < sent && tern_now_ms() < end;) {
+        st = tern_client_recv(lazy, &in, &err);
+        got += st == TERN_OK;
+        if (st == TERN_AGAIN)
+            bed_turn(b, lazy);
+    }
+    assert_int_equal(got, sent);
+    bed_ok(tern_server_send(b->server, m.route, m.route_len, "room", 4, NULL, 0, &err), &err);
+    tern_link_message_close(&m);
+    tern_link_message_close(&in);
+    free(big);
+    bed_hang_up(b, &lazy);
+    bed_hang_up(b, &good);
 }
 
 static void test_busy_and_wrong_addresses(void **state)
@@ -345,6 +420,7 @@ int main(void)
         BED(test_server_dies),
         BED(test_client_goes),
         BED(test_full_queue),
+        BED(test_full_queue_home),
         BED(test_busy_and_wrong_addresses),
         BED(test_ipv6),
         BED(test_end_while_a_name_is_looked_up),

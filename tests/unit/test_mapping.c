@@ -4,6 +4,7 @@
  */
 #include "unit/unit.h"
 
+#include "engine/base/thread.h"
 #include "engine/mapping.h"
 
 #include <errno.h>
@@ -214,6 +215,45 @@ static int signal_of_child(void (*what)(void))
     return WEXITSTATUS(status) ? -1 : 0;
 }
 
+/* Threads that leave the program's signals to others keep those about themselves. */
+static void *read_lost_pages(void *arg)
+{
+    const struct tern_mapping *m = arg;
+    uintptr_t sum = 0;
+    sigset_t mask;
+
+    for (size_t i = 0; i < m->size; i += PAGE)
+        sum += ((const volatile uint8_t *)m->bytes)[i];
+    return pthread_sigmask(SIG_SETMASK, NULL, &mask) == 0 && sigismember(&mask, SIGTERM) == 1 &&
+                   sigismember(&mask, SIGBUS) == 0 && sum == 1
+               ? arg
+               : NULL;
+}
+
+static void test_thread_without_signals(void **state)
+{
+    struct tern_mapping m;
+    char path[64];
+    pthread_t thread;
+    sigset_t before, after;
+    void *result = NULL;
+
+    (void)state;
+    guard();
+    make_file(path);
+    assert_ok(tern_mapping_open(path, &m, &unit_err));
+    assert_int_equal(truncate(path, PAGE), 0);
+    pthread_sigmask(SIG_SETMASK, NULL, &before);
+    assert_int_equal(tern_thread_start(&thread, read_lost_pages, &m), 0);
+    assert_int_equal(pthread_join(thread, &result), 0);
+    assert_ptr_equal(result, &m);
+    pthread_sigmask(SIG_SETMASK, NULL, &after);
+    assert_int_equal(sigismember(&after, SIGTERM), sigismember(&before, SIGTERM));
+    assert_int_equal(tern_mapping_check(&m, &unit_err), TERN_ERR_IO);
+    tern_mapping_close(&m);
+    unlink(path);
+}
+
 static void sigbus_elsewhere(void)
 {
     char path[64];
@@ -277,6 +317,7 @@ int main(void)
         cmocka_unit_test(test_many_threads_meet_the_hole),
         cmocka_unit_test(test_damage_is_not_inherited),
         cmocka_unit_test(test_other_sigbus_still_kills),
+        cmocka_unit_test(test_thread_without_signals),
         cmocka_unit_test(test_refusals),
     };
 

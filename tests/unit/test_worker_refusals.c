@@ -42,19 +42,6 @@ static int tear_down(void **state)
     return code;
 }
 
-static uint64_t count_rejected(struct lab_peer *p)
-{
-    uint64_t n;
-
-    p->quiet = true; /* a worker that hears nothing sends pongs unasked: those on their way are older */
-    while (lab_peer_next(p, 50))
-        continue;
-    lab_peer_ping(p);
-    n = lab_peer_wait(p, TERN__HEADER__BODY_PONG, LAB_PATIENCE_MS)->pong->rejected;
-    p->quiet = false;
-    return n;
-}
-
 /* One step: ten good rows of slot 0 from pos on, and a run that must be refused. */
 static void refuse_beside(struct lab_peer *p, struct line *l, const uint8_t *want, uint32_t pos,
                           struct tern_run bad, bool open, uint32_t code)
@@ -99,12 +86,12 @@ static void test_refused_sequences(void **state)
     lab_peer_be_welcome(&p);
     lab_peer_assign(&p, &a, net.id, false);
     (void)lab_peer_wait(&p, TERN__HEADER__BODY_READY, LAB_PATIENCE_MS);
-    before = count_rejected(&p);
+    before = lab_peer_rejected(&p, 0);
     line_open(&l, TERN_BOUNDARY_INT8, false);
     refuse_beside(&p, &l, want, 0, not_finite, true, TERN_FAILED_NUMERIC);
     refuse_beside(&p, &l, want, 10, beyond, true, TERN_FAILED_POSITION);
     refuse_beside(&p, &l, want, 20, former, false, TERN_FAILED_POSITION);
-    assert_int_equal(count_rejected(&p), before + 3);
+    assert_int_equal(lab_peer_rejected(&p, before + 3), before + 3);
     assert_int_equal(lab_ternd_log_wait(&net.d, "warn refused", 1), 1);
     line_close(&l);
     free(want);

@@ -27,3 +27,6 @@ tern_unit(test_worker_run tern_stage_line tern_worker tern_alloc_guard)
 
 tern_unit(test_worker_refusals tern_stage_line tern_peer)
 add_dependencies(test_worker_refusals ternd)
+
+tern_unit(test_worker_stall tern_stage_line tern_peer)
+add_dependencies(test_worker_stall ternd)
