@@ -211,7 +211,7 @@ static void dial_narrow(int *fd)
 
 static void test_slow_readers(void **state)
 {
-    uint64_t begin;
+    uint64_t begin, n_cut;
     int fd, ms;
 
     (void)state;
@@ -222,10 +222,12 @@ static void test_slow_readers(void **state)
     if (ms > SOON_MS)
         fail_msg("cut after %d ms", ms);
     close(fd);
+    /* On a crowded machine libmicrohttpd was seen to give up that one before the watchdog did. */
+    n_cut = bed_counts(&bed).timeouts + 1;
     dial_narrow(&fd);
     begin = tern_now_ms();
     bed_say(fd, "GET /big?n=30000000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    while (bed_counts(&bed).timeouts < 2 && tern_now_ms() - begin < BED_GIVE_UP_MS)
+    while (bed_counts(&bed).timeouts < n_cut && tern_now_ms() - begin < BED_GIVE_UP_MS)
         bed_sleep(10);
     expect_cut((int)(tern_now_ms() - begin));
     close(fd);
@@ -238,7 +240,7 @@ static void test_slow_readers(void **state)
         bed_sleep(20);
     }
     close(fd);
-    assert_int_equal(bed_counts(&bed).timeouts, 2);
+    assert_int_equal(bed_counts(&bed).timeouts, n_cut);
 }
 
 enum farewell { CLOSES, RESETS, CLOSES_HALF };
