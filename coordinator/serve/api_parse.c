@@ -132,14 +132,15 @@ static enum tern_status parse_logprobs(struct api_request *r, struct api_fault *
     return TERN_OK;
 }
 
-/* A whole answer is in memory at once, and what it says of each token is far larger than the token. */
+/* A whole answer is in memory at once, and what it says of each token is far larger than the token; so is what
+ * is kept of a stream until its end, which a context that is shifted does not bring. */
 static enum tern_status check_logprobs(const struct api_model *m, const struct api_request *r,
                                        struct api_fault *f)
 {
     const uint64_t each = 1 + (r->gen.n_logprobs > 0 ? (uint64_t)r->gen.n_logprobs : 0);
     uint64_t tokens = 0;
 
-    if (r->stream || r->gen.n_logprobs < 0)
+    if ((r->stream && !m->shift) || r->gen.n_logprobs < 0)
         return TERN_OK;
     for (size_t i = 0; i < r->prompts.n; i++) {
         const uint64_t room = m->ctx - (r->prompts.from[i + 1] - r->prompts.from[i]) + 1;
@@ -150,8 +151,9 @@ static enum tern_status check_logprobs(const struct api_model *m, const struct a
         return TERN_OK;
     return API_REFUSE(f, "logprobs",
                       "%llu log-probabilities for each of up to %llu tokens: one answer may have %d in all; "
-                      "lower 'max_tokens', or ask for a stream.",
-                      (unsigned long long)each, (unsigned long long)(tokens * r->n), API_MAX_LOGPROBS);
+                      "lower 'max_tokens'%s.",
+                      (unsigned long long)each, (unsigned long long)(tokens * r->n), API_MAX_LOGPROBS,
+                      m->shift ? "" : ", or ask for a stream");
 }
 
 /* -- the rest -------------------------------------------------------------------------------------------- */

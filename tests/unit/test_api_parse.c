@@ -174,6 +174,8 @@ static void test_logprobs_of_all(void **state)
     refuse_kind(API_TEXT, "{'prompt':['x','x','x'],'logprobs':30}", "logprobs", "stream");
     model.shift = true; /* without an end */
     refuse_kind(API_LLAMA, "{'prompt':'x','n_probs':1}", "logprobs", "4294967295");
+    refuse_kind(API_LLAMA, "{'prompt':'x','n_probs':1,'stream':true}", "logprobs", "max_tokens");
+    take(API_LLAMA, "{'prompt':'x','n_probs':1,'stream':true,'n_predict':131072}");
     model.shift = false;
     model.ctx = CTX;
 }
