@@ -275,7 +275,8 @@ static void test_next_worker_dies_while_draining(void **state)
     (void)lab_peer_wait(&p, TERN__HEADER__BODY_BYE, LAB_PATIENCE_MS);
     kill(next, SIGKILL);
     assert_int_equal(waitpid(next, NULL, 0), next);
-    assert_non_null(strstr(lab_peer_wait(&p, TERN__HEADER__BODY_FAULT, LAB_PATIENCE_MS)->fault->text, "is lost"));
+    assert_non_null(
+        strstr(lab_peer_wait(&p, TERN__HEADER__BODY_FAULT, LAB_PATIENCE_MS)->fault->text, "is lost"));
     assert_int_equal(lab_ternd_wait(&d), 0);
     lab_peer_close(&p);
     close(fds[0]);
