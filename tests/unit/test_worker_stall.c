@@ -85,8 +85,7 @@ static void start(struct lab_ternd *d)
 static void hold(const struct lab_ternd *d, struct lab_peer *p, Tern__Assign *a)
 {
     assert_int_equal(lab_peer_open(p, d, &net.head, EPOCH), TERN_CLIENT_UP);
-    lab_peer_hello(p);
-    (void)lab_peer_wait(p, TERN__HEADER__BODY_WELCOME, LAB_PATIENCE_MS);
+    lab_peer_be_welcome(p);
     *a = lab_assign(&lab.arch, net.arch_hash, net.id, 0, 1, net.head.public_key);
     a->boundary = TERN_BOUNDARY_F32;
     a->max_rows = a->max_positions = N_ROWS;
