@@ -292,6 +292,7 @@ static bool read_sender(struct tern_server *s, struct tern_link_message *m)
     if (!user || !tern_key_from_z85(user, strlen(user), m->from_key))
         return false;
     if (fd >= 0 && !is_proven(s, (uint32_t)fd)) {
+        tern_server_pump(s); /* its acceptance was told before it said anything */
         set_proven(s, (uint32_t)fd, true);
         if (s->n_silent > 0)
             s->n_silent--;
