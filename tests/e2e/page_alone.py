@@ -476,6 +476,10 @@ def check_looks(lab, p):
                      "document.querySelector('.bar').getBoundingClientRect().top === 0"),
                   "... and the page itself does not move")
         js("cluster.set_open(false)")
+    js("set_list(true)")
+    p.web.size(360, 740)
+    lab.check(wait_until(lambda: not js("return $('app').classList.contains('with-list')")),
+              "a window that gets narrow is not covered by the list")
     p.web.size(1280, 860)
     contrast = """
         const c = document.createElement('canvas').getContext('2d', {willReadFrequently: true});

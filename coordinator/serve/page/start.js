@@ -140,6 +140,8 @@ function wire() {
     document.addEventListener('pointerdown', e => {
         if (innerWidth < 820 && !e.target.closest('#list, .bar')) close_drawer();
     });
+    // A window that gets narrow, a tablet that is turned: what lay beside the chat would cover it.
+    matchMedia('(max-width: 819px)').addEventListener('change', close_drawer);
     document.addEventListener('keydown', keys);
     window.addEventListener('pagehide', () => saved.store());
 }
