@@ -190,7 +190,7 @@ status = server.try_to("POST", "/completion", SHORT)[0]
 lab.check(status in (None, 503), "while it drains nothing new is taken", status)
 code, seconds = server.end(0)
 last.join(60)
-lab.check(code == 0 and seconds < 40 and not last.is_alive(),
+lab.check(code == 0 and seconds < 10 and not last.is_alive(),
           "an endless answer is broken off when its time is over (%s after %.1f s)" % (code, seconds))
 
 server = Mortal("--local", 2, "--drain-timeout", 600)
@@ -202,7 +202,7 @@ wait_until(lambda: server.daemon.count("still being answered"))
 time.sleep(0.3)
 lab.check(server.alive(), "SIGINT: it waits for what is being answered")
 code, seconds = server.end(signal.SIGINT)
-lab.check(code not in (0, None) and seconds < 60,
+lab.check(code not in (0, None) and seconds < 3,
           "a second one does not wait (%s after %.1f s)" % (code, seconds))
 lab.check(wait_until(lambda: not any(alive(w) for w in workers)), "and leaves no worker")
 lab.end()
